@@ -1,0 +1,261 @@
+//! The committee of an epoch.
+//!
+//! With S seats, `f = (S-1)/3` seats may be Byzantine and `q = S-f` seats are a quorum, in integer division
+//! (decision 1 of the architecture). Any two quorums share at least `f+1` seats, so at least one honest one. A
+//! sequencer signs once and its vote counts all its seats.
+
+use alloy_primitives::{Address, B256};
+use thiserror::Error;
+
+use crate::{
+    certificate::{MAX_MEMBERS, SignerSet},
+    codec::{Decode, DecodeError, DecodeErrorKind, Encode, Reader, encode_list},
+    domain, hash,
+    ids::{BlsPublicKey, Epoch, MemberIndex, NodeId, Seats},
+};
+
+/// Public keys of the threshold schemes of an epoch.
+///
+/// Empty until a chain runs key generation; the commitment is part of the committee's root from the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ThresholdKeys {}
+
+impl Encode for ThresholdKeys {
+    fn encode(&self, out: &mut Vec<u8>) {
+        0_u8.encode(out);
+    }
+}
+
+impl Decode for ThresholdKeys {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match u8::decode(r.field("threshold keys"))? {
+            0 => Ok(Self {}),
+            tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
+        }
+    }
+}
+
+/// One sequencer of a committee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its identity on the network.
+    pub node: NodeId,
+    /// The key of its votes.
+    pub bls_key: BlsPublicKey,
+    /// The L2 address that its fees go to.
+    pub address: Address,
+    /// Votes that it counts for; at least 1.
+    pub seats: Seats,
+    /// Its weight in the draw of leaders: HAT score times the integer square root of its stake.
+    pub lead_weight: u64,
+}
+
+impl Encode for Member {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.node.encode(out);
+        self.bls_key.encode(out);
+        self.address.encode(out);
+        self.seats.encode(out);
+        self.lead_weight.encode(out);
+    }
+}
+
+impl Decode for Member {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        r.field("committee member");
+        Ok(Self {
+            node: NodeId::decode(r)?,
+            bls_key: BlsPublicKey::decode(r)?,
+            address: Address::decode(r)?,
+            seats: Seats::decode(r)?,
+            lead_weight: u64::decode(r)?,
+        })
+    }
+}
+
+/// Why a list of members is no committee.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CommitteeError {
+    /// No members, or more than [`MAX_MEMBERS`].
+    #[error("a committee has 1 to {MAX_MEMBERS} members, not {0}")]
+    Size(usize),
+    /// The same node twice.
+    #[error("node {0} is listed twice")]
+    DuplicateNode(NodeId),
+    /// The same voting key twice.
+    #[error("BLS key {0} is listed twice")]
+    DuplicateKey(BlsPublicKey),
+    /// A member without a seat or without weight.
+    #[error("node {0} has no seat or no weight")]
+    Weightless(NodeId),
+}
+
+/// The sequencers that vote in an epoch, in a fixed order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committee {
+    epoch: Epoch,
+    members: Vec<Member>,
+    threshold_keys: ThresholdKeys,
+    total: Seats,
+    root: B256,
+}
+
+impl Committee {
+    /// A committee of these members, in this order.
+    ///
+    /// # Errors
+    /// [`CommitteeError`] if the list is empty or too long, or a member is doubled or weightless.
+    pub fn new(epoch: Epoch, members: Vec<Member>, threshold_keys: ThresholdKeys) -> Result<Self, CommitteeError> {
+        if members.is_empty() || members.len() > MAX_MEMBERS {
+            return Err(CommitteeError::Size(members.len()));
+        }
+        let mut nodes = std::collections::BTreeSet::new();
+        let mut keys = std::collections::BTreeSet::new();
+        for member in &members {
+            if !nodes.insert(member.node) {
+                return Err(CommitteeError::DuplicateNode(member.node));
+            }
+            if !keys.insert(member.bls_key) {
+                return Err(CommitteeError::DuplicateKey(member.bls_key));
+            }
+            if member.seats == Seats::ZERO || member.lead_weight == 0 {
+                return Err(CommitteeError::Weightless(member.node));
+            }
+        }
+        let total = Seats(members.iter().map(|m| m.seats.0).fold(0, u32::saturating_add));
+        let mut bytes = epoch.to_bytes();
+        encode_list(&members, &mut bytes);
+        threshold_keys.encode(&mut bytes);
+        let root = hash::tagged(domain::COMMITTEE, &[&bytes]);
+        Ok(Self { epoch, members, threshold_keys, total, root })
+    }
+
+    /// The epoch it votes in.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Its members in order.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The member at a place.
+    #[must_use]
+    pub fn member(&self, index: MemberIndex) -> Option<&Member> {
+        self.members.get(index.index())
+    }
+
+    /// The place of a node.
+    #[must_use]
+    pub fn index_of(&self, node: &NodeId) -> Option<MemberIndex> {
+        self.members.iter().position(|m| m.node == *node).map(|i| MemberIndex(i as u16))
+    }
+
+    /// All seats, S.
+    #[must_use]
+    pub const fn total_seats(&self) -> Seats {
+        self.total
+    }
+
+    /// Seats that may be Byzantine, f.
+    #[must_use]
+    pub const fn faulty_seats(&self) -> Seats {
+        Seats(self.total.0.saturating_sub(1) / 3)
+    }
+
+    /// Seats of a quorum, q = S - f.
+    #[must_use]
+    pub const fn quorum(&self) -> Seats {
+        Seats(self.total.0 - self.faulty_seats().0)
+    }
+
+    /// The seats of a set of members; zero if the set belongs to a committee of another size.
+    #[must_use]
+    pub fn seats_of(&self, signers: &SignerSet) -> Seats {
+        if signers.committee_size() != self.members.len() {
+            return Seats::ZERO;
+        }
+        Seats(signers.iter().map(|m| self.members[m.index()].seats.0).sum())
+    }
+
+    /// The root that headers carry: a hash over epoch, members and threshold keys.
+    #[must_use]
+    pub const fn root(&self) -> B256 {
+        self.root
+    }
+}
+
+impl Encode for Committee {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.epoch.encode(out);
+        encode_list(&self.members, out);
+        self.threshold_keys.encode(out);
+    }
+}
+
+impl Decode for Committee {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let epoch = Epoch::decode(r.field("committee"))?;
+        let members = r.list(MAX_MEMBERS)?;
+        let keys = ThresholdKeys::decode(r)?;
+        Self::new(epoch, members, keys)
+            .map_err(|_| r.error(DecodeErrorKind::NotCanonical("the members do not form a committee")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn committee(seats: &[u32]) -> Committee {
+        let members = seats
+            .iter()
+            .enumerate()
+            .map(|(i, &seats)| Member {
+                node: NodeId([i as u8 + 1; 32]),
+                bls_key: BlsPublicKey([i as u8 + 1; 48]),
+                address: Address::ZERO,
+                seats: Seats(seats),
+                lead_weight: 1,
+            })
+            .collect();
+        Committee::new(Epoch(0), members, ThresholdKeys::default()).unwrap()
+    }
+
+    #[test]
+    fn two_quorums_share_an_honest_seat_at_every_size() {
+        for n in 1..=200_u32 {
+            let c = committee(&[n]);
+            let (s, f, q) = (c.total_seats().0, c.faulty_seats().0, c.quorum().0);
+            assert!(3 * f < s, "f is below a third at {n}");
+            assert!(2 * q > s + f, "two quorums overlap in more than f seats at {n}");
+            assert!(q <= s - f, "the honest seats alone are a quorum at {n}");
+        }
+    }
+
+    #[test]
+    fn a_vote_counts_all_seats_of_its_signer() {
+        let c = committee(&[3, 2, 1]);
+        let mut signers = SignerSet::new(3);
+        signers.insert(MemberIndex(0));
+        signers.insert(MemberIndex(2));
+        assert_eq!(c.seats_of(&signers), Seats(4));
+        assert_eq!(c.seats_of(&SignerSet::new(4)), Seats::ZERO, "a set of another committee counts nothing");
+    }
+
+    #[test]
+    fn doubled_members_are_refused() {
+        let member = committee(&[1]).members()[0];
+        let result = Committee::new(Epoch(0), vec![member, member], ThresholdKeys::default());
+        assert_eq!(result, Err(CommitteeError::DuplicateNode(member.node)));
+    }
+
+    #[test]
+    fn the_encoding_round_trips() {
+        let c = committee(&[3, 2, 1]);
+        assert_eq!(Committee::from_slice(&c.to_bytes()).unwrap(), c);
+    }
+}

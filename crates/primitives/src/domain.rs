@@ -1,0 +1,88 @@
+//! Every domain tag of the protocol, in one file.
+//!
+//! A hash or signature of one kind can never be taken for another: each starts with its own tag.
+//! Tags end in a version; a change of what is hashed gets a new one.
+
+/// A hash domain: the tag that precedes what is hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Domain(&'static str);
+
+impl Domain {
+    /// The tag's bytes.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'static [u8] {
+        self.0.as_bytes()
+    }
+}
+
+macro_rules! domains {
+    ($($(#[$doc:meta])* $name:ident = $tag:literal;)*) => {
+        $($(#[$doc])* pub const $name: Domain = Domain($tag);)*
+
+        /// All tags, for the test that they differ.
+        pub const ALL: &[Domain] = &[$($name),*];
+    };
+}
+
+domains! {
+    /// Hash of a block header.
+    HEADER = "cascade/header/1";
+    /// Hash of one section of a block's body.
+    BODY_SECTION = "cascade/body-section/1";
+    /// Root over the hashes of a body's sections.
+    BODY = "cascade/body/1";
+    /// Hash of the genesis file.
+    GENESIS = "cascade/genesis/1";
+    /// Root of a committee.
+    COMMITTEE = "cascade/committee/1";
+    /// Message of a vote.
+    VOTE = "cascade/vote/1";
+    /// A sequencer's statement that it holds its keys for the next epoch.
+    READY = "cascade/ready/1";
+    /// Proof that a sequencer's network identity and its BLS key belong together.
+    IDENTITY = "cascade/identity/1";
+    /// Announcement of a sequencer's addresses (SEQANNOUNCE).
+    ANNOUNCE = "cascade/announce/1";
+    /// Draw of the leader of a term.
+    LEADER = "cascade/leader/1";
+    /// Seed of an epoch.
+    EPOCH_SEED = "cascade/epoch-seed/1";
+    /// PREVRANDAO of a block on a chain without a beacon.
+    RANDAO = "cascade/randao/1";
+    /// Leaf of a binary Merkle tree.
+    MERKLE_LEAF = "cascade/merkle-leaf/1";
+    /// Inner node of a binary Merkle tree.
+    MERKLE_NODE = "cascade/merkle-node/1";
+    /// Bagging of the peaks of a Merkle mountain range.
+    MMR_PEAKS = "cascade/mmr-peaks/1";
+    /// Key of an account in the state tree.
+    STATE_ACCOUNT = "cascade/state-account/1";
+    /// Key of a storage slot in the state tree.
+    STATE_SLOT = "cascade/state-slot/1";
+    /// Leaf of a receipts root.
+    RECEIPT = "cascade/receipt/1";
+    /// The key of an opaque payload on a chain that orders bytes.
+    OPAQUE = "cascade/opaque/1";
+    /// Checksum of a record in the vote log.
+    LOG_RECORD = "cascade/log-record/1";
+    /// The certificate that holds a node's TLS key.
+    TLS = "cascade/tls/1";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::ALL;
+
+    #[test]
+    fn tags_differ_and_none_is_a_prefix_of_another() {
+        let tags: BTreeSet<_> = ALL.iter().map(|d| d.as_bytes()).collect();
+        assert_eq!(tags.len(), ALL.len());
+        for a in &tags {
+            for b in &tags {
+                assert!(a == b || !b.starts_with(a));
+            }
+        }
+    }
+}

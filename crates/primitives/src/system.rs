@@ -1,0 +1,78 @@
+//! What the protocol itself writes into blocks.
+
+use alloy_primitives::B256;
+
+use crate::{
+    certificate::SigningContext,
+    codec::{Decode, DecodeError, DecodeErrorKind, Encode, Reader},
+    domain, hash,
+    ids::{BlsSignature, Epoch, NodeId},
+};
+
+/// A sequencer of the next committee states that it is there and holds its keys (decision 7 of the architecture).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ready {
+    /// The epoch that it is ready for.
+    pub epoch: Epoch,
+    /// Who is ready.
+    pub node: NodeId,
+    /// Its BLS signature over [`Ready::digest`].
+    pub signature: BlsSignature,
+}
+
+impl Ready {
+    /// The 32 bytes that are signed: chain, epoch, node and the root of the committee it is ready for.
+    #[must_use]
+    pub fn digest(context: &SigningContext, epoch: Epoch, node: &NodeId, committee_root: &B256) -> B256 {
+        let mut bytes = Vec::with_capacity(128);
+        context.chain_id.encode(&mut bytes);
+        context.genesis_hash.encode(&mut bytes);
+        context.fork.encode(&mut bytes);
+        epoch.encode(&mut bytes);
+        node.encode(&mut bytes);
+        committee_root.encode(&mut bytes);
+        hash::tagged(domain::READY, &[&bytes])
+    }
+}
+
+impl Encode for Ready {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.epoch.encode(out);
+        self.node.encode(out);
+        self.signature.encode(out);
+    }
+}
+
+impl Decode for Ready {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        r.field("readiness");
+        Ok(Self { epoch: Epoch::decode(r)?, node: NodeId::decode(r)?, signature: BlsSignature::decode(r)? })
+    }
+}
+
+/// One item of a block's system section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SystemItem {
+    /// A sequencer is ready for the next epoch.
+    Ready(Ready),
+}
+
+impl Encode for SystemItem {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Ready(ready) => {
+                out.push(1);
+                ready.encode(out);
+            }
+        }
+    }
+}
+
+impl Decode for SystemItem {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match u8::decode(r.field("system item"))? {
+            1 => Ok(Self::Ready(Ready::decode(r)?)),
+            tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
+        }
+    }
+}
