@@ -65,6 +65,8 @@ domains! {
     OPAQUE = "cascade/opaque/1";
     /// Checksum of a record in the vote log.
     LOG_RECORD = "cascade/log-record/1";
+    /// Checksum of a slot of the sign-state file.
+    SIGN_STATE = "cascade/sign-state/1";
     /// The certificate that holds a node's TLS key.
     TLS = "cascade/tls/1";
 }
