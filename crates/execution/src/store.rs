@@ -34,6 +34,8 @@ use bytes::Bytes;
 use cascade_primitives::{Decode, DecodeError, Encode, Height, Reader, codec::encode_list};
 use thiserror::Error;
 
+use crate::tree::{TreeUpdate, encode_node};
+
 /// Longest node key in bytes: version, number of nibbles, 64 nibbles.
 pub const MAX_NODE_KEY_BYTES: usize = 8 + 1 + 32;
 
@@ -247,6 +249,8 @@ pub struct StateChanges {
     pub(crate) values: Vec<(StateKey, Option<Vec<u8>>)>,
     pub(crate) codes: Vec<(B256, Bytes)>,
     pub(crate) stale: Vec<TreeNodeKey>,
+    /// The nodes of `nodes`, in the same order, for the cache.
+    pub(crate) decoded: Vec<jmt::storage::Node>,
 }
 
 impl StateChanges {
@@ -254,6 +258,18 @@ impl StateChanges {
     #[must_use]
     pub const fn version(&self) -> Height {
         self.version
+    }
+
+    pub(crate) fn new(
+        version: Height,
+        update: TreeUpdate,
+        values: Vec<(StateKey, Option<Vec<u8>>)>,
+        codes: Vec<(B256, Bytes)>,
+    ) -> Self {
+        let TreeUpdate { root, nodes, stale } = update;
+        let (keys, decoded): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
+        let nodes = keys.into_iter().zip(decoded.iter().map(encode_node)).collect();
+        Self { version, root, nodes, values, codes, stale, decoded }
     }
 
     /// Root of the state tree after them.

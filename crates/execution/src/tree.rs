@@ -180,10 +180,9 @@ fn subtree_hash(children: &[Option<ChildRef>; 16], start: usize, width: usize) -
     match (present.next(), present.next()) {
         (None, _) => EMPTY_ROOT,
         (Some((hash, _, is_leaf)), None) if *is_leaf || width == 1 => *hash,
-        _ => hash_inner(
-            &subtree_hash(children, start, width / 2),
-            &subtree_hash(children, start + width / 2, width / 2),
-        ),
+        _ => {
+            hash_inner(&subtree_hash(children, start, width / 2), &subtree_hash(children, start + width / 2, width / 2))
+        }
     }
 }
 
