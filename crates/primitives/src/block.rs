@@ -555,6 +555,53 @@ impl Decode for Block {
     }
 }
 
+/// A block with its hash, computed once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedBlock {
+    hash: BlockHash,
+    block: Block,
+}
+
+impl SealedBlock {
+    /// Computes the hash.
+    #[must_use]
+    pub fn new(block: Block) -> Self {
+        Self { hash: block.header.hash(), block }
+    }
+
+    /// The block's hash.
+    #[must_use]
+    pub const fn hash(&self) -> BlockHash {
+        self.hash
+    }
+
+    /// The block alone.
+    #[must_use]
+    pub fn into_block(self) -> Block {
+        self.block
+    }
+}
+
+impl std::ops::Deref for SealedBlock {
+    type Target = Block;
+
+    fn deref(&self) -> &Block {
+        &self.block
+    }
+}
+
+impl Encode for SealedBlock {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.block.encode(out);
+    }
+}
+
+impl Decode for SealedBlock {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self::new(Block::decode(r)?))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

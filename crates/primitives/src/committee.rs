@@ -181,6 +181,12 @@ impl Committee {
         Seats(signers.iter().map(|m| self.members[m.index()].seats.0).sum())
     }
 
+    /// The public keys of the epoch's threshold schemes.
+    #[must_use]
+    pub const fn threshold_keys(&self) -> &ThresholdKeys {
+        &self.threshold_keys
+    }
+
     /// The root that headers carry: a hash over epoch, members and threshold keys.
     #[must_use]
     pub const fn root(&self) -> B256 {

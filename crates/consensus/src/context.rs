@@ -1,0 +1,612 @@
+//! What a block and its ancestors alone prove.
+//!
+//! A [`ChainContext`] stands for the chain up to one block. [`ChainContext::child`] checks a block against it and
+//! answers the context above, or the rule that the block breaks. Nothing here knows a clock, an L1 view or a result of
+//! execution: what depends on those is *unknown*, never *invalid* (decision 3 of the architecture), and is decided by
+//! the caller. Signatures of certificates are checked apart, because they are cached.
+//!
+//! ```text
+//!  epoch e                                     C          L
+//!  | content: transactions, readiness ........ | empty .. | fillers ...      (never part of the chain)
+//!                                              |          +--> first block of e+1: parent L, carries a commit
+//!                                              |               certificate of L or of a filler above it
+//!                                              +- last content height; grows while the next committee is not ready
+//!  L = first block whose header carries the results of height C
+//! ```
+//!
+//! Two departures from the architecture's wording, both narrower than it:
+//! - a header carries at most [`MAX_RESULTS_PER_HEADER`] results; while a backlog is longer than that, blocks stay
+//!   empty;
+//! - a block whose newest commit certificate is for the same block as its parent's leaves it out.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use cascade_primitives::{
+    B256, BlockHash, BlsPublicKey, Body, Certificate, ChainParams, Committee, Decode, DecodeError, Encode, Epoch,
+    Genesis, Header, HeaderKind, Height, MemberIndex, NodeId, Reader, Ready, SealedBlock, SigningContext, SystemItem,
+    TimestampMs, View, VoteKind, VoteTarget,
+    block::{FormError, MAX_RESULTS_PER_HEADER},
+    codec::encode_list,
+    merkle::MountainRange,
+};
+use thiserror::Error;
+
+use crate::seats::{committee_of, scheduled_committee};
+
+/// The rules that contexts follow: the genesis file and what derives from it.
+#[derive(Debug)]
+pub struct Rules {
+    /// The genesis file.
+    pub genesis: Genesis,
+    /// What signatures are bound to.
+    pub signing: SigningContext,
+}
+
+impl Rules {
+    /// The rules of a chain.
+    #[must_use]
+    pub fn new(genesis: Genesis) -> Self {
+        let signing = genesis.signing_context();
+        Self { genesis, signing }
+    }
+
+    /// The chain's constants.
+    #[must_use]
+    pub const fn params(&self) -> &ChainParams {
+        &self.genesis.params
+    }
+}
+
+/// Why a block can never be part of the chain above its parent.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum InvalidBlock {
+    /// It breaks a rule of form.
+    #[error("form: {0}")]
+    Form(#[from] FormError),
+    /// A header field does not follow from the parent.
+    #[error("{0} does not follow from the parent")]
+    Field(&'static str),
+    /// The certificate of the parent is missing, superfluous or of something else.
+    #[error("the parent's prepare certificate is missing or not of the parent")]
+    ParentCertificate,
+    /// The skip certificates do not cover the views between exactly.
+    #[error("skip certificates do not cover the views from {from} to {to} exactly")]
+    Gap {
+        /// First view that needs cover.
+        from: View,
+        /// First view that needs none.
+        to: View,
+    },
+    /// The commit certificate is older than the parent's, of no ancestor, or missing where one is needed.
+    #[error("the commit certificate is older than the parent's, of no ancestor, or missing")]
+    CommitCertificate,
+    /// The results are not those of the heights that are due.
+    #[error("carries results up to {found}, due are those up to {due}")]
+    Results {
+        /// Height of the last result.
+        found: Height,
+        /// Height of the last result that is due.
+        due: Height,
+    },
+    /// It carries transactions where none are allowed.
+    #[error("carries transactions or system items where none are allowed")]
+    NotEmpty,
+    /// A system item is wrong.
+    #[error("system item {0} is wrong or superfluous")]
+    SystemItem(usize),
+    /// A certificate's signature or quorum is wrong.
+    #[error("certificate: {0}")]
+    Certificate(#[from] cascade_crypto::scheme::CertificateError),
+    /// A result differs from what this node computed.
+    #[error("result of height {0} differs from the one computed here")]
+    WrongResult(Height),
+    /// The application refuses the content.
+    #[error("content: {0}")]
+    Content(String),
+}
+
+/// A block above the newest commit certificate that its chain carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ancestor {
+    epoch: Epoch,
+    view: View,
+    height: Height,
+    hash: BlockHash,
+    kind: HeaderKind,
+}
+
+/// The chain up to one block, as far as the blocks alone prove it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainContext {
+    /// The block's hash.
+    pub hash: BlockHash,
+    /// Its height.
+    pub height: Height,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its view.
+    pub view: View,
+    /// Its time.
+    pub timestamp: TimestampMs,
+    /// Part of the chain, or a filler.
+    pub kind: HeaderKind,
+    /// Base fee in wei per gas.
+    pub base_fee: u64,
+    /// Sum of the gas limits of its transactions.
+    pub ordered_gas: u64,
+    /// Last height whose result the chain carries.
+    pub last_result: Height,
+    /// Last height with transactions; genesis if there is none.
+    pub last_content: Height,
+    /// Last height of the epoch that may carry transactions.
+    pub content_end: Height,
+    /// How often the epoch was extended.
+    pub extensions: u64,
+    /// Whether this is the epoch's last block or a filler above it.
+    pub ended: bool,
+    /// The committee of its epoch.
+    pub committee: Arc<Committee>,
+    /// The committee of the next epoch.
+    pub next_committee: Arc<Committee>,
+    /// Members of the next committee that stated in the chain that they are ready.
+    pub ready: BTreeSet<MemberIndex>,
+    /// Headers of the chain up to and including this block.
+    history: MountainRange,
+    /// From the block that the newest commit certificate carried is for, up to this one.
+    uncommitted: Vec<Ancestor>,
+}
+
+impl ChainContext {
+    /// The context of the genesis block.
+    ///
+    /// # Errors
+    /// [`cascade_primitives::CommitteeError`] if the schedule names a node or key twice.
+    pub fn genesis(rules: &Rules, state_root: B256) -> Result<(Self, SealedBlock), cascade_primitives::CommitteeError> {
+        let genesis = &rules.genesis;
+        let committee = Arc::new(scheduled_committee(genesis, Epoch(0))?);
+        let next_committee = Arc::new(scheduled_committee(genesis, Epoch(1))?);
+        let block = SealedBlock::new(genesis.block(state_root, committee.root(), next_committee.root()));
+        let mut history = MountainRange::default();
+        history.push(block.hash().into());
+        let context = Self {
+            hash: block.hash(),
+            height: Height(0),
+            epoch: Epoch(0),
+            view: View(0),
+            timestamp: genesis.timestamp,
+            kind: HeaderKind::Block,
+            base_fee: block.header.base_fee,
+            ordered_gas: 0,
+            last_result: Height(0),
+            last_content: Height(0),
+            content_end: Height(genesis.params.epoch_length - 1),
+            extensions: 0,
+            ended: false,
+            committee,
+            next_committee,
+            ready: BTreeSet::new(),
+            history,
+            uncommitted: vec![Ancestor {
+                epoch: Epoch(0),
+                view: View(0),
+                height: Height(0),
+                hash: block.hash(),
+                kind: HeaderKind::Block,
+            }],
+        };
+        Ok((context, block))
+    }
+
+    /// Height of the block that the newest commit certificate carried by the chain is for.
+    #[must_use]
+    pub fn carried_commit(&self) -> Height {
+        self.uncommitted[0].height
+    }
+
+    /// Root over the headers of the chain up to and including this block.
+    #[must_use]
+    pub fn history_root(&self) -> B256 {
+        self.history.root()
+    }
+
+    /// Whether a child that is the first of the next epoch may stand on this block.
+    #[must_use]
+    pub fn can_hand_over(&self) -> bool {
+        self.ended && self.kind == HeaderKind::Block
+    }
+
+    /// Whether the chain still has to make blocks for results of transactions to become final.
+    #[must_use]
+    pub fn needs_flush(&self) -> bool {
+        self.last_result < self.last_content
+    }
+
+    /// Whether the epoch takes no more transactions.
+    #[must_use]
+    pub fn in_tail(&self) -> bool {
+        self.height >= self.content_end
+    }
+
+    fn ancestor(&self, hash: &BlockHash) -> Option<usize> {
+        self.uncommitted.iter().position(|a| a.hash == *hash)
+    }
+
+    /// The height at which this chain has a block, as far back as the newest commit certificate it carries.
+    #[must_use]
+    pub fn find(&self, hash: &BlockHash) -> Option<Height> {
+        self.ancestor(hash).map(|at| self.uncommitted[at].height)
+    }
+
+    /// What the first block of the next epoch would find: the old committee steps down.
+    ///
+    /// # Panics
+    /// If the epoch has not ended here, or the schedule of the genesis file is broken, which [`Rules`] exclude.
+    #[must_use]
+    pub fn hand_over(&self, rules: &Rules) -> Self {
+        assert!(self.can_hand_over(), "only an epoch's last block hands over");
+        let epoch = self.epoch.next();
+        let next = scheduled_committee(&rules.genesis, epoch.next()).expect("the schedule was checked at start");
+        Self {
+            epoch,
+            view: View(0),
+            content_end: self.height.plus(rules.params().epoch_length),
+            extensions: 0,
+            ended: false,
+            committee: Arc::clone(&self.next_committee),
+            next_committee: Arc::new(next),
+            ready: BTreeSet::new(),
+            ..self.clone()
+        }
+    }
+
+    /// The results that a child with this commit certificate must carry: after `last_result`, up to the answer.
+    /// The flag says that the backlog is longer than a header holds.
+    #[must_use]
+    pub fn due(&self, rules: &Rules, carried_commit: Height, kind: HeaderKind) -> (Height, bool) {
+        if kind == HeaderKind::Filler {
+            return (self.last_result, false);
+        }
+        let height = self.height.next();
+        let due = carried_commit.min(height.minus(rules.params().results_lag)).max(self.last_result);
+        let most = self.last_result.plus(MAX_RESULTS_PER_HEADER as u64);
+        (due.min(most), due > most)
+    }
+
+    /// Whether a child may carry transactions and readiness.
+    #[must_use]
+    pub fn may_carry_content(&self, rules: &Rules, carried_commit: Height, kind: HeaderKind) -> bool {
+        let height = self.height.next();
+        let (_, backlog) = self.due(rules, carried_commit, kind);
+        kind == HeaderKind::Block
+            && height <= self.content_end
+            && !backlog
+            && self.height.0 - carried_commit.0 < rules.params().results_lag
+    }
+
+    /// Checks a block against the chain that this context stands for.
+    ///
+    /// # Errors
+    /// The first rule that the block breaks. Certificates' signatures are left to [`certificates`].
+    pub fn child(&self, rules: &Rules, block: &SealedBlock) -> Result<Self, InvalidBlock> {
+        let header = &block.header;
+        block.check_form(rules.params())?;
+        let handed_over;
+        let base = if header.epoch == self.epoch.next() && self.can_hand_over() {
+            handed_over = self.hand_over(rules);
+            &handed_over
+        } else if header.epoch == self.epoch {
+            self
+        } else {
+            return Err(InvalidBlock::Field("epoch"));
+        };
+        base.check_header(rules, header)?;
+        base.check_place(rules, header, &block.body)?;
+        let uncommitted = base.check_commit(header, &block.body)?;
+        let carried = uncommitted[0].height;
+        let (due, _) = base.due(rules, carried, header.kind);
+        base.check_results(header, due)?;
+        let ready = base.check_content(rules, header, &block.body, carried)?;
+        Ok(base.extend(rules, block, due, ready, uncommitted))
+    }
+
+    fn check_header(&self, rules: &Rules, header: &Header) -> Result<(), InvalidBlock> {
+        let kind = if self.ended { HeaderKind::Filler } else { HeaderKind::Block };
+        let fields = [
+            ("chain id", header.chain_id == rules.signing.chain_id),
+            ("genesis hash", header.genesis_hash == rules.signing.genesis_hash),
+            ("fork", header.fork == rules.signing.fork),
+            ("kind", header.kind == kind),
+            ("height", header.height == self.height.next()),
+            ("parent", header.parent == self.hash),
+            ("view", header.view > self.view),
+            ("timestamp", header.timestamp > self.timestamp),
+            ("committee root", header.committee_root == self.committee.root()),
+            ("next committee root", header.next_committee_root == self.next_committee.root()),
+            ("history root", header.history_root == self.history.root()),
+        ];
+        match fields.iter().find(|(_, holds)| !holds) {
+            Some((name, _)) => Err(InvalidBlock::Field(name)),
+            None => Ok(()),
+        }
+    }
+
+    /// The parent's certificate and the cover of the views between.
+    fn check_place(&self, rules: &Rules, header: &Header, body: &Body) -> Result<(), InvalidBlock> {
+        // View 0 is the block that the epoch stands on: the old committee's certificate vouches for it.
+        let wanted = (self.view > View(0)).then(|| VoteTarget::prepare(self.epoch, self.view, self.hash));
+        if body.certificates.parent.as_ref().map(|c| c.target) != wanted {
+            return Err(InvalidBlock::ParentCertificate);
+        }
+        let gap = || InvalidBlock::Gap { from: self.view.next(), to: header.view };
+        let mut open = self.view.next();
+        for skip in &body.certificates.skips {
+            let VoteTarget { epoch, view, kind, .. } = skip.target;
+            let last = view.term(rules.params().views_per_term).last_view(rules.params().views_per_term);
+            if kind != VoteKind::Skip || epoch != self.epoch || open >= header.view || view > open || last < open {
+                return Err(gap());
+            }
+            open = last.next();
+        }
+        if open < header.view { Err(gap()) } else { Ok(()) }
+    }
+
+    /// The blocks from the newest commit certificate on, if the one that the block carries is of an ancestor.
+    fn check_commit(&self, header: &Header, body: &Body) -> Result<Vec<Ancestor>, InvalidBlock> {
+        let first_of_epoch = self.view == View(0) && self.epoch > Epoch(0);
+        let Some(commit) = &body.certificates.commit else {
+            // The first block of an epoch proves that the old one ended.
+            let plain = !first_of_epoch && body.certificates.fillers.is_empty();
+            return if plain { Ok(self.with(header, &self.uncommitted)) } else { Err(InvalidBlock::CommitCertificate) };
+        };
+        if commit.target.kind != VoteKind::Commit {
+            return Err(InvalidBlock::CommitCertificate);
+        }
+        if first_of_epoch {
+            return self.check_handover(header, body, commit);
+        }
+        let at = self.ancestor(&commit.target.block).filter(|&at| at > 0).ok_or(InvalidBlock::CommitCertificate)?;
+        let named = self.uncommitted[at];
+        let same = named.view == commit.target.view && named.epoch == commit.target.epoch;
+        if !same || !body.certificates.fillers.is_empty() {
+            return Err(InvalidBlock::CommitCertificate);
+        }
+        Ok(self.with(header, &self.uncommitted[at..]))
+    }
+
+    /// The commit certificate of the epoch's last block, or of a filler whose headers lead up to it.
+    fn check_handover(
+        &self,
+        header: &Header,
+        body: &Body,
+        commit: &Certificate,
+    ) -> Result<Vec<Ancestor>, InvalidBlock> {
+        let last = *self.uncommitted.last().expect("a chain is never empty");
+        let reached = filler_path(&last.hash, last.epoch, &body.certificates.fillers).ok_or(InvalidBlock::CommitCertificate)?;
+        let view = body.certificates.fillers.last().map_or(last.view, |f| f.view);
+        if commit.target != VoteTarget::commit(last.epoch, view, reached) {
+            return Err(InvalidBlock::CommitCertificate);
+        }
+        Ok(self.with(header, &[last]))
+    }
+
+    fn with(&self, header: &Header, from: &[Ancestor]) -> Vec<Ancestor> {
+        let mut chain = Vec::with_capacity(from.len() + 1);
+        chain.extend_from_slice(from);
+        chain.push(Ancestor {
+            epoch: header.epoch,
+            view: header.view,
+            height: header.height,
+            hash: BlockHash::ZERO,
+            kind: header.kind,
+        });
+        chain
+    }
+
+    fn check_results(&self, header: &Header, due: Height) -> Result<(), InvalidBlock> {
+        let heights = header.results.iter().map(|r| r.height);
+        let wanted = (self.last_result.0 + 1..=due.0).map(Height);
+        if heights.eq(wanted) {
+            Ok(())
+        } else {
+            let found = header.results.last().map_or(self.last_result, |r| r.height);
+            Err(InvalidBlock::Results { found, due })
+        }
+    }
+
+    /// Transactions and system items; answers who became ready.
+    fn check_content(
+        &self,
+        rules: &Rules,
+        header: &Header,
+        body: &Body,
+        carried: Height,
+    ) -> Result<Vec<MemberIndex>, InvalidBlock> {
+        let content = self.may_carry_content(rules, carried, header.kind);
+        if !content && !(body.is_empty() && body.system.is_empty() && header.ordered_gas == 0) {
+            return Err(InvalidBlock::NotEmpty);
+        }
+        let mut found = Vec::new();
+        for (i, item) in body.system.iter().enumerate() {
+            let SystemItem::Ready(ready) = item;
+            match self.accepts_ready(ready) {
+                Some(member) if !found.contains(&member) => found.push(member),
+                _ => return Err(InvalidBlock::SystemItem(i)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The member of the next committee whose readiness this would record, signature aside.
+    #[must_use]
+    pub fn accepts_ready(&self, ready: &Ready) -> Option<MemberIndex> {
+        let member = self.next_committee.index_of(&ready.node)?;
+        (ready.epoch == self.epoch.next() && !self.ready.contains(&member)).then_some(member)
+    }
+
+    fn extend(
+        &self,
+        rules: &Rules,
+        block: &SealedBlock,
+        due: Height,
+        newly_ready: Vec<MemberIndex>,
+        mut uncommitted: Vec<Ancestor>,
+    ) -> Self {
+        let header = &block.header;
+        uncommitted.last_mut().expect("it ends with this block").hash = block.hash();
+        let mut next = self.clone();
+        next.hash = block.hash();
+        next.height = header.height;
+        next.view = header.view;
+        next.timestamp = header.timestamp;
+        next.kind = header.kind;
+        next.base_fee = header.base_fee;
+        next.ordered_gas = header.ordered_gas;
+        next.last_result = due;
+        next.uncommitted = uncommitted;
+        next.ready.extend(newly_ready);
+        if !block.body.is_empty() {
+            next.last_content = header.height;
+        }
+        if header.kind == HeaderKind::Block {
+            next.history.push(block.hash().into());
+        }
+        if header.height == next.content_end {
+            next.settle_next_committee(rules);
+        }
+        next.ended = self.ended || next.last_result >= next.content_end;
+        next
+    }
+
+    /// At the last content height: the epoch ends if a quorum of the next committee is ready; else it is extended; and
+    /// after the last extension those who are not ready are dropped.
+    fn settle_next_committee(&mut self, rules: &Rules) {
+        let next = &self.next_committee;
+        let seats: u32 = self.ready.iter().map(|m| next.members()[m.index()].seats.0).sum();
+        if seats >= next.quorum().0 {
+            return;
+        }
+        if self.extensions < rules.params().epoch_extensions_max {
+            self.extensions += 1;
+            self.content_end = self.content_end.plus(rules.params().epoch_extension);
+            return;
+        }
+        let ready: BTreeSet<NodeId> = self.ready.iter().map(|m| next.members()[m.index()].node).collect();
+        let epoch = self.epoch.next();
+        let sequencers: Vec<_> =
+            rules.genesis.sequencers(epoch).iter().filter(|s| ready.contains(&s.node)).cloned().collect();
+        let enough = sequencers.len() >= rules.params().min_sequencers as usize;
+        let committee = if enough { committee_of(&sequencers, epoch, rules.params().seats).ok() } else { None };
+        self.next_committee = Arc::new(committee.unwrap_or_else(|| {
+            let members = self.committee.members().to_vec();
+            Committee::new(epoch, members, self.committee.threshold_keys().clone())
+                .expect("a committee's members form a committee")
+        }));
+        self.ready.clear();
+    }
+}
+
+/// The hash that a run of filler headers above an epoch's last block leads to; none if they do not chain.
+#[must_use]
+pub fn filler_path(last: &BlockHash, epoch: Epoch, fillers: &[Header]) -> Option<BlockHash> {
+    fillers.iter().try_fold(*last, |below, filler| {
+        let chained = filler.parent == below && filler.kind == HeaderKind::Filler && filler.epoch == epoch;
+        chained.then(|| filler.hash())
+    })
+}
+
+/// The certificates of a block, each with the committee that must have signed it.
+pub fn certificates<'a>(
+    base: &'a ChainContext,
+    block: &'a SealedBlock,
+) -> impl Iterator<Item = (&'a Certificate, &'a Arc<Committee>)> {
+    let carried = &block.body.certificates;
+    let own = if block.header.epoch == base.epoch { &base.committee } else { &base.next_committee };
+    carried
+        .parent
+        .iter()
+        .chain(&carried.skips)
+        .map(move |c| (c, own))
+        .chain(carried.commit.iter().map(move |c| (c, if c.target.epoch == base.epoch { &base.committee } else { own })))
+}
+
+/// The keys of the next committee whose readiness a block records, with the statements.
+pub fn readiness<'a>(
+    base: &'a ChainContext,
+    block: &'a SealedBlock,
+) -> impl Iterator<Item = (&'a Ready, Option<BlsPublicKey>)> {
+    block.body.system.iter().map(move |SystemItem::Ready(ready)| {
+        let member = base.next_committee.index_of(&ready.node);
+        (ready, member.map(|m| base.next_committee.members()[m.index()].bls_key))
+    })
+}
+
+impl Encode for Ancestor {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.epoch.encode(out);
+        self.view.encode(out);
+        self.height.encode(out);
+        self.hash.encode(out);
+        self.kind.encode(out);
+    }
+}
+
+impl Decode for Ancestor {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            epoch: Epoch::decode(r.field("ancestor"))?,
+            view: View::decode(r)?,
+            height: Height::decode(r)?,
+            hash: BlockHash::decode(r)?,
+            kind: HeaderKind::decode(r)?,
+        })
+    }
+}
+
+impl Encode for ChainContext {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.hash.encode(out);
+        self.height.encode(out);
+        self.epoch.encode(out);
+        self.view.encode(out);
+        self.timestamp.encode(out);
+        self.kind.encode(out);
+        self.base_fee.encode(out);
+        self.ordered_gas.encode(out);
+        self.last_result.encode(out);
+        self.last_content.encode(out);
+        self.content_end.encode(out);
+        self.extensions.encode(out);
+        self.ended.encode(out);
+        self.committee.encode(out);
+        self.next_committee.encode(out);
+        encode_list(&self.ready.iter().copied().collect::<Vec<_>>(), out);
+        self.history.encode(out);
+        encode_list(&self.uncommitted, out);
+    }
+}
+
+impl Decode for ChainContext {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        r.field("chain context");
+        Ok(Self {
+            hash: BlockHash::decode(r)?,
+            height: Height::decode(r)?,
+            epoch: Epoch::decode(r)?,
+            view: View::decode(r)?,
+            timestamp: TimestampMs::decode(r)?,
+            kind: HeaderKind::decode(r)?,
+            base_fee: u64::decode(r)?,
+            ordered_gas: u64::decode(r)?,
+            last_result: Height::decode(r)?,
+            last_content: Height::decode(r)?,
+            content_end: Height::decode(r)?,
+            extensions: u64::decode(r)?,
+            ended: bool::decode(r)?,
+            committee: Arc::new(Committee::decode(r)?),
+            next_committee: Arc::new(Committee::decode(r)?),
+            ready: r.list(1024)?.into_iter().collect(),
+            history: MountainRange::decode(r)?,
+            uncommitted: r.field("chain context").list(1 << 20)?,
+        })
+    }
+}

@@ -1,0 +1,667 @@
+//! The protocol: inputs in, effects out.
+//!
+//! The shell executes the effects of one step in order. **Nothing after a [`Effect::Persist`] may leave the machine
+//! before that record is synced**, and the effects of a step come before those of the next. That one rule is all that
+//! persist-before-send needs.
+//!
+//! A deadline in place of timers: after every step the shell arms one timer for [`Core::wake_at`] and answers it with
+//! [`Input::Tick`].
+
+mod blocks;
+mod finality;
+mod views;
+mod votes;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use cascade_crypto::{VoteScheme, VoteSigner};
+use cascade_primitives::{
+    Address, BlockHash, Bytes, Certificate, Committee, Epoch, Header, Height, MemberIndex, NodeId, Ready, ResultEntry,
+    SealedBlock, Term, TimestampMs, View, Vote, VoteKind, VoteTarget,
+};
+
+use crate::{
+    context::{ChainContext, InvalidBlock, Rules},
+    election::{Leaders, genesis_seed},
+    messages::{Evidence, Message, Record, SkipReason, Status},
+    safety::SignState,
+    tally::Tally,
+};
+
+/// Terms above the current one for which votes and proposals are kept.
+const TERMS_AHEAD: u64 = 2;
+/// Final blocks that are kept to answer requests for single blocks.
+const RECENT_BLOCKS: u64 = 64;
+/// Certificates whose signatures are remembered as right.
+const VERIFIED_CERTIFICATES: usize = 128;
+/// Blocks that wait for their parent.
+const MAX_ORPHANS: usize = 256;
+/// Heights above its own head at which a node asks for ranges of final blocks in place of single ones.
+const SYNC_DISTANCE: u64 = 16;
+
+/// What a core is made with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The chain.
+    pub rules: Arc<Rules>,
+    /// Verifies votes.
+    pub scheme: Arc<dyn VoteScheme>,
+    /// Signs this node's votes; none on a node that only follows.
+    pub signer: Option<Arc<dyn VoteSigner>>,
+    /// This node.
+    pub node: NodeId,
+}
+
+/// What a core starts or restarts from.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The newest final block that is stored.
+    pub head: Arc<SealedBlock>,
+    /// The chain up to it.
+    pub context: ChainContext,
+    /// The certificate that made it final; none for genesis.
+    pub finality: Option<Finality>,
+    /// Final blocks below the head, at least those above `context.last_result`.
+    pub recent: Vec<Arc<SealedBlock>>,
+    /// Results above `context.last_result` that were computed before.
+    pub results: Vec<ResultEntry>,
+    /// The vote log.
+    pub records: Vec<Record>,
+    /// The record beside the key; none for a key that never signed.
+    pub sign_state: Option<SignState>,
+}
+
+/// What made a block final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finality {
+    /// A commit certificate of the block, of a descendant, or of a filler above it.
+    pub certificate: Arc<Certificate>,
+    /// For the last block of an epoch: the headers from it up to the filler that the certificate is for.
+    pub fillers: Vec<Header>,
+}
+
+/// A block that became final.
+#[derive(Clone, Debug)]
+pub struct Finalized {
+    /// The block.
+    pub block: Arc<SealedBlock>,
+    /// The chain up to it.
+    pub context: Arc<ChainContext>,
+    /// Where its producer's fees go.
+    pub producer: Address,
+    /// What made it final.
+    pub finality: Finality,
+}
+
+/// The application's answer to [`Effect::Validate`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The content follows the application's rules.
+    Valid,
+    /// It breaks one that the block and its ancestors alone decide.
+    Invalid(String),
+}
+
+/// Asks the application for the content of a block.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    /// The view that it is for.
+    pub view: View,
+    /// The chain up to its parent.
+    pub parent: Arc<ChainContext>,
+    /// Its height.
+    pub height: Height,
+    /// Its time.
+    pub timestamp: TimestampMs,
+    /// Whether it may carry transactions.
+    pub may_carry_content: bool,
+    /// The newest height whose result its chain carries: the state that content is checked against.
+    pub state_height: Height,
+    /// Blocks above `state_height` up to the parent, in order.
+    pub ancestors: Vec<Arc<SealedBlock>>,
+}
+
+/// The content of a block, from the application.
+#[derive(Clone, Debug, Default)]
+pub struct BuiltBlock {
+    /// Transactions in the order in which they shall run.
+    pub transactions: Vec<Bytes>,
+    /// Base fee in wei per gas.
+    pub base_fee: u64,
+    /// Sum of their gas limits.
+    pub ordered_gas: u64,
+}
+
+/// What a core is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A peer's message. The connection proves who the peer is.
+    Message {
+        /// The peer.
+        from: NodeId,
+        /// What it said.
+        message: Message,
+    },
+    /// A peer is there (again).
+    Connected(NodeId),
+    /// The time has come that [`Core::wake_at`] named.
+    Tick,
+    /// Whether the pool holds anything that a block could carry.
+    Work(bool),
+    /// A final block was executed.
+    Executed(ResultEntry),
+    /// Answers [`Effect::Build`].
+    Built {
+        /// The view it was asked for.
+        view: View,
+        /// The parent it was asked for.
+        parent: BlockHash,
+        /// The content.
+        content: BuiltBlock,
+    },
+    /// Answers [`Effect::Validate`].
+    Validated {
+        /// The block.
+        hash: BlockHash,
+        /// The answer. Until the application knows, it says nothing.
+        verdict: Verdict,
+    },
+    /// A run of final blocks above the head, from a peer that was asked for it.
+    FinalRange {
+        /// The peer.
+        from: NodeId,
+        /// The blocks in order of height, all of one epoch.
+        blocks: Vec<Arc<SealedBlock>>,
+        /// What makes the last of them final.
+        finality: Finality,
+    },
+}
+
+/// What a core wants done.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Write and sync, before anything that follows leaves the machine.
+    Persist {
+        /// For the vote log.
+        records: Vec<Record>,
+        /// For the record beside the key.
+        sign_state: Box<SignState>,
+    },
+    /// Tell every peer.
+    Broadcast(Message),
+    /// Tell one peer.
+    Send(NodeId, Message),
+    /// Ask the application for content.
+    Build(Box<BuildRequest>),
+    /// Ask the application whether content is valid; the request names the block's parent.
+    Validate(Arc<SealedBlock>, Box<BuildRequest>),
+    /// A block is final.
+    Finalized(Box<Finalized>),
+    /// A sequencer contradicted itself.
+    Evidence(Evidence),
+    /// A peer sent what no honest one sends.
+    Misbehaved(NodeId, &'static str),
+    /// Where a peer stands, for catching up.
+    PeerStatus(NodeId, Status),
+    /// Peers are ahead: fetch final blocks.
+    Behind(NodeId),
+    /// A view began, for metrics.
+    EnteredView(Epoch, View),
+    /// This node skipped a view, for logs and metrics.
+    Skipped(View, SkipReason),
+    /// A quorum contradicts what this node computed. It must stop.
+    Fatal(String),
+}
+
+/// How the node fares, for `l2_health` and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The view.
+    pub view: View,
+    /// The leader of the view.
+    pub leader: NodeId,
+    /// The newest final block.
+    pub height: Height,
+    /// When this node last saw a block become final.
+    pub finalized_at: TimestampMs,
+    /// Whether this node votes in this epoch.
+    pub votes: bool,
+    /// Seats of members heard of within the last leader timeouts, this node's included.
+    pub seats_heard: u32,
+    /// Seats of a quorum.
+    pub quorum: u32,
+    /// All seats.
+    pub seats: u32,
+}
+
+/// What is known of a block.
+#[derive(Clone, Debug)]
+enum Standing {
+    /// Its parent is not known.
+    Orphan,
+    /// It follows from its parent; what it says of results or time cannot be judged yet.
+    Waiting(Arc<ChainContext>),
+    /// The application is asked.
+    Asked(Arc<ChainContext>),
+    /// It is valid, or a quorum says so.
+    Valid(Arc<ChainContext>),
+    /// It is not.
+    Invalid,
+}
+
+impl Standing {
+    fn context(&self) -> Option<&Arc<ChainContext>> {
+        match self {
+            Self::Waiting(c) | Self::Asked(c) | Self::Valid(c) => Some(c),
+            Self::Orphan | Self::Invalid => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    block: Arc<SealedBlock>,
+    standing: Standing,
+}
+
+/// What is known of a view of the current epoch.
+#[derive(Clone, Debug, Default)]
+struct ViewState {
+    /// The leader's first proposal.
+    proposal: Option<BlockHash>,
+    prepares: BTreeMap<BlockHash, Tally>,
+    commits: BTreeMap<BlockHash, Tally>,
+    skips: Tally,
+    /// The first vote of each kind of each member, to see contradictions.
+    first: BTreeMap<(MemberIndex, VoteKind), Vote>,
+    prepared: Option<Arc<Certificate>>,
+    committed: Option<Arc<Certificate>>,
+    skipped: Option<Arc<Certificate>>,
+}
+
+/// The committee at work.
+#[derive(Clone, Debug)]
+struct EpochState {
+    epoch: Epoch,
+    committee: Arc<Committee>,
+    /// This node's place; none if it only follows.
+    me: Option<MemberIndex>,
+    leaders: Leaders,
+    /// The block that the epoch stands on.
+    root: BlockHash,
+}
+
+/// The consensus core.
+#[derive(Debug)]
+pub struct Core {
+    config: Config,
+    now: TimestampMs,
+    effects: Vec<Effect>,
+
+    head: Arc<ChainContext>,
+    head_finality: Option<Finality>,
+    finalized_at: TimestampMs,
+    tree: BTreeMap<BlockHash, Entry>,
+    recent: BTreeMap<Height, Arc<SealedBlock>>,
+    results: BTreeMap<Height, ResultEntry>,
+    /// Results in final headers that this node has yet to compute.
+    claimed: BTreeMap<Height, ResultEntry>,
+
+    epoch: EpochState,
+    view: View,
+    entered: TimestampMs,
+    entry: Option<Arc<Certificate>>,
+    views: BTreeMap<View, ViewState>,
+    sign: SignState,
+    my_votes: BTreeMap<(View, VoteKind), Vote>,
+
+    work: bool,
+    busy_since: Option<TimestampMs>,
+    building: Option<(View, BlockHash)>,
+    resend_at: TimestampMs,
+    resends: u64,
+    silent: BTreeSet<MemberIndex>,
+    heard: BTreeMap<MemberIndex, TimestampMs>,
+    skipped_terms: u64,
+    readies: BTreeMap<MemberIndex, Ready>,
+    verified: VecDeque<Certificate>,
+    requested: BTreeMap<BlockHash, TimestampMs>,
+    waiting: BTreeSet<BlockHash>,
+}
+
+impl Core {
+    /// Starts from what is stored. The first [`Core::step`] should be a [`Input::Tick`].
+    ///
+    /// # Panics
+    /// If the head and its context do not belong together.
+    #[must_use]
+    pub fn new(config: Config, now: TimestampMs, start: Start) -> Self {
+        assert_eq!(start.head.hash(), start.context.hash, "the context is that of the head");
+        let sign = start.sign_state.unwrap_or_else(|| SignState::new(&config.rules.signing));
+        let head = Arc::new(start.context);
+        let epoch = EpochState::after(&config, &head);
+        let mut recent: BTreeMap<_, _> = start.recent.into_iter().map(|b| (b.header.height, b)).collect();
+        recent.insert(head.height, Arc::clone(&start.head));
+        let tree = BTreeMap::from([(
+            head.hash,
+            Entry { block: start.head, standing: Standing::Valid(Arc::clone(&head)) },
+        )]);
+        let mut core = Self {
+            now,
+            effects: Vec::new(),
+            head_finality: start.finality,
+            finalized_at: now,
+            tree,
+            recent,
+            results: start.results.into_iter().map(|r| (r.height, r)).collect(),
+            claimed: BTreeMap::new(),
+            view: View(1),
+            entered: now,
+            entry: None,
+            views: BTreeMap::new(),
+            sign,
+            my_votes: BTreeMap::new(),
+            work: false,
+            busy_since: None,
+            building: None,
+            resend_at: now,
+            resends: 0,
+            silent: BTreeSet::new(),
+            heard: BTreeMap::new(),
+            skipped_terms: 0,
+            readies: BTreeMap::new(),
+            verified: VecDeque::new(),
+            requested: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            epoch,
+            head,
+            config,
+        };
+        if core.head.epoch == core.epoch.epoch {
+            core.view = core.head.view.next();
+        }
+        core.restore(start.records);
+        core
+    }
+
+    /// Takes an input and answers what is to be done, in order.
+    pub fn step(&mut self, now: TimestampMs, input: Input) -> Vec<Effect> {
+        self.now = self.now.max(now);
+        match input {
+            Input::Message { from, message } => self.on_message(from, message),
+            Input::Connected(peer) => self.on_connected(peer),
+            Input::Tick => {}
+            Input::Work(work) => self.work = work,
+            Input::Executed(result) => self.on_executed(result),
+            Input::Built { view, parent, content } => self.on_built(view, parent, content),
+            Input::Validated { hash, verdict } => self.on_validated(hash, verdict),
+            Input::FinalRange { from, blocks, finality } => self.on_final_range(from, blocks, finality),
+        }
+        self.advance();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When the core next wants a [`Input::Tick`], if nothing happens before.
+    #[must_use]
+    pub fn wake_at(&mut self) -> TimestampMs {
+        let mut at = self.resend_at;
+        if let Some(deadline) = self.skip_deadline() {
+            at = at.min(deadline);
+        }
+        if let Some(propose) = self.propose_at() {
+            at = at.min(propose);
+        }
+        if let Some(ripe) = self.next_ripe() {
+            at = at.min(ripe);
+        }
+        at.max(self.now.next())
+    }
+
+    /// The newest final block's chain.
+    #[must_use]
+    pub const fn head(&self) -> &Arc<ChainContext> {
+        &self.head
+    }
+
+    /// What made the newest final block final; none for genesis.
+    #[must_use]
+    pub const fn finality(&self) -> Option<&Finality> {
+        self.head_finality.as_ref()
+    }
+
+    /// The epoch and view that this node is in.
+    #[must_use]
+    pub const fn position(&self) -> (Epoch, View) {
+        (self.epoch.epoch, self.view)
+    }
+
+    /// The committee that votes now.
+    #[must_use]
+    pub const fn committee(&self) -> &Arc<Committee> {
+        &self.epoch.committee
+    }
+
+    /// What this node's key has signed.
+    #[must_use]
+    pub const fn sign_state(&self) -> &SignState {
+        &self.sign
+    }
+
+    /// The leaders of the current and the next terms, `count` in all, each with the first view it leads from now on.
+    #[must_use]
+    pub fn leaders(&mut self, count: u64) -> Vec<(View, NodeId)> {
+        let per_term = self.config.rules.params().views_per_term;
+        let term = self.view.term(per_term);
+        (0..count)
+            .map(|i| {
+                let term = term.plus(i);
+                let leader = self.epoch.leaders.of_term(term);
+                let view = term.first_view(per_term).max(self.view);
+                (view, self.epoch.committee.members()[leader.index()].node)
+            })
+            .collect()
+    }
+
+    /// How the node fares.
+    #[must_use]
+    pub fn health(&mut self) -> Health {
+        let leader = self.epoch.leaders.of_view(self.view);
+        let horizon = self.now.minus(4 * self.config.rules.params().leader_timeout_ms);
+        let committee = &self.epoch.committee;
+        let heard = |m: &MemberIndex| Some(*m) == self.epoch.me || self.heard.get(m).is_some_and(|&at| at >= horizon);
+        let seats_heard = (0..committee.members().len() as u16)
+            .map(MemberIndex)
+            .filter(heard)
+            .map(|m| committee.members()[m.index()].seats.0)
+            .sum();
+        Health {
+            epoch: self.epoch.epoch,
+            view: self.view,
+            leader: committee.members()[leader.index()].node,
+            height: self.head.height,
+            finalized_at: self.finalized_at,
+            votes: self.epoch.me.is_some() && self.config.signer.is_some(),
+            seats_heard,
+            quorum: committee.quorum().0,
+            seats: committee.total_seats().0,
+        }
+    }
+
+    /// What the vote log must hold from here on, so that everything older can be dropped once the final blocks up to
+    /// the head are stored.
+    #[must_use]
+    pub fn live_records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for entry in self.tree.values() {
+            if entry.block.header.height > self.head.height && !matches!(entry.standing, Standing::Invalid) {
+                records.push(Record::Block(Arc::clone(&entry.block)));
+            }
+        }
+        for state in self.views.values() {
+            let certificates = [&state.prepared, &state.skipped, &state.committed];
+            records.extend(certificates.into_iter().flatten().map(|c| Record::Certificate(Arc::clone(c))));
+        }
+        records.extend(self.entry.iter().map(|c| Record::Certificate(Arc::clone(c))));
+        records.extend(self.my_votes.values().map(|v| Record::Vote(*v)));
+        records
+    }
+
+    fn per_term(&self) -> u64 {
+        self.config.rules.params().views_per_term
+    }
+
+    fn term(&self, view: View) -> Term {
+        view.term(self.per_term())
+    }
+
+    fn emit(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    fn misbehaved(&mut self, peer: NodeId, what: &'static str) {
+        tracing::debug!(%peer, what, "peer misbehaved");
+        self.emit(Effect::Misbehaved(peer, what));
+    }
+
+    /// Follows every consequence that needs no further input.
+    fn advance(&mut self) {
+        self.recheck_waiting();
+        self.tick_views();
+        self.try_propose();
+        self.tick_resend();
+    }
+
+    fn on_message(&mut self, from: NodeId, message: Message) {
+        if let Some(member) = self.epoch.committee.index_of(&from) {
+            self.heard.insert(member, self.now);
+        }
+        match message {
+            Message::Proposal(block, vote) => self.on_proposal(from, block, vote),
+            Message::Vote(vote, _) => self.on_vote(from, vote),
+            Message::Certificate(certificate) => self.on_certificate(from, certificate),
+            Message::EpochEnd(certificate, fillers) => self.on_epoch_end(from, certificate, fillers),
+            Message::Ready(ready) => self.on_ready(from, ready),
+            Message::GetBlock(hash) => self.on_get_block(from, hash),
+            Message::Block(block) => self.on_block(from, block),
+            Message::Status(status) => self.on_status(from, status),
+        }
+    }
+
+    fn on_connected(&mut self, peer: NodeId) {
+        let status = self.status();
+        self.emit(Effect::Send(peer, Message::Status(status)));
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            fork: self.config.rules.signing.fork,
+            epoch: self.epoch.epoch,
+            view: self.view,
+            height: self.head.height,
+            hash: self.head.hash,
+        }
+    }
+
+    fn on_status(&mut self, from: NodeId, status: Status) {
+        self.emit(Effect::PeerStatus(from, status));
+        if status.height.0 > self.head.height.0 + SYNC_DISTANCE
+            || (status.epoch > self.epoch.epoch && status.height > self.head.height)
+        {
+            self.emit(Effect::Behind(from));
+        } else if status.epoch < self.epoch.epoch && self.head.height == status.height {
+            self.send_epoch_end(from);
+        } else if status.epoch == self.epoch.epoch && status.view < self.view {
+            self.send_entry(from);
+        }
+    }
+
+    /// Takes up the vote log: blocks, certificates and votes of the epoch that the node is in.
+    fn restore(&mut self, records: Vec<Record>) {
+        let (mut blocks, mut certificates) = (Vec::new(), Vec::new());
+        let fork = self.config.rules.signing.fork;
+        let per_term = self.per_term();
+        for record in records {
+            match record {
+                Record::Block(block) => blocks.push(block),
+                Record::Certificate(certificate) => certificates.push(certificate),
+                Record::Vote(vote) => {
+                    // The record beside the key is at least as new; where it is lost, the log alone must do.
+                    let _ = self.sign.allow(fork, &vote.target, per_term);
+                    if vote.target.epoch == self.epoch.epoch {
+                        self.my_votes.insert((vote.target.view, vote.target.kind), vote);
+                    }
+                }
+            }
+        }
+        blocks.sort_by_key(|b| (b.header.epoch, b.header.height, b.header.view));
+        for block in blocks {
+            if block.header.height > self.head.height && block.header.epoch >= self.epoch.epoch {
+                self.insert_block(&block);
+            }
+        }
+        certificates.sort_by_key(|c| (c.target.epoch, c.target.view, c.target.kind));
+        for certificate in certificates {
+            if certificate.target.epoch == self.epoch.epoch {
+                self.learn(certificate);
+            }
+        }
+        let votes: Vec<Vote> = self.my_votes.values().copied().collect();
+        for vote in votes {
+            if vote.target.epoch == self.epoch.epoch {
+                self.count_vote(vote);
+            }
+        }
+    }
+
+    fn verify_cached(&mut self, certificate: &Certificate, committee: &Committee) -> Result<(), InvalidBlock> {
+        if self.verified.contains(certificate) {
+            return Ok(());
+        }
+        cascade_crypto::verify_certificate(
+            self.config.scheme.as_ref(),
+            &self.config.rules.signing,
+            committee,
+            certificate,
+        )?;
+        self.remember(certificate);
+        Ok(())
+    }
+
+    fn remember(&mut self, certificate: &Certificate) {
+        if !self.verified.contains(certificate) {
+            if self.verified.len() == VERIFIED_CERTIFICATES {
+                self.verified.pop_front();
+            }
+            self.verified.push_back(certificate.clone());
+        }
+    }
+
+    fn sign(&self, target: VoteTarget) -> Option<Vote> {
+        let signer = self.config.signer.as_ref()?;
+        let signature = signer.sign(&target.digest(&self.config.rules.signing));
+        Some(Vote { target, signer: self.epoch.me?, signature })
+    }
+}
+
+impl EpochState {
+    /// The epoch in which blocks above `head` are voted on, once `head` is final.
+    fn after(config: &Config, head: &ChainContext) -> Self {
+        let (epoch, committee) = if head.can_hand_over() {
+            (head.epoch.next(), &head.next_committee)
+        } else {
+            (head.epoch, &head.committee)
+        };
+        let seed = genesis_seed(&config.rules.signing.genesis_hash, epoch);
+        let leaders = Leaders::new(seed, committee, config.rules.params().views_per_term);
+        let key = config.signer.as_ref().map(|s| s.public_key());
+        let me = committee
+            .index_of(&config.node)
+            .filter(|m| committee.member(*m).is_some_and(|member| Some(member.bls_key) == key));
+        Self { epoch, committee: Arc::clone(committee), me, leaders, root: head.hash }
+    }
+}

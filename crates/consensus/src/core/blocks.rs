@@ -1,0 +1,425 @@
+//! Blocks above the final head: proposals, judging them, and fetching what is missing.
+
+use super::*;
+use crate::context::{certificates, readiness};
+use cascade_primitives::HeaderKind;
+
+impl Core {
+    pub(super) fn on_proposal(&mut self, from: NodeId, block: Arc<SealedBlock>, vote: Vote) {
+        let header = &block.header;
+        let (epoch, view) = (header.epoch, header.view);
+        if epoch == self.epoch.epoch.next() {
+            self.hand_over_by(&block);
+        }
+        if epoch != self.epoch.epoch {
+            self.on_other_epoch(from, epoch);
+            return;
+        }
+        let expected = VoteTarget::prepare(epoch, view, block.hash());
+        if vote.target != expected || self.epoch.committee.member(vote.signer).map(|m| m.node) != Some(from) {
+            self.misbehaved(from, "a proposal without its leader's vote");
+            return;
+        }
+        if view > self.view {
+            // Its certificates lead there, also from beyond the window.
+            self.learn_from(from, &block);
+        }
+        if !self.in_window(view) {
+            return;
+        }
+        if self.epoch.leaders.of_view(view) != vote.signer {
+            self.misbehaved(from, "a proposal out of turn");
+            return;
+        }
+        let state = self.views.entry(view).or_default();
+        let first = *state.proposal.get_or_insert(block.hash());
+        self.silent.remove(&vote.signer);
+        if first == block.hash() {
+            if !self.tree.contains_key(&first) {
+                self.insert_block(&block);
+            }
+            self.judge(first);
+        }
+        self.count_vote(vote);
+        self.maybe_prepare(first);
+    }
+
+    /// A block that was asked for, or that a certificate names.
+    pub(super) fn on_block(&mut self, from: NodeId, block: Arc<SealedBlock>) {
+        let hash = block.hash();
+        let asked = self.requested.remove(&hash).is_some();
+        if self.tree.contains_key(&hash) || !asked {
+            return;
+        }
+        if block.header.epoch == self.epoch.epoch.next() {
+            self.hand_over_by(&block);
+        }
+        if block.header.epoch != self.epoch.epoch || block.header.height <= self.head.height {
+            return;
+        }
+        self.learn_from(from, &block);
+        self.insert_block(&block);
+        self.judge(hash);
+        self.maybe_prepare(hash);
+    }
+
+    pub(super) fn on_get_block(&mut self, from: NodeId, hash: BlockHash) {
+        let found = match self.tree.get(&hash) {
+            Some(entry) => Some(Arc::clone(&entry.block)),
+            None => self.recent.values().find(|b| b.hash() == hash).map(Arc::clone),
+        };
+        if let Some(block) = found {
+            self.emit(Effect::Send(from, Message::Block(block)));
+        }
+    }
+
+    /// Puts a block into the tree, unjudged. The tree is bounded: one proposal for each view of the window, and
+    /// blocks that were asked for by hash.
+    pub(super) fn insert_block(&mut self, block: &Arc<SealedBlock>) {
+        let orphans = self.tree.values().filter(|e| matches!(e.standing, Standing::Orphan)).count();
+        if orphans >= MAX_ORPHANS {
+            let oldest = self
+                .tree
+                .iter()
+                .filter(|(_, e)| matches!(e.standing, Standing::Orphan))
+                .min_by_key(|(_, e)| e.block.header.view)
+                .map(|(hash, _)| *hash);
+            if let Some(hash) = oldest {
+                self.tree.remove(&hash);
+            }
+        }
+        self.tree
+            .entry(block.hash())
+            .or_insert_with(|| Entry { block: Arc::clone(block), standing: Standing::Orphan });
+    }
+
+    /// Takes up the certificates inside a block, so that a node that fell behind enters the views they allow.
+    fn learn_from(&mut self, from: NodeId, block: &SealedBlock) {
+        let carried = &block.body.certificates;
+        let certificates: Vec<_> = carried.parent.iter().chain(&carried.skips).chain(&carried.commit).cloned().collect();
+        for certificate in certificates {
+            if certificate.target.epoch == self.epoch.epoch && !self.knows(&certificate.target) {
+                self.on_certificate(from, Arc::new(certificate));
+            }
+        }
+    }
+
+    /// Judges a block as far as that is possible now.
+    pub(super) fn judge(&mut self, hash: BlockHash) {
+        let Some(entry) = self.tree.get(&hash) else { return };
+        let block = Arc::clone(&entry.block);
+        if matches!(entry.standing, Standing::Orphan) {
+            let Some(parent) = self.tree.get(&block.header.parent) else {
+                if block.header.height.0 > self.head.height.0 + SYNC_DISTANCE {
+                    return;
+                }
+                self.request_block(block.header.parent, Some(&block));
+                return;
+            };
+            match &parent.standing {
+                Standing::Orphan => {
+                    let parent = block.header.parent;
+                    self.judge(parent);
+                    return;
+                }
+                Standing::Invalid => {
+                    self.set_invalid(hash, &InvalidBlock::Field("parent"));
+                    return;
+                }
+                Standing::Waiting(context) | Standing::Asked(context) | Standing::Valid(context) => {
+                    let context = Arc::clone(context);
+                    match self.check_against(&context, &block) {
+                        Ok(child) => self.set(hash, Standing::Waiting(Arc::new(child))),
+                        Err(reason) => {
+                            self.set_invalid(hash, &reason);
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+        self.judge_unknowns(hash);
+        let children: Vec<_> = self
+            .tree
+            .iter()
+            .filter(|(_, e)| e.block.header.parent == hash && matches!(e.standing, Standing::Orphan))
+            .map(|(hash, _)| *hash)
+            .collect();
+        for child in children {
+            self.judge(child);
+            self.maybe_prepare(child);
+        }
+        self.try_finalize();
+    }
+
+    /// Everything that the block and its ancestors alone decide.
+    fn check_against(&mut self, parent: &ChainContext, block: &SealedBlock) -> Result<ChainContext, InvalidBlock> {
+        let rules = Arc::clone(&self.config.rules);
+        let child = parent.child(&rules, block)?;
+        for (certificate, committee) in certificates(parent, block) {
+            self.verify_cached(certificate, committee)?;
+        }
+        let handed_over;
+        let base = if child.epoch == parent.epoch {
+            parent
+        } else {
+            handed_over = parent.hand_over(&rules);
+            &handed_over
+        };
+        for (i, (ready, key)) in readiness(base, block).enumerate() {
+            let digest = Ready::digest(&rules.signing, ready.epoch, &ready.node, &base.next_committee.root());
+            if !key.is_some_and(|key| self.config.scheme.verify(&key, &digest, &ready.signature)) {
+                return Err(InvalidBlock::SystemItem(i));
+            }
+        }
+        Ok(child)
+    }
+
+    /// What depends on this node's clock or its own execution: waits until it is known.
+    fn judge_unknowns(&mut self, hash: BlockHash) {
+        let Some(entry) = self.tree.get(&hash) else { return };
+        let Standing::Waiting(context) = &entry.standing else { return };
+        let (block, context) = (Arc::clone(&entry.block), Arc::clone(context));
+        let vouched = self.is_vouched(&block);
+        for result in &block.header.results {
+            match self.results.get(&result.height) {
+                Some(own) if own == result => {}
+                Some(own) => {
+                    let reason = InvalidBlock::WrongResult(result.height);
+                    if vouched {
+                        let text = diverged(result, own);
+                        self.emit(Effect::Fatal(text));
+                    }
+                    self.set_invalid(hash, &reason);
+                    return;
+                }
+                None if vouched => {}
+                None => {
+                    self.waiting.insert(hash);
+                    return;
+                }
+            }
+        }
+        if vouched {
+            self.set(hash, Standing::Valid(context));
+            return;
+        }
+        if block.header.timestamp > self.now.plus(self.config.rules.params().future_drift_ms) {
+            self.waiting.insert(hash);
+            return;
+        }
+        self.ask(hash, &block, &context);
+    }
+
+    /// Asks the application about the content, once the parent's content is known to be valid.
+    fn ask(&mut self, hash: BlockHash, block: &Arc<SealedBlock>, context: &Arc<ChainContext>) {
+        let parent = match self.tree.get(&block.header.parent).map(|e| &e.standing) {
+            Some(Standing::Valid(parent)) => Arc::clone(parent),
+            Some(Standing::Invalid) => {
+                self.set_invalid(hash, &InvalidBlock::Field("parent"));
+                return;
+            }
+            _ => {
+                self.waiting.insert(hash);
+                return;
+            }
+        };
+        if block.header.kind == HeaderKind::Filler {
+            // A filler has no content; its base fee is its parent's.
+            let same = block.header.base_fee == parent.base_fee;
+            if same {
+                self.set(hash, Standing::Valid(Arc::clone(context)));
+                self.maybe_prepare(hash);
+            } else {
+                self.set_invalid(hash, &InvalidBlock::Field("base fee"));
+            }
+            return;
+        }
+        let Some(ancestors) = self.ancestors(&parent, context.last_result) else {
+            self.waiting.insert(hash);
+            return;
+        };
+        let request = BuildRequest {
+            view: block.header.view,
+            height: block.header.height,
+            timestamp: block.header.timestamp,
+            may_carry_content: true,
+            state_height: context.last_result,
+            ancestors,
+            parent,
+        };
+        self.set(hash, Standing::Asked(Arc::clone(context)));
+        self.emit(Effect::Validate(Arc::clone(block), Box::new(request)));
+    }
+
+    pub(super) fn on_validated(&mut self, hash: BlockHash, verdict: Verdict) {
+        let Some(Entry { standing: Standing::Asked(context), block }) = self.tree.get(&hash) else { return };
+        let (context, block) = (Arc::clone(context), Arc::clone(block));
+        match verdict {
+            Verdict::Valid => {
+                self.set(hash, Standing::Valid(context));
+                self.maybe_prepare(hash);
+            }
+            Verdict::Invalid(reason) if self.is_vouched(&block) => {
+                self.emit(Effect::Fatal(format!("a quorum prepared block {hash}, whose content is invalid: {reason}")));
+            }
+            Verdict::Invalid(reason) => self.set_invalid(hash, &InvalidBlock::Content(reason)),
+        }
+    }
+
+    pub(super) fn on_executed(&mut self, result: ResultEntry) {
+        if let Some(claimed) = self.claimed.remove(&result.height)
+            && claimed != result
+        {
+            self.emit(Effect::Fatal(diverged(&claimed, &result)));
+            return;
+        }
+        if result.height > self.head.last_result {
+            self.results.insert(result.height, result);
+        }
+    }
+
+    /// Looks again at blocks that waited for a result, the clock or their parent.
+    pub(super) fn recheck_waiting(&mut self) {
+        loop {
+            let before = self.waiting.len();
+            let ready: Vec<BlockHash> = self.waiting.iter().filter(|hash| self.is_ripe(hash)).copied().collect();
+            for hash in ready {
+                self.waiting.remove(&hash);
+                self.judge_unknowns(hash);
+            }
+            // One that became valid may be what another waits for.
+            if self.waiting.len() >= before {
+                return;
+            }
+        }
+    }
+
+    fn is_ripe(&self, hash: &BlockHash) -> bool {
+        let Some(entry) = self.tree.get(hash) else { return true };
+        let header = &entry.block.header;
+        let parent = self.tree.get(&header.parent).map(|e| &e.standing);
+        matches!(parent, Some(Standing::Valid(_) | Standing::Invalid))
+            && header.results.iter().all(|r| self.results.contains_key(&r.height))
+            && header.timestamp <= self.now.plus(self.config.rules.params().future_drift_ms)
+    }
+
+    /// When the clock lets a waiting block be judged.
+    pub(super) fn next_ripe(&self) -> Option<TimestampMs> {
+        let drift = self.config.rules.params().future_drift_ms;
+        let times = self.waiting.iter().filter_map(|hash| self.tree.get(hash)).map(|e| e.block.header.timestamp);
+        times.map(|t| t.minus(drift)).filter(|t| *t > self.now).min()
+    }
+
+    fn is_vouched(&self, block: &SealedBlock) -> bool {
+        self.views.get(&block.header.view).is_some_and(|state| {
+            [&state.prepared, &state.committed].into_iter().flatten().any(|c| c.target.block == block.hash())
+        })
+    }
+
+    /// A quorum vouches for a block: it is valid whatever this node could find out by itself.
+    pub(super) fn vouch(&mut self, hash: BlockHash) {
+        match self.tree.get(&hash).map(|e| e.standing.clone()) {
+            Some(Standing::Orphan) => self.judge(hash),
+            Some(Standing::Waiting(_)) => {
+                self.waiting.remove(&hash);
+                self.judge_unknowns(hash);
+            }
+            Some(Standing::Asked(context)) => self.set(hash, Standing::Valid(context)),
+            Some(Standing::Invalid) => {
+                self.emit(Effect::Fatal(format!("a quorum prepared block {hash}, which this node found invalid")));
+            }
+            Some(Standing::Valid(_)) | None => {}
+        }
+    }
+
+    fn set(&mut self, hash: BlockHash, standing: Standing) {
+        if let Some(entry) = self.tree.get_mut(&hash) {
+            entry.standing = standing;
+        }
+    }
+
+    fn set_invalid(&mut self, hash: BlockHash, reason: &InvalidBlock) {
+        let Some(entry) = self.tree.get(&hash) else { return };
+        let view = entry.block.header.view;
+        if self.is_vouched(&entry.block.clone()) {
+            self.emit(Effect::Fatal(format!("a quorum prepared block {hash}, which is invalid: {reason}")));
+        }
+        tracing::warn!(%hash, %view, %reason, "invalid block");
+        self.set(hash, Standing::Invalid);
+        let leader = self.epoch.leaders.of_view(view);
+        let node = self.epoch.committee.members()[leader.index()].node;
+        if self.views.get(&view).and_then(|v| v.proposal) == Some(hash) {
+            self.misbehaved(node, "an invalid proposal");
+            if view == self.view {
+                self.skip(SkipReason::Invalid);
+            }
+        }
+    }
+
+    /// Votes Prepare for a valid proposal of the current view.
+    pub(super) fn maybe_prepare(&mut self, hash: BlockHash) {
+        let Some(entry) = self.tree.get(&hash) else { return };
+        let view = entry.block.header.view;
+        if view != self.view || entry.block.header.epoch != self.epoch.epoch {
+            return;
+        }
+        if matches!(entry.standing, Standing::Invalid) {
+            self.skip(SkipReason::Invalid);
+            return;
+        }
+        let proposed = self.views.get(&view).is_some_and(|v| v.proposal == Some(hash));
+        if !matches!(entry.standing, Standing::Valid(_))
+            || !proposed
+            || self.my_votes.contains_key(&(view, VoteKind::Prepare))
+        {
+            return;
+        }
+        let mut records = vec![Record::Block(Arc::clone(&entry.block))];
+        let target = VoteTarget::prepare(self.epoch.epoch, view, hash);
+        if let Some(vote) = self.cast(target, &mut records) {
+            self.emit(Effect::Broadcast(Message::Vote(vote, None)));
+            self.count_vote(vote);
+        }
+    }
+
+    /// Asks for a block, at most once in a while: its child's proposer if there is one, else everybody.
+    pub(super) fn request_block(&mut self, hash: BlockHash, child: Option<&SealedBlock>) {
+        let again = self.config.rules.params().leader_timeout_ms / 2;
+        if self.requested.get(&hash).is_some_and(|&at| at.plus(again) > self.now) {
+            return;
+        }
+        let first_time = self.requested.insert(hash, self.now).is_none();
+        let horizon = self.now.minus(16 * again.max(1));
+        self.requested.retain(|_, at| *at >= horizon);
+        let target = child.filter(|_| first_time).map(|block| {
+            let leader = self.epoch.leaders.of_view(block.header.view);
+            self.epoch.committee.members()[leader.index()].node
+        });
+        self.emit(match target.filter(|t| *t != self.config.node) {
+            Some(peer) => Effect::Send(peer, Message::GetBlock(hash)),
+            None => Effect::Broadcast(Message::GetBlock(hash)),
+        });
+    }
+
+    pub(super) fn request_missing_parents(&mut self) {
+        let orphans: Vec<_> = self
+            .tree
+            .values()
+            .filter(|e| matches!(e.standing, Standing::Orphan) && !self.tree.contains_key(&e.block.header.parent))
+            .filter(|e| e.block.header.height.0 <= self.head.height.0 + SYNC_DISTANCE)
+            .map(|e| Arc::clone(&e.block))
+            .take(4)
+            .collect();
+        for block in orphans {
+            self.request_block(block.header.parent, Some(&block));
+        }
+    }
+}
+
+pub(super) fn diverged(claimed: &ResultEntry, own: &ResultEntry) -> String {
+    format!(
+        "a quorum says that height {} has state root {} and receipts root {}, this node computed {} and {}",
+        own.height, claimed.state_root, claimed.receipts_root, own.state_root, own.receipts_root
+    )
+}

@@ -1,0 +1,420 @@
+//! Views: entering, leaving, proposing, resending.
+
+use super::*;
+use cascade_primitives::{Block, Body, Certificates, Header, HeaderKind, L1Origin, SystemItem, block::PROTOCOL_VERSION};
+
+/// Certificates in one resend. A stall lasts while no quorum is there, and then no new ones are made.
+const MAX_RESENT: usize = 256;
+
+impl Core {
+    /// Goes to a later view and forwards the certificate that allows it.
+    pub(super) fn enter(&mut self, view: View, certificate: Arc<Certificate>) {
+        if view <= self.view {
+            return;
+        }
+        self.view = view;
+        self.entered = self.now;
+        self.entry = Some(Arc::clone(&certificate));
+        self.building = None;
+        self.resends = 0;
+        self.resend_at = self.now.plus(self.resend_interval());
+        self.emit(Effect::EnteredView(self.epoch.epoch, view));
+        self.emit(Effect::Broadcast(Message::Certificate(certificate)));
+        if let Some(hash) = self.views.get(&view).and_then(|v| v.proposal) {
+            self.judge(hash);
+            self.maybe_prepare(hash);
+        }
+    }
+
+    fn resend_interval(&self) -> u64 {
+        // Slower with every round without progress, up to eight times.
+        (self.config.rules.params().leader_timeout_ms / 2).max(1) << self.resends.min(3)
+    }
+
+    fn leads(&mut self, view: View) -> bool {
+        self.epoch.me == Some(self.epoch.leaders.of_view(view)) && self.config.signer.is_some()
+    }
+
+    /// Whether there is a reason to make blocks as fast as the interval allows.
+    fn busy(&self) -> bool {
+        let tip = self.tip();
+        self.work || tip.is_none_or(|t| t.needs_flush() || t.in_tail()) || !self.readies_to_include().is_empty()
+    }
+
+    /// The newest block on which the current view would build, as far as this node knows.
+    fn tip(&self) -> Option<&Arc<ChainContext>> {
+        let (hash, _, _) = self.parent()?;
+        self.tree.get(&hash)?.standing.context()
+    }
+
+    /// The parent that a proposal for the current view would have, its certificate, and the skips between.
+    fn parent(&self) -> Option<(BlockHash, Option<Arc<Certificate>>, Vec<Certificate>)> {
+        let mut skips = Vec::new();
+        let mut view = self.view.minus(1);
+        // Term by term downwards: the highest prepared view is the parent; what is above it in its term, and every
+        // term above, one skip must cover.
+        while view > View(0) && view >= self.oldest_view() {
+            let first = self.term(view).first_view(self.per_term());
+            let prepared = self.views.range(first..=view).rev().find_map(|(&v, s)| Some((v, s.prepared.as_ref()?)));
+            if prepared.is_none_or(|(v, _)| v < view) {
+                let from = prepared.map_or(first, |(v, _)| v.next());
+                let cover = self.views.range(first..=from).find_map(|(_, s)| s.skipped.as_ref())?;
+                skips.push(cover.as_ref().clone());
+            }
+            if let Some((_, certificate)) = prepared {
+                skips.reverse();
+                return Some((certificate.target.block, Some(Arc::clone(certificate)), skips));
+            }
+            view = first.minus(1);
+        }
+        skips.reverse();
+        (view == View(0)).then_some((self.epoch.root, None, skips))
+    }
+
+    /// When the current view is skipped, if this node votes and has not skipped it already.
+    pub(super) fn skip_deadline(&mut self) -> Option<TimestampMs> {
+        self.epoch.me?;
+        self.config.signer.as_ref()?;
+        if self.my_votes.contains_key(&(self.view, VoteKind::Skip)) {
+            return None;
+        }
+        let params = self.config.rules.params();
+        let (timeout, block_time) = (params.leader_timeout_ms, params.block_time_ms);
+        let idle = block_time.saturating_mul(params.empty_block_interval);
+        let leader = self.epoch.leaders.of_view(self.view);
+        let due = match self.busy_since {
+            Some(since) => self.entered.max(since).min(self.entered.plus(idle)),
+            None => self.entered.plus(idle),
+        };
+        let patience = if self.silent.contains(&leader) && Some(leader) != self.epoch.me {
+            (timeout / 8).max(1)
+        } else {
+            // Skipping all leaders in turn means that the timeout is below what the network needs.
+            let rounds = self.skipped_terms / (self.epoch.committee.members().len() as u64 + 1);
+            timeout << rounds.min(3)
+        };
+        Some(due.plus(patience))
+    }
+
+    pub(super) fn tick_views(&mut self) {
+        if self.busy() {
+            self.busy_since.get_or_insert(self.now);
+        } else {
+            self.busy_since = None;
+        }
+        if self.term_is_lost() {
+            self.skip(SkipReason::Joined);
+        } else if self.skip_deadline().is_some_and(|at| at <= self.now) {
+            let leader = self.epoch.leaders.of_view(self.view);
+            let reason = if self.silent.contains(&leader) { SkipReason::Silent } else { SkipReason::Timeout };
+            self.skip(reason);
+        }
+    }
+
+    /// Whether the current term cannot finalize any more as far as this node knows: it skipped in it, or f+1 seats
+    /// did. Then it must end, or it would run on without finality.
+    fn term_is_lost(&self) -> bool {
+        let term = self.term(self.view);
+        if self.sign.skipped(self.epoch.epoch, term).is_some_and(|skipped| skipped <= self.view) {
+            return true;
+        }
+        let (first, last) = (term.first_view(self.per_term()), term.last_view(self.per_term()));
+        let skippers: BTreeSet<MemberIndex> =
+            self.views.range(first..=last).flat_map(|(_, state)| state.skips.signers()).collect();
+        let members = self.epoch.committee.members();
+        let seats: u32 = skippers.iter().map(|m| members[m.index()].seats.0).sum();
+        seats > self.epoch.committee.faulty_seats().0
+    }
+
+    pub(super) fn skip(&mut self, reason: SkipReason) {
+        let view = self.view;
+        if self.my_votes.contains_key(&(view, VoteKind::Skip)) {
+            return;
+        }
+        let target = VoteTarget::skip(self.epoch.epoch, view);
+        if let Some(vote) = self.cast(target, &mut Vec::new()) {
+            self.emit(Effect::Skipped(view, reason));
+            self.emit(Effect::Broadcast(Message::Vote(vote, Some(reason))));
+            self.count_vote(vote);
+        }
+    }
+
+    /// When this node should propose in the current view; none if it is not its turn or it cannot.
+    pub(super) fn propose_at(&mut self) -> Option<TimestampMs> {
+        let view = self.view;
+        if !self.leads(view) || self.building.is_some() || self.my_votes.contains_key(&(view, VoteKind::Prepare)) {
+            return None;
+        }
+        if self.sign.epoch() == self.epoch.epoch && self.sign.prepared().is_some_and(|(v, _)| v >= view) {
+            return None;
+        }
+        let parent = Arc::clone(self.tip()?);
+        let params = self.config.rules.params();
+        let interval = if self.busy() { 1 } else { params.empty_block_interval };
+        let at = parent.timestamp.plus(params.block_time_ms.saturating_mul(interval));
+        self.build_request(&parent, view).is_some().then_some(at)
+    }
+
+    pub(super) fn try_propose(&mut self) {
+        if self.propose_at().is_none_or(|at| at > self.now) {
+            return;
+        }
+        let Some(parent) = self.tip().map(Arc::clone) else { return };
+        let Some(request) = self.build_request(&parent, self.view) else { return };
+        self.building = Some((self.view, parent.hash));
+        self.emit(Effect::Build(Box::new(request)));
+    }
+
+    /// What the application needs to build on `parent`; none while results that would be due are not computed, or
+    /// the parent is not known to be valid.
+    fn build_request(&self, parent: &Arc<ChainContext>, view: View) -> Option<BuildRequest> {
+        if !matches!(self.tree.get(&parent.hash)?.standing, Standing::Valid(_)) {
+            return None;
+        }
+        let rules = &self.config.rules;
+        let (base, carried, kind) = self.child_of(parent);
+        let (due, _) = base.due(rules, carried, kind);
+        if (base.last_result.0 + 1..=due.0).any(|h| !self.results.contains_key(&Height(h))) {
+            return None;
+        }
+        Some(BuildRequest {
+            view,
+            height: parent.height.next(),
+            timestamp: self.now.max(parent.timestamp.next()),
+            may_carry_content: base.may_carry_content(rules, carried, kind),
+            state_height: due,
+            ancestors: self.ancestors(parent, due)?,
+            parent: Arc::clone(parent),
+        })
+    }
+
+    /// The context that a child of `parent` in the current epoch extends, the height of the commit certificate that
+    /// it would carry, and its kind.
+    fn child_of(&self, parent: &Arc<ChainContext>) -> (Arc<ChainContext>, Height, HeaderKind) {
+        if parent.epoch < self.epoch.epoch {
+            let base = Arc::new(parent.hand_over(&self.config.rules));
+            return (base, parent.height, HeaderKind::Block);
+        }
+        let carried = self.newest_commit(parent).map_or(parent.carried_commit(), |(height, _)| height);
+        let kind = if parent.ended { HeaderKind::Filler } else { HeaderKind::Block };
+        (Arc::clone(parent), carried, kind)
+    }
+
+    /// The newest commit certificate of an ancestor of a child of `parent` that `parent`'s chain does not carry yet.
+    fn newest_commit(&self, parent: &ChainContext) -> Option<(Height, Arc<Certificate>)> {
+        self.views.values().rev().filter_map(|s| s.committed.as_ref()).find_map(|certificate| {
+            let height = parent.find(&certificate.target.block)?;
+            (height > parent.carried_commit()).then(|| (height, Arc::clone(certificate)))
+        })
+    }
+
+    /// Blocks above `state_height` up to `parent`, without fillers; none if one of them is not at hand.
+    pub(super) fn ancestors(&self, parent: &ChainContext, state_height: Height) -> Option<Vec<Arc<SealedBlock>>> {
+        let mut found = Vec::new();
+        let (mut hash, mut height) = (parent.hash, parent.height);
+        while height > state_height {
+            let block = match self.tree.get(&hash) {
+                Some(entry) => &entry.block,
+                None => self.recent.get(&height).filter(|b| b.hash() == hash)?,
+            };
+            if block.header.kind == HeaderKind::Block {
+                found.push(Arc::clone(block));
+            }
+            hash = block.header.parent;
+            height = height.minus(1);
+        }
+        found.reverse();
+        Some(found)
+    }
+
+    fn readies_to_include(&self) -> Vec<Ready> {
+        let Some(tip) = self.tip() else { return Vec::new() };
+        if tip.epoch != self.epoch.epoch || tip.in_tail() {
+            return Vec::new();
+        }
+        self.readies.values().filter(|r| tip.accepts_ready(r).is_some()).copied().collect()
+    }
+
+    pub(super) fn on_built(&mut self, view: View, parent: BlockHash, content: BuiltBlock) {
+        if self.building != Some((view, parent)) || self.view != view {
+            return;
+        }
+        self.building = None;
+        let Some((hash, certificate, skips)) = self.parent() else { return };
+        let Some(context) = self.tree.get(&hash).and_then(|e| e.standing.context()).map(Arc::clone) else { return };
+        if hash != parent {
+            return;
+        }
+        let block = self.assemble(&context, certificate, skips, content);
+        let hash = block.hash();
+        let rules = Arc::clone(&self.config.rules);
+        let child = match context.child(&rules, &block) {
+            Ok(child) => Arc::new(child),
+            Err(error) => {
+                self.emit(Effect::Fatal(format!("this node built an invalid block in view {view}: {error}")));
+                return;
+            }
+        };
+        let target = VoteTarget::prepare(self.epoch.epoch, view, hash);
+        let mut records = vec![Record::Block(Arc::clone(&block))];
+        let Some(vote) = self.cast(target, &mut records) else { return };
+        self.tree.insert(hash, Entry { block: Arc::clone(&block), standing: Standing::Valid(child) });
+        self.views.entry(view).or_default().proposal = Some(hash);
+        self.emit(Effect::Broadcast(Message::Proposal(block, vote)));
+        self.count_vote(vote);
+    }
+
+    fn assemble(
+        &self,
+        parent: &Arc<ChainContext>,
+        certificate: Option<Arc<Certificate>>,
+        skips: Vec<Certificate>,
+        content: BuiltBlock,
+    ) -> Arc<SealedBlock> {
+        let rules = &self.config.rules;
+        let (base, carried, kind) = self.child_of(parent);
+        let (due, _) = base.due(rules, carried, kind);
+        let may_carry = base.may_carry_content(rules, carried, kind);
+        let handover = parent.epoch < self.epoch.epoch;
+        let (commit, fillers) = if handover {
+            let finality = self.head_finality.as_ref().expect("an epoch begins with a final block");
+            (Some(finality.certificate.as_ref().clone()), finality.fillers.clone())
+        } else {
+            (self.newest_commit(parent).map(|(_, c)| c.as_ref().clone()), Vec::new())
+        };
+        let system = if may_carry && !handover {
+            self.readies_to_include().into_iter().map(SystemItem::Ready).collect()
+        } else {
+            Vec::new()
+        };
+        let (transactions, ordered_gas) =
+            if may_carry { (content.transactions, content.ordered_gas) } else { (Vec::new(), 0) };
+        let base_fee = if kind == HeaderKind::Filler { parent.base_fee } else { content.base_fee };
+        let body = Body {
+            l1_items: Vec::new(),
+            system,
+            certificates: Certificates { parent: certificate.map(|c| c.as_ref().clone()), skips, commit, fillers },
+            reveals: Vec::new(),
+            transactions,
+        };
+        let header = Header {
+            version: PROTOCOL_VERSION,
+            kind,
+            chain_id: rules.signing.chain_id,
+            genesis_hash: rules.signing.genesis_hash,
+            fork: rules.signing.fork,
+            epoch: self.epoch.epoch,
+            view: self.view,
+            height: parent.height.next(),
+            parent: parent.hash,
+            timestamp: self.now.max(parent.timestamp.next()),
+            l1_origin: L1Origin::default(),
+            committee_root: base.committee.root(),
+            next_committee_root: base.next_committee.root(),
+            history_root: base.history_root(),
+            da: Default::default(),
+            body_root: body.root(),
+            base_fee,
+            ordered_gas,
+            results: (base.last_result.0 + 1..=due.0).map(|h| self.results[&Height(h)]).collect(),
+        };
+        Arc::new(SealedBlock::new(Block { header, body }))
+    }
+
+    /// On a stall: votes of the current view, the last Commit, the newest commit certificate, and every prepare and
+    /// skip certificate since that one's view (decision 2 of the architecture).
+    pub(super) fn tick_resend(&mut self) {
+        if self.resend_at > self.now {
+            return;
+        }
+        self.resends += 1;
+        self.resend_at = self.now.plus(self.resend_interval());
+        let mut messages = vec![Message::Status(self.status())];
+        if let Some(finality) = &self.head_finality {
+            messages.push(if self.head.epoch < self.epoch.epoch {
+                Message::EpochEnd(Arc::clone(&finality.certificate), finality.fillers.clone())
+            } else {
+                Message::Certificate(Arc::clone(&finality.certificate))
+            });
+        }
+        let certificates = self.views.values().flat_map(|s| [&s.prepared, &s.skipped]).flatten().take(MAX_RESENT);
+        messages.extend(certificates.map(|c| Message::Certificate(Arc::clone(c))));
+        let current = self.my_votes.range((self.view, VoteKind::Prepare)..=(self.view, VoteKind::Skip));
+        let last_commit = self.my_votes.values().rev().find(|v| v.target.kind == VoteKind::Commit);
+        let votes: Vec<Vote> = current.map(|(_, v)| *v).chain(last_commit.copied()).collect();
+        for vote in votes {
+            messages.push(match self.own_proposal(&vote) {
+                Some(block) => Message::Proposal(block, vote),
+                None => Message::Vote(vote, None),
+            });
+        }
+        for message in messages {
+            self.emit(Effect::Broadcast(message));
+        }
+        self.announce_ready();
+        let missing: Vec<BlockHash> = self
+            .views
+            .values()
+            .flat_map(|s| [&s.prepared, &s.committed])
+            .flatten()
+            .map(|c| c.target.block)
+            .filter(|hash| !self.tree.contains_key(hash))
+            .take(4)
+            .collect();
+        for hash in missing {
+            self.request_block(hash, None);
+        }
+        self.request_missing_parents();
+    }
+
+    fn own_proposal(&mut self, vote: &Vote) -> Option<Arc<SealedBlock>> {
+        let leads = vote.target.kind == VoteKind::Prepare && self.leads(vote.target.view);
+        leads.then(|| self.tree.get(&vote.target.block).map(|e| Arc::clone(&e.block))).flatten()
+    }
+
+    /// Tells the others that this node is ready for the next epoch, while the chain does not say so.
+    pub(super) fn announce_ready(&mut self) {
+        let Some(signer) = self.config.signer.clone() else { return };
+        if self.head.epoch != self.epoch.epoch || self.head.in_tail() {
+            return;
+        }
+        let next = &self.head.next_committee;
+        let Some(me) = next.index_of(&self.config.node) else { return };
+        if self.head.ready.contains(&me) || next.members()[me.index()].bls_key != signer.public_key() {
+            return;
+        }
+        let epoch = self.head.epoch.next();
+        let digest = Ready::digest(&self.config.rules.signing, epoch, &self.config.node, &next.root());
+        let ready = Ready { epoch, node: self.config.node, signature: signer.sign(&digest) };
+        self.readies.insert(me, ready);
+        self.emit(Effect::Broadcast(Message::Ready(ready)));
+    }
+
+    pub(super) fn on_ready(&mut self, from: NodeId, ready: Ready) {
+        let Some(member) = self.head.accepts_ready(&ready) else { return };
+        if self.readies.get(&member) == Some(&ready) {
+            return;
+        }
+        let next = &self.head.next_committee;
+        let key = next.members()[member.index()].bls_key;
+        let digest = Ready::digest(&self.config.rules.signing, ready.epoch, &ready.node, &next.root());
+        if self.config.scheme.verify(&key, &digest, &ready.signature) {
+            self.readies.insert(member, ready);
+        } else {
+            self.misbehaved(from, "a wrong statement of readiness");
+        }
+    }
+
+    pub(super) fn send_entry(&mut self, to: NodeId) {
+        if let Some(entry) = self.entry.clone() {
+            self.emit(Effect::Send(to, Message::Certificate(entry)));
+        }
+    }
+
+    /// Helps a peer that votes in a past view, but not for every one of its votes.
+    pub(super) fn send_entry_once(&mut self, to: NodeId) {
+        if self.entered.plus(self.config.rules.params().leader_timeout_ms) <= self.now {
+            self.send_entry(to);
+        }
+    }
+}

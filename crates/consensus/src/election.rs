@@ -1,0 +1,166 @@
+//! Who leads a term.
+//!
+//! `leader(seed, term)` is a pure function of the epoch's seed, its committee and the term, never of what a node
+//! happens to have seen, so all honest nodes agree on the leader of any view and on the order of its successors (P2,
+//! P3, R2b). A term's leader is drawn in proportion to HAT x sqrt(stake).
+//!
+//! A draw leaves out the leaders of the `f` terms before it (as far as at least one candidate remains), so a leader
+//! that is silent is followed by others: with at most `f` silent sequencers one term in at most `f+1` has a live
+//! leader. To keep the draw of any term cheap, terms are drawn in cycles of [`CYCLE`]; a cycle starts with nobody left
+//! out.
+
+use cascade_primitives::{B256, Committee, Encode, Epoch, MemberIndex, Term, View, domain, hash};
+
+/// Terms in a cycle.
+const CYCLE: u64 = 256;
+
+/// The leaders of an epoch.
+#[derive(Clone, Debug)]
+pub struct Leaders {
+    seed: B256,
+    weights: Vec<u64>,
+    /// How many leaders back a draw leaves out.
+    apart: usize,
+    views_per_term: u64,
+    /// The last cycle that was drawn.
+    cache: (u64, Vec<MemberIndex>),
+}
+
+/// The seed of an epoch on a chain without a beacon: derived from the genesis hash alone.
+#[must_use]
+pub fn genesis_seed(genesis_hash: &B256, epoch: Epoch) -> B256 {
+    hash::tagged(domain::EPOCH_SEED, &[genesis_hash.as_slice(), &epoch.to_bytes()])
+}
+
+impl Leaders {
+    /// The leaders that `seed` draws from `committee`.
+    #[must_use]
+    pub fn new(seed: B256, committee: &Committee, views_per_term: u64) -> Self {
+        let weights: Vec<u64> = committee.members().iter().map(|m| m.lead_weight).collect();
+        let apart = (weights.len() - 1) / 3;
+        Self { seed, weights, apart, views_per_term, cache: (u64::MAX, Vec::new()) }
+    }
+
+    /// The leader of a term.
+    pub fn of_term(&mut self, term: Term) -> MemberIndex {
+        let (cycle, place) = (term.0 / CYCLE, (term.0 % CYCLE) as usize);
+        if self.cache.0 != cycle {
+            self.cache = (cycle, Vec::new());
+        }
+        while self.cache.1.len() <= place {
+            let drawn = self.draw(Term(cycle * CYCLE + self.cache.1.len() as u64));
+            self.cache.1.push(drawn);
+        }
+        self.cache.1[place]
+    }
+
+    /// The leader of a view.
+    pub fn of_view(&mut self, view: View) -> MemberIndex {
+        self.of_term(view.term(self.views_per_term))
+    }
+
+    fn draw(&self, term: Term) -> MemberIndex {
+        let drawn = &self.cache.1;
+        let recent = &drawn[drawn.len().saturating_sub(self.apart)..];
+        let candidate = |i: usize| !recent.contains(&MemberIndex(i as u16));
+        let total: u128 =
+            self.weights.iter().enumerate().filter(|(i, _)| candidate(*i)).map(|(_, &w)| u128::from(w)).sum();
+        let mut point = self.uniform(term, total);
+        for (i, &weight) in self.weights.iter().enumerate().filter(|(i, _)| candidate(*i)) {
+            if point < u128::from(weight) {
+                return MemberIndex(i as u16);
+            }
+            point -= u128::from(weight);
+        }
+        unreachable!("a point below the total falls on a candidate, and f < n leaves one")
+    }
+
+    /// A number below `bound`, every one equally likely: rejection sampling over hashes.
+    fn uniform(&self, term: Term, bound: u128) -> u128 {
+        let zone = u128::MAX - u128::MAX % bound;
+        for attempt in 0_u64.. {
+            let parts = [self.seed.as_slice(), &term.to_bytes(), &attempt.to_bytes()];
+            let digest = hash::tagged(domain::LEADER, &parts);
+            let number = u128::from_be_bytes(digest[..16].try_into().expect("16 of 32 bytes"));
+            if number < zone {
+                return number % bound;
+            }
+        }
+        unreachable!("each attempt succeeds with probability over one half")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cascade_primitives::{Address, BlsPublicKey, Member, NodeId, Seats, ThresholdKeys};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn committee(weights: &[u64]) -> Committee {
+        let members = weights
+            .iter()
+            .enumerate()
+            .map(|(i, &lead_weight)| Member {
+                node: NodeId([i as u8; 32]),
+                bls_key: BlsPublicKey([i as u8; 48]),
+                address: Address::ZERO,
+                seats: Seats(1),
+                lead_weight,
+            })
+            .collect();
+        Committee::new(Epoch(0), members, ThresholdKeys::default()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn p2_the_same_seed_set_and_term_have_the_same_leader(
+            seed: [u8; 32], weights in prop::collection::vec(1u64..1000, 1..30), terms in prop::collection::vec(0u64..5000, 1..20),
+        ) {
+            let committee = committee(&weights);
+            let mut in_order = Leaders::new(seed.into(), &committee, 10);
+            let mut sorted = terms.clone();
+            sorted.sort_unstable();
+            let expected: std::collections::BTreeMap<_, _> =
+                sorted.into_iter().map(|t| (t, in_order.of_term(Term(t)))).collect();
+            for t in terms {
+                // A fresh instance that is asked for this term alone agrees: nothing depends on what was asked before.
+                prop_assert_eq!(Leaders::new(seed.into(), &committee, 10).of_term(Term(t)), expected[&t]);
+            }
+        }
+
+        #[test]
+        fn p3_f_silent_leaders_in_a_row_are_followed_by_another(
+            seed: [u8; 32], weights in prop::collection::vec(1u64..1000, 4..30), start in 0u64..200,
+        ) {
+            let committee = committee(&weights);
+            let f = (weights.len() - 1) / 3;
+            let mut leaders = Leaders::new(seed.into(), &committee, 10);
+            let run: Vec<_> = (start..=start + f as u64).map(|t| leaders.of_term(Term(t))).collect();
+            if start / CYCLE == (start + f as u64) / CYCLE {
+                let distinct: std::collections::BTreeSet<_> = run.iter().collect();
+                prop_assert_eq!(distinct.len(), f + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn weight_decides_how_often_one_leads() {
+        let committee = committee(&[1, 1, 1, 5, 5, 5, 5]);
+        let mut leaders = Leaders::new(B256::repeat_byte(3), &committee, 10);
+        let mut counts = [0_u32; 7];
+        for term in 0..8000 {
+            counts[leaders.of_term(Term(term)).index()] += 1;
+        }
+        assert!(counts[3..].iter().all(|&heavy| counts[..3].iter().all(|&light| heavy > 2 * light)), "{counts:?}");
+    }
+
+    #[test]
+    fn all_views_of_a_term_have_one_leader() {
+        let mut leaders = Leaders::new(B256::repeat_byte(3), &committee(&[1; 7]), 10);
+        for view in 1..=1000 {
+            let first = Term((view - 1) / 10).first_view(10);
+            assert_eq!(leaders.of_view(View(view)), leaders.of_view(first));
+        }
+    }
+}

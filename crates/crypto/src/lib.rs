@@ -1,0 +1,16 @@
+//! Cryptography of Cascade.
+//!
+//! - [`bls`]: votes and certificates, BLS12-381 min-pk with proof of possession
+//!   (draft-irtf-cfrg-bls-signature-05, sections 3.3 and 4.2.3), on blst.
+//! - [`scheme`]: the trait through which consensus signs and verifies, so that the simulator can run an unforgeable
+//!   mock, and lazy verification: one aggregate check, bisection only where it fails.
+//! - [`ecdsa`]: recovery of the signer of an Ethereum transaction, on libsecp256k1.
+//!
+//! No function here panics on bytes from outside.
+
+pub mod bls;
+pub mod ecdsa;
+pub mod scheme;
+
+pub use bls::{BlsScheme, BlsSecretKey};
+pub use scheme::{VoteScheme, VoteSigner, find_invalid, verify_certificate};
