@@ -1,0 +1,3 @@
+//! JSON-RPC over HTTP and WebSocket.
+
+pub mod backend;
