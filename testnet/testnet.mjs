@@ -15,7 +15,7 @@ export const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 export function cascadeBinary() {
   const binary = process.env.CASCADE_BIN ?? join(process.env.CARGO_TARGET_DIR ?? join(root, 'target'), 'debug', 'cascade');
   if (!existsSync(binary)) {
-    console.error(`${binary} does not exist; build it first: cargo build -p cascade-sequencer --bin cascade`);
+    console.error(`${binary} does not exist; build it first: ./dev test --only e2e does`);
     process.exit(2);
   }
   return binary;
