@@ -1,0 +1,262 @@
+//! What a node is told: defaults, overridden by a TOML file, by the environment, by flags.
+//!
+//! ```text
+//!   defaults  <  DIR/cascade.toml  <  CASCADE_SECTION_KEY  <  --flag, --set section.key=VALUE
+//! ```
+//!
+//! Every key stands once, in the table [`KEYS`], with its kind, default, unit, and whether all nodes of a chain must
+//! agree on it. A value is checked against its kind in the layer that it comes from, so that an error names the key and
+//! where its value came from; [`NodeConfig::check`] then checks relations. What all nodes must agree on is not here but
+//! in the genesis file; here only `genesis` leads to it.
+//!
+//! `data` is a node's home:
+//!
+//! ```text
+//! DIR/cascade.toml          configuration                    DIR/keys/node.key        who it is on the network
+//! DIR/genesis.json          the chain                        DIR/keys/bls.key         the key of its votes
+//! DIR/chain/                what can be synced again         DIR/keys/bls.sign-state  the last word of that key
+//! DIR/node.json             addresses while it runs
+//! ```
+
+pub mod docs;
+mod error;
+mod genesis;
+pub mod keys;
+mod layers;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use error::ConfigError;
+pub use genesis::{GenesisFileError, load_genesis, read_genesis};
+pub use keys::{KeyError, NodeKeys};
+pub use layers::{Layers, Origin, Resolved};
+pub use table::{KEYS, Key, Kind};
+
+/// Whether a node votes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It votes whenever its key is in the committee.
+    Sequencer,
+    /// It follows the chain, checks and serves it, and never signs.
+    Full,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the keys of a node are. Each file must be readable by its owner alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPaths {
+    /// Ed25519 seed, 32 bytes of hex. Each node has its own.
+    pub node: PathBuf,
+    /// BLS secret key, 32 bytes of hex. Each node has its own; needed by sequencers.
+    pub bls: PathBuf,
+    /// Sign-state of the BLS key. Never shared, never restored from an old copy.
+    pub sign_state: PathBuf,
+}
+
+/// The network between nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSection {
+    /// UDP address to listen on; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// UDP address that others reach this node at, where it is not `listen`.
+    #[serde(default)]
+    pub external: Option<SocketAddr>,
+    /// HOST:PORT of nodes to dial; one that works is enough.
+    pub bootstrap: Vec<String>,
+    /// Connected peers at most.
+    pub max_peers: usize,
+    /// Peers that are dialled for.
+    pub target_peers: usize,
+    /// Whether announced addresses of private networks are dialled. The testnet sets it.
+    pub allow_private: bool,
+}
+
+/// The JSON-RPC server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RpcSection {
+    /// TCP address of HTTP and WebSocket; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Origins that browsers may call from; `*` is any.
+    pub cors: Vec<String>,
+    /// Host headers that are served beside the listening address; `*` is any.
+    pub hosts: Vec<String>,
+    /// Connections at once.
+    pub max_connections: u32,
+    /// Bytes of a request or batch.
+    pub max_request_bytes: u32,
+    /// Bytes of a response.
+    pub max_response_bytes: u32,
+    /// Requests in a batch.
+    pub max_batch: u32,
+    /// Subscriptions of a connection.
+    pub max_subscriptions: u32,
+    /// Blocks that one `eth_getLogs` may span.
+    pub max_log_blocks: u64,
+    /// Logs that one `eth_getLogs` may return.
+    pub max_logs: u32,
+}
+
+/// The Prometheus endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsSection {
+    /// TCP address of `GET /metrics`; port 0 picks a free one. Absent: no endpoint.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+}
+
+/// Log lines, which go to stderr.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSection {
+    /// A level, or directives such as `info,cascade_network=debug`.
+    pub level: String,
+    /// Their form.
+    pub format: LogFormat,
+}
+
+/// What a node is told. Paths are absolute or relative to the working directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The node's home.
+    pub data: PathBuf,
+    /// The genesis file. All nodes of a chain must agree on its content.
+    pub genesis: PathBuf,
+    /// Whether it votes.
+    pub role: Role,
+    /// Where its keys are.
+    pub keys: KeyPaths,
+    /// The network between nodes.
+    pub network: NetworkSection,
+    /// The JSON-RPC server.
+    pub rpc: RpcSection,
+    /// The Prometheus endpoint.
+    pub metrics: MetricsSection,
+    /// Log lines.
+    pub log: LogSection,
+    /// How long to run; set by flags alone.
+    #[serde(skip)]
+    pub run: RunOptions,
+}
+
+/// What only flags of `cascade node` say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Stop, with exit code 0, once this height is final and executed.
+    pub until_height: Option<u64>,
+    /// Stop when stdin is closed, which happens when the parent ends, however it ends.
+    pub exit_with_parent: bool,
+}
+
+impl NodeConfig {
+    /// Where the data directory of the chain is: what can be synced again.
+    #[must_use]
+    pub fn chain_dir(&self) -> PathBuf {
+        self.data.join("chain")
+    }
+
+    /// Where a running node writes its process id and the addresses that it bound.
+    #[must_use]
+    pub fn node_file(&self) -> PathBuf {
+        self.data.join("node.json")
+    }
+
+    /// The addresses of `network.bootstrap`, with names resolved.
+    ///
+    /// # Errors
+    /// If no entry of a list that is not empty could be resolved. Single names that fail are reported on stderr only.
+    pub fn bootstrap_addresses(&self) -> Result<Vec<SocketAddr>, ConfigError> {
+        let mut addresses = Vec::new();
+        for entry in &self.network.bootstrap {
+            match entry.to_socket_addrs() {
+                Ok(found) => addresses.extend(found),
+                Err(error) => tracing::warn!(%entry, %error, "network.bootstrap: cannot resolve"),
+            }
+        }
+        if addresses.is_empty() && !self.network.bootstrap.is_empty() {
+            return Err(ConfigError::Relation {
+                key: "network.bootstrap",
+                value: self.network.bootstrap.join(", "),
+                origin: None,
+                rule: "must have an entry that can be resolved; give HOST:PORT of a node that runs".to_owned(),
+            });
+        }
+        Ok(addresses)
+    }
+
+    /// Checks the relations between keys.
+    ///
+    /// # Errors
+    /// The first one that does not hold, with the key to change.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let broken = |key: &'static str, value: String, rule: &str| {
+            Err(ConfigError::Relation { key, value, origin: None, rule: rule.to_owned() })
+        };
+        let at_least_one = [
+            ("network.max_peers", self.network.max_peers as u64),
+            ("rpc.max_connections", self.rpc.max_connections.into()),
+            ("rpc.max_batch", self.rpc.max_batch.into()),
+            ("rpc.max_log_blocks", self.rpc.max_log_blocks),
+            ("rpc.max_logs", self.rpc.max_logs.into()),
+        ];
+        if let Some((key, value)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            return broken(key, value.to_string(), "must be at least 1");
+        }
+        let network = &self.network;
+        if network.target_peers > network.max_peers {
+            let rule = format!("must be at most network.max_peers, which is {}", network.max_peers);
+            return broken("network.target_peers", network.target_peers.to_string(), &rule);
+        }
+        if let Some(external) = network.external.filter(|e| e.port() == 0 || e.ip().is_unspecified()) {
+            return broken(
+                "network.external",
+                external.to_string(),
+                "must be an address and port that others can dial",
+            );
+        }
+        const LEAST_REQUEST: u32 = 512 << 10;
+        if self.rpc.max_request_bytes < LEAST_REQUEST {
+            let rule = format!("must be at least {LEAST_REQUEST}, or the largest transactions do not fit");
+            return broken("rpc.max_request_bytes", self.rpc.max_request_bytes.to_string(), &rule);
+        }
+        if let Some(metrics) = self.metrics.listen.filter(|m| m.port() != 0 && *m == self.rpc.listen) {
+            return broken("metrics.listen", metrics.to_string(), "must differ from rpc.listen");
+        }
+        let origin = |o: &&String| *o != "*" && !o.starts_with("http://") && !o.starts_with("https://");
+        if let Some(entry) = self.rpc.cors.iter().find(origin) {
+            return broken("rpc.cors", entry.clone(), "must be `*` or origins such as https://wallet.example");
+        }
+        let chain = self.chain_dir();
+        for (key, path) in
+            [("keys.node", &self.keys.node), ("keys.bls", &self.keys.bls), ("keys.sign_state", &self.keys.sign_state)]
+        {
+            if path.starts_with(&chain) {
+                let rule = "must not be inside the chain data, which may be deleted at any time";
+                return broken(key, path.display().to_string(), rule);
+            }
+        }
+        Ok(())
+    }
+}

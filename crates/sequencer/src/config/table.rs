@@ -1,0 +1,234 @@
+//! The table of keys: the one place that says what a key is called, means and holds by default.
+
+/// What a key holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A path. A relative one from the table or a file is relative to `data`; from elsewhere to the working directory.
+    Path,
+    /// IP:PORT.
+    Address,
+    /// A number, at most this.
+    Count(u64),
+    /// `true` or `false`.
+    Switch,
+    /// A list of texts; in the environment and in flags separated by commas.
+    Texts,
+    /// One of these.
+    Choice(&'static [&'static str]),
+    /// A log filter.
+    Filter,
+}
+
+/// One key of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name in a file: `section.key`.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// Its default as it would stand in a file; none if it is absent by default.
+    pub default: Option<&'static str>,
+    /// Its unit; empty where it has none.
+    pub unit: &'static str,
+    /// Whether all nodes of a chain must agree on it.
+    pub agree: bool,
+    /// Its flag of `cascade node`, if it has one.
+    pub flag: Option<&'static str>,
+    /// What it does.
+    pub help: &'static str,
+}
+
+impl Key {
+    /// The name of its environment variable.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("CASCADE_{}", self.name.replace('.', "_").to_uppercase())
+    }
+
+    /// The key with this name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+}
+
+const fn key(
+    name: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    unit: &'static str,
+    flag: Option<&'static str>,
+    help: &'static str,
+) -> Key {
+    Key { name, kind, default, unit, agree: false, flag, help }
+}
+
+const U32: u64 = u32::MAX as u64;
+
+/// Every key, in the order of the documentation.
+pub const KEYS: &[Key] = &[
+    key(
+        "data",
+        Kind::Path,
+        None,
+        "",
+        Some("--data"),
+        "The node's home: chain data, and by default configuration, genesis and keys. Default: $HOME/.cascade. In a \
+         file it is relative to that file, and only allowed in one that was named with --config.",
+    ),
+    Key {
+        agree: true,
+        ..key(
+            "genesis",
+            Kind::Path,
+            Some("\"genesis.json\""),
+            "",
+            Some("--genesis"),
+            "The genesis file. Every constant that nodes must agree on stands there; nodes compare its hash.",
+        )
+    },
+    key(
+        "role",
+        Kind::Choice(&["sequencer", "full"]),
+        Some("\"full\""),
+        "",
+        Some("--role"),
+        "`sequencer` votes whenever its key is in the committee; `full` follows, checks and serves the chain and never \
+         signs.",
+    ),
+    key(
+        "keys.node",
+        Kind::Path,
+        Some("\"keys/node.key\""),
+        "",
+        Some("--node-key"),
+        "Ed25519 seed (32 bytes of hex), mode 600: who the node is on the network. Each node has its own.",
+    ),
+    key(
+        "keys.bls",
+        Kind::Path,
+        Some("\"keys/bls.key\""),
+        "",
+        Some("--bls-key"),
+        "BLS secret key (32 bytes of hex), mode 600: the key of its votes. Needed by sequencers; each has its own.",
+    ),
+    key(
+        "keys.sign_state",
+        Kind::Path,
+        Some("\"keys/bls.sign-state\""),
+        "",
+        Some("--sign-state"),
+        "Sign-state of the BLS key: what it signed last. Keep it with the key; never restore an old copy.",
+    ),
+    key(
+        "network.listen",
+        Kind::Address,
+        Some("\"0.0.0.0:30330\""),
+        "IP:PORT (UDP)",
+        Some("--listen"),
+        "Where other nodes reach this one. Port 0 picks a free one.",
+    ),
+    key(
+        "network.external",
+        Kind::Address,
+        None,
+        "IP:PORT (UDP)",
+        Some("--external"),
+        "The address that is announced, where it is not `network.listen` (behind NAT, in a container).",
+    ),
+    key(
+        "network.bootstrap",
+        Kind::Texts,
+        Some("[]"),
+        "HOST:PORT",
+        Some("--bootstrap"),
+        "Nodes to dial for as long as this one runs; one that works is enough, the rest is discovered.",
+    ),
+    key("network.max_peers", Kind::Count(4096), Some("128"), "peers", Some("--max-peers"), "Connected peers at most."),
+    key(
+        "network.target_peers",
+        Kind::Count(4096),
+        Some("48"),
+        "peers",
+        None,
+        "Peers that are dialled for. At most `network.max_peers`.",
+    ),
+    key(
+        "network.allow_private",
+        Kind::Switch,
+        Some("false"),
+        "",
+        None,
+        "Dial announced addresses of private networks and of this machine. For clusters inside one network.",
+    ),
+    key(
+        "rpc.listen",
+        Kind::Address,
+        Some("\"127.0.0.1:8545\""),
+        "IP:PORT (TCP)",
+        Some("--rpc-listen"),
+        "JSON-RPC over HTTP and WebSocket. Port 0 picks a free one.",
+    ),
+    key(
+        "rpc.cors",
+        Kind::Texts,
+        Some("[]"),
+        "origins",
+        Some("--rpc-cors"),
+        "Origins that browsers may call from, such as https://wallet.example; `*` is any.",
+    ),
+    key(
+        "rpc.hosts",
+        Kind::Texts,
+        Some("[\"localhost\", \"127.0.0.1\", \"[::1]\"]"),
+        "host names",
+        Some("--rpc-hosts"),
+        "Host headers that are served, with any port; `*` is any. Keeps web pages from reaching a local node by DNS \
+         rebinding.",
+    ),
+    key("rpc.max_connections", Kind::Count(U32), Some("512"), "connections", None, "Connections at once."),
+    key(
+        "rpc.max_request_bytes",
+        Kind::Count(1 << 30),
+        Some("16777216"),
+        "bytes",
+        None,
+        "Bytes of a request or batch. At least 524288, so that the largest transactions fit.",
+    ),
+    key("rpc.max_response_bytes", Kind::Count(1 << 30), Some("67108864"), "bytes", None, "Bytes of a response."),
+    key("rpc.max_batch", Kind::Count(1 << 20), Some("1000"), "requests", None, "Requests in a batch."),
+    key("rpc.max_subscriptions", Kind::Count(1 << 20), Some("128"), "", None, "Subscriptions of a connection."),
+    key(
+        "rpc.max_log_blocks",
+        Kind::Count(u64::MAX),
+        Some("10000"),
+        "blocks",
+        None,
+        "Blocks that one eth_getLogs may span.",
+    ),
+    key("rpc.max_logs", Kind::Count(U32), Some("20000"), "logs", None, "Logs that one eth_getLogs may return."),
+    key(
+        "metrics.listen",
+        Kind::Address,
+        None,
+        "IP:PORT (TCP)",
+        Some("--metrics-listen"),
+        "Prometheus metrics at GET /metrics. Port 0 picks a free one; absent means none.",
+    ),
+    key(
+        "log.level",
+        Kind::Filter,
+        Some("\"info\""),
+        "",
+        Some("--log-level"),
+        "off, error, warn, info, debug, trace, or directives such as info,cascade_network=debug.",
+    ),
+    key(
+        "log.format",
+        Kind::Choice(&["text", "json"]),
+        Some("\"text\""),
+        "",
+        Some("--log-format"),
+        "The form of log lines.",
+    ),
+];

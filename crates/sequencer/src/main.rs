@@ -1,0 +1,3 @@
+//! The `cascade` command.
+
+fn main() {}

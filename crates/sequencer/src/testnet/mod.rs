@@ -1,0 +1,3 @@
+//! `cascade testnet`: a local cluster of sequencers.
+
+pub mod accounts;
