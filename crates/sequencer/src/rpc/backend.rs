@@ -24,6 +24,7 @@ use cascade_primitives::{
     SealedBlock, TransactionError, View,
 };
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
@@ -59,7 +60,8 @@ pub enum SubmitError {
 }
 
 /// Heights that the tags of `eth_` methods stand for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Heads {
     /// `pending`: the newest block whose order is final.
     pub ordered: Height,
@@ -126,7 +128,8 @@ pub struct PeerInfo {
 }
 
 /// How far a node that catches up has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SyncProgress {
     /// Height at which it began to catch up.
     pub from: Height,
@@ -135,7 +138,8 @@ pub struct SyncProgress {
 }
 
 /// What waits in the pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PoolCounts {
     /// Transactions (or payloads) that can be selected.
     pub pending: u64,
@@ -146,7 +150,8 @@ pub struct PoolCounts {
 }
 
 /// Totals since the node started, from which rates are computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Counters {
     /// Transactions or payloads in final blocks.
     pub ordered_transactions: u64,

@@ -1,0 +1,384 @@
+//! The JSON of `l2_` methods, for the server and for Rust clients of it.
+//!
+//! Keys are camelCase, numbers are JSON numbers, hashes and keys are hex strings, byte strings are `0x` hex. Times are
+//! milliseconds since the Unix epoch.
+
+use std::net::SocketAddr;
+
+use alloy_primitives::{Address, B256, Bytes, U256};
+use cascade_primitives::{
+    BlockHash, BlsPublicKey, BlsSignature, ChainId, Epoch, Fork, Height, MemberIndex, NodeId, Seats, TimestampMs,
+    TransactionRule, View,
+};
+use serde::{Deserialize, Serialize};
+
+pub use super::backend::{Counters, Heads, PoolCounts, SyncProgress};
+
+/// How a node is, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HealthStatus {
+    /// Blocks become final and the node is in step with its peers.
+    Healthy,
+    /// The node catches up.
+    Syncing,
+    /// The node hears less than a quorum of seats: it is on the small side of a partition, or too many are down.
+    NoQuorum,
+    /// A quorum is heard, yet no block became final for longer than the chain's timeouts explain.
+    Stalled,
+}
+
+/// `l2_health`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// How the node is.
+    pub status: HealthStatus,
+    /// The node.
+    pub node: NodeId,
+    /// The newest final block.
+    pub height: Height,
+    /// The epoch that it votes in or follows.
+    pub epoch: Epoch,
+    /// The view.
+    pub view: View,
+    /// The view's leader.
+    pub leader: NodeId,
+    /// Whether the node votes in this epoch.
+    pub votes: bool,
+    /// Seats of members heard of lately, its own included.
+    pub seats_heard: Seats,
+    /// Seats of a quorum.
+    pub quorum: Seats,
+    /// All seats.
+    pub seats: Seats,
+    /// When the node last saw a block become final.
+    pub finalized_at: TimestampMs,
+    /// How long ago that was, in ms.
+    pub since_final_ms: u64,
+    /// Connected peers.
+    pub peers: u32,
+    /// How far it has come if it catches up.
+    pub sync: Option<SyncProgress>,
+}
+
+/// A connected peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Peer {
+    /// Who it is.
+    pub node: NodeId,
+    /// The address that this node sees.
+    pub address: SocketAddr,
+    /// Whether it dialled this node.
+    pub inbound: bool,
+}
+
+/// `l2_status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Program and version, as `web3_clientVersion`.
+    pub client: String,
+    /// The chain.
+    pub chain_id: ChainId,
+    /// Hash of its genesis.
+    pub genesis_hash: B256,
+    /// What its blocks order.
+    pub transactions: TransactionRule,
+    /// When this answer was made: rates are differences of `counters` over differences of this.
+    pub time: TimestampMs,
+    /// How long the RPC server has been up, in ms.
+    pub uptime_ms: u64,
+    /// Health.
+    pub health: Health,
+    /// The heights that tags stand for.
+    pub heads: Heads,
+    /// Hash of the newest final block.
+    pub head: BlockHash,
+    /// When the leader proposed that block.
+    pub head_time: TimestampMs,
+    /// Base fee of the block above it, in wei per gas.
+    pub next_base_fee: u64,
+    /// Connected peers.
+    pub peers: Vec<Peer>,
+    /// The pool.
+    pub pool: PoolCounts,
+    /// Totals since the node started.
+    pub counters: Counters,
+}
+
+/// How far a transaction or block has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FinalityStatus {
+    /// It waits in this node's pool, or in a block that is not final.
+    Pending,
+    /// Its order is final: a commit certificate stands behind it.
+    Final,
+    /// This node has executed it.
+    Executed,
+    /// A final header carries its results.
+    ResultFinal,
+}
+
+/// `l2_finality`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finality {
+    /// How far it has come.
+    pub status: FinalityStatus,
+    /// The transaction, if one was asked for.
+    pub transaction: Option<B256>,
+    /// Its place in the block.
+    pub index: Option<u32>,
+    /// The block's height.
+    pub height: Option<Height>,
+    /// The block.
+    pub block: Option<BlockHash>,
+    /// When the leader proposed the block.
+    pub timestamp: Option<TimestampMs>,
+    /// Height of the final header that carries the block's results.
+    pub result_in: Option<Height>,
+    /// What makes the block final. None for genesis.
+    pub certificate: Option<CertificateInfo>,
+}
+
+/// Who signed a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Signer {
+    /// Its place in the committee.
+    pub index: MemberIndex,
+    /// Who it is.
+    pub node: NodeId,
+    /// Its seats.
+    pub seats: Seats,
+}
+
+/// A commit certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateInfo {
+    /// The committee's epoch.
+    pub epoch: Epoch,
+    /// The view of the votes.
+    pub view: View,
+    /// The block (or filler above an epoch's last block) that it certifies.
+    pub block: BlockHash,
+    /// Root of the committee; certified headers carry it.
+    pub committee_root: B256,
+    /// Who signed.
+    pub signers: Vec<Signer>,
+    /// Seats of those who signed.
+    pub signed_seats: Seats,
+    /// Seats that are needed.
+    pub quorum: Seats,
+    /// All seats.
+    pub seats: Seats,
+    /// The aggregate signature.
+    pub signature: BlsSignature,
+    /// The certificate in canonical encoding.
+    pub bytes: Bytes,
+}
+
+/// `l2_certificate`: all that a client needs to check that a block is final, given the committee that it trusts.
+///
+/// Hash `header`; hash each of `headers`, which must name the one before as parent; the last hash must be the one that
+/// `certificate` certifies; check its signature under (`chainId`, `genesisHash`, `fork`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertifiedBlock {
+    /// The chain.
+    pub chain_id: ChainId,
+    /// Hash of its genesis.
+    pub genesis_hash: B256,
+    /// Its history.
+    pub fork: Fork,
+    /// The block's height.
+    pub height: Height,
+    /// Its hash.
+    pub hash: BlockHash,
+    /// Its header in canonical encoding.
+    pub header: Bytes,
+    /// Headers above it up to the certified one, in canonical encoding.
+    pub headers: Vec<Bytes>,
+    /// The certificate.
+    pub certificate: CertificateInfo,
+}
+
+/// A proven storage slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotProof {
+    /// The slot.
+    pub slot: U256,
+    /// What stands there; zero for nothing.
+    pub value: U256,
+    /// The proof in canonical encoding.
+    pub proof: Bytes,
+}
+
+/// `l2_getProof`: an account and slots, with proofs against a state root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountProof {
+    /// The height of the state.
+    pub height: Height,
+    /// The block of that height.
+    pub block: BlockHash,
+    /// Root that the proofs lead to.
+    pub state_root: B256,
+    /// Height of the header whose results contain that root; its certificate proves the root. None while no final
+    /// header carries it.
+    pub result_in: Option<Height>,
+    /// The account's address.
+    pub address: Address,
+    /// Whether the account exists.
+    pub exists: bool,
+    /// Its nonce.
+    pub nonce: u64,
+    /// Its balance in wei.
+    pub balance: U256,
+    /// Hash of its code.
+    pub code_hash: B256,
+    /// The proof of the account or its absence, in canonical encoding.
+    pub proof: Bytes,
+    /// The slots asked for, in order.
+    pub storage: Vec<SlotProof>,
+}
+
+/// A member of a committee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sequencer {
+    /// Who it is.
+    pub node: NodeId,
+    /// Where its fees go.
+    pub address: Address,
+    /// The key that its votes are signed with.
+    pub bls_key: BlsPublicKey,
+    /// Its seats.
+    pub seats: Seats,
+    /// Its weight in the election of leaders.
+    pub lead_weight: u64,
+}
+
+/// `l2_sequencers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sequencers {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Root of the committee.
+    pub root: B256,
+    /// All seats.
+    pub seats: Seats,
+    /// Seats of a quorum.
+    pub quorum: Seats,
+    /// Seats that may be faulty.
+    pub faulty: Seats,
+    /// The members, in the order of the certificates' bitmaps.
+    pub members: Vec<Sequencer>,
+}
+
+/// A view and its leader: `l2_leader`, and an element of `l2_nextLeaders`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Leader {
+    /// The view.
+    pub view: View,
+    /// Its leader.
+    pub node: NodeId,
+}
+
+/// Results that a header carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockResultInfo {
+    /// The executed block.
+    pub height: Height,
+    /// Root of the state after it.
+    pub state_root: B256,
+    /// Root over its receipts.
+    pub receipts_root: B256,
+    /// Gas charged in it.
+    pub gas_used: u64,
+}
+
+/// `l2_block`: a final block in the chain's own terms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockInfo {
+    /// Rules that it follows.
+    pub version: u16,
+    /// Its history.
+    pub fork: Fork,
+    /// The epoch whose committee votes on it.
+    pub epoch: Epoch,
+    /// The view that it was proposed in.
+    pub view: View,
+    /// Its number.
+    pub height: Height,
+    /// Its hash.
+    pub hash: BlockHash,
+    /// The block below.
+    pub parent: BlockHash,
+    /// When the leader proposed it.
+    pub timestamp: TimestampMs,
+    /// Where its tips go.
+    pub producer: Address,
+    /// Root of the committee that votes on it.
+    pub committee_root: B256,
+    /// Root of the next committee.
+    pub next_committee_root: B256,
+    /// Root over all headers below.
+    pub history_root: B256,
+    /// Root over the body.
+    pub body_root: B256,
+    /// Base fee in wei per gas.
+    pub base_fee: u64,
+    /// Sum of the gas limits of its transactions.
+    pub ordered_gas: u64,
+    /// Results of lower blocks that the header carries.
+    pub results: Vec<BlockResultInfo>,
+    /// Its own result, once this node has executed it.
+    pub executed: Option<BlockResultInfo>,
+    /// Bytes of its transactions.
+    pub transaction_bytes: u64,
+    /// How many transactions or payloads it has.
+    pub transaction_count: u32,
+    /// Their hashes (payloads: keys), if asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transactions: Option<Vec<B256>>,
+}
+
+/// A payload of a batch that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refused {
+    /// Its place in the batch.
+    pub index: u32,
+    /// Why.
+    pub error: String,
+}
+
+/// `l2_sendOpaqueBatch`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchOutcome {
+    /// How many were taken.
+    pub accepted: u32,
+    /// Those that were not.
+    pub refused: Vec<Refused>,
+}
+
+/// A notification of the subscription `l2_finalBlocks`: a block's order is final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FinalBlock {
+    /// Its height.
+    pub height: Height,
+    /// Its hash.
+    pub hash: BlockHash,
+}
