@@ -38,7 +38,7 @@ use crate::{
     keys::{Account, account_key, encode_slot, slot_key},
     receipt::{Halt, NoOpReason},
     state::StateView,
-    store::{StateKey, StoreError},
+    store::{StoreError, ValueChange},
 };
 
 /// The rules that contracts run by.
@@ -250,7 +250,7 @@ impl<'a> Overlay<'a> {
     }
 
     /// What the block changes in the tree, in order of key, and the code that it adds.
-    pub(crate) fn into_changes(self) -> (Vec<(StateKey, Option<Vec<u8>>)>, Vec<(B256, Bytes)>) {
+    pub(crate) fn into_changes(self) -> (Vec<ValueChange>, Vec<(B256, Bytes)>) {
         let mut changes = Vec::with_capacity(self.entries.len());
         for (address, entry) in &self.entries {
             if entry.now != entry.before {
@@ -262,7 +262,7 @@ impl<'a> Overlay<'a> {
                 }
             }
         }
-        changes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        changes.sort_unstable_by_key(|(key, _): &ValueChange| *key);
         let codes = self.codes.into_iter().map(|(hash, code)| (hash, code.original_bytes().0)).collect();
         (changes, codes)
     }

@@ -78,7 +78,8 @@ mod tests {
 
         #[test]
         fn the_least_charge_is_half_the_limit_rounded_up(limit: u64) {
-            prop_assert_eq!(u128::from(minimum_charge(limit)), (u128::from(limit) + 1) / 2);
+            let charge = minimum_charge(limit);
+            prop_assert_eq!(u128::from(charge) * 2, u128::from(limit) + u128::from(limit % 2));
         }
     }
 }

@@ -73,7 +73,7 @@ pub fn genesis_changes(genesis: &Genesis) -> Result<StateChanges, GenesisStateEr
             values.push((slot_key(address, &U256::from_be_bytes(slot.0)), Some(encode_slot(&value).to_vec())));
         }
     }
-    values.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    values.sort_unstable_by_key(|(key, _)| *key);
     codes.sort_unstable_by_key(|(hash, _): &(B256, _)| *hash);
     codes.dedup();
     let store = Arc::new(MemoryStore::new());

@@ -1,4 +1,30 @@
-//! The execution core: ordered transactions in, state and receipts out.
+//! The execution core: ordered transactions in, state and receipts out. No clock, no disk, no network.
+//!
+//! ```text
+//!                        ordering: what a block may carry (reserve rule)        simulate: eth_call, estimates
+//!                                          |                                          |
+//!  block's transactions --> execute --> evm (revm, Prague) --> overlay of changed accounts and slots
+//!                              |                                          |
+//!                              v                                          v
+//!                        receipts, bloom, roots  <------------  tree: one update per block (jmt)
+//!                              |                                          |
+//!                              v                                          v
+//!                        ExecutedBlock { result, receipts, changes } --> a store (store::StateStore)
+//!                                                                         |
+//!  light client <-- proof::StateProof <-- state::StateView <-- caches <---+
+//! ```
+//!
+//! - [`store`] is what a store must offer and the rules by which it applies, reverts and prunes versions.
+//! - [`state`] is the state at a height; [`proof`] proves it to those who have only the root.
+//! - [`execute`] is the state transition, total and deterministic; [`receipt`] is what it says of each transaction.
+//! - [`fees`] is EIP-1559 on ordered gas with a minimum charge; [`ordering`] the rule that makes every ordered
+//!   transaction payable.
+//! - [`genesis`] is version 0.
+//!
+//! A node runs, for each final block: `execute_block(&state.at(parent)?, &env, &transactions)`, writes
+//! [`ExecutedBlock::changes`] with the block in one batch, then calls [`State::committed`].
+//!
+//! The base fee is burned and the tip goes to the block's producer.
 
 mod cache;
 mod evm;
@@ -30,5 +56,6 @@ pub use receipt::{Halt, NoOpReason, Outcome, Receipt, receipts_root};
 pub use simulate::{CallError, CallOutcome, CallRequest, EstimateError, call, estimate_gas};
 pub use state::{CacheSizes, State, StateError, StateView};
 pub use store::{
-    StateChanges, StateKey, StateStore, StateStoreMut, StoreError, TreeNodeKey, VersionIndex, VersionedValue,
+    StateChanges, StateKey, StateStore, StateStoreMut, StoreError, TreeNodeKey, ValueChange, VersionIndex,
+    VersionedValue,
 };

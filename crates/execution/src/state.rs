@@ -21,7 +21,7 @@ use crate::{
     cache::{CodeCache, NodeCache, ValueCache},
     keys::{Account, account_key, decode_slot, slot_key},
     proof::StateProof,
-    store::{StateChanges, StateKey, StateStore, StoreError},
+    store::{StateChanges, StateKey, StateStore, StoreError, ValueChange},
     tree::{Tree, TreeUpdate},
 };
 
@@ -253,7 +253,7 @@ impl StateView {
     }
 
     /// What the next version adds to the tree.
-    pub(crate) fn update(&self, changes: &[(StateKey, Option<Vec<u8>>)]) -> Result<TreeUpdate, StoreError> {
+    pub(crate) fn update(&self, changes: &[ValueChange]) -> Result<TreeUpdate, StoreError> {
         self.tree().update(self.version.next(), changes)
     }
 

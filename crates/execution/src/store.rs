@@ -240,13 +240,16 @@ impl Decode for VersionIndex {
     }
 }
 
+/// An element and its new value; `None` deletes it.
+pub type ValueChange = (StateKey, Option<Vec<u8>>);
+
 /// Everything that a block does to the state. The store writes it without looking inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateChanges {
     pub(crate) version: Height,
     pub(crate) root: B256,
     pub(crate) nodes: Vec<(TreeNodeKey, Vec<u8>)>,
-    pub(crate) values: Vec<(StateKey, Option<Vec<u8>>)>,
+    pub(crate) values: Vec<ValueChange>,
     pub(crate) codes: Vec<(B256, Bytes)>,
     pub(crate) stale: Vec<TreeNodeKey>,
     /// The nodes of `nodes`, in the same order, for the cache.
@@ -263,7 +266,7 @@ impl StateChanges {
     pub(crate) fn new(
         version: Height,
         update: TreeUpdate,
-        values: Vec<(StateKey, Option<Vec<u8>>)>,
+        values: Vec<ValueChange>,
         codes: Vec<(B256, Bytes)>,
     ) -> Self {
         let TreeUpdate { root, nodes, stale } = update;
@@ -286,7 +289,7 @@ impl StateChanges {
 
     /// New value records (all at [`Self::version`]), in order of key; `None` is a deletion.
     #[must_use]
-    pub fn values(&self) -> &[(StateKey, Option<Vec<u8>>)] {
+    pub fn values(&self) -> &[ValueChange] {
         &self.values
     }
 

@@ -17,7 +17,7 @@ use jmt::{
 use crate::{
     cache::NodeCache,
     proof::{EMPTY_ROOT, PathEnd, StateProof, hash_inner},
-    store::{StateKey, StateStore, StoreError, TreeNodeKey},
+    store::{StateKey, StateStore, StoreError, TreeNodeKey, ValueChange},
 };
 
 /// The tree over a store, read through a cache of nodes.
@@ -41,11 +41,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Applies the changes (in order of key, each key once) on top of version `version - 1`.
-    pub(crate) fn update(
-        &self,
-        version: Height,
-        changes: &[(StateKey, Option<Vec<u8>>)],
-    ) -> Result<TreeUpdate, StoreError> {
+    pub(crate) fn update(&self, version: Height, changes: &[ValueChange]) -> Result<TreeUpdate, StoreError> {
         debug_assert!(changes.windows(2).all(|pair| pair[0].0 < pair[1].0));
         if changes.is_empty() && version > Height::ZERO {
             return self.carry_over(version);
@@ -106,7 +102,7 @@ impl<'a> Tree<'a> {
                         children[nibble.as_usize()] = Some((child.hash.into(), child.version, child.is_leaf()));
                     }
                     let byte = key.0[path.len() / 2];
-                    let wanted = usize::from(if path.len() % 2 == 0 { byte >> 4 } else { byte & 15 });
+                    let wanted = usize::from(if path.len().is_multiple_of(2) { byte >> 4 } else { byte & 15 });
                     match descend(&children, wanted, &mut siblings) {
                         Some((nibble, version)) => {
                             path.push(nibble);
@@ -242,3 +238,6 @@ impl TreeReader for Tree<'_> {
         anyhow::bail!("only restoring a tree from a snapshot asks for the rightmost leaf")
     }
 }
+
+#[cfg(test)]
+mod tests;

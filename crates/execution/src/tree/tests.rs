@@ -1,0 +1,128 @@
+//! The tree against a naive reference that knows nothing of nodes or versions.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    MemoryStore,
+    proof::{bit, hash_leaf, hash_value},
+    store::{StateChanges, StateStoreMut},
+};
+
+/// The root by definition: a subtree with one leaf is the leaf, an empty one a constant.
+fn reference(leaves: &[(StateKey, Vec<u8>)], depth: usize) -> B256 {
+    match leaves {
+        [] => EMPTY_ROOT,
+        [(key, value)] => hash_leaf(key, &hash_value(value)),
+        _ => {
+            let split = leaves.partition_point(|(key, _)| !bit(key, depth));
+            hash_inner(&reference(&leaves[..split], depth + 1), &reference(&leaves[split..], depth + 1))
+        }
+    }
+}
+
+/// Keys that share long prefixes with each other, so that paths are deep, nodes split, and leaves move.
+fn keys() -> impl Strategy<Value = StateKey> {
+    (0u8..4, 0usize..33, 0u8..=255, 0u8..3).prop_map(|(first, prefix, byte, last)| {
+        let mut key = [first << 6; 32];
+        if let Some(at) = key.get_mut(prefix) {
+            *at = byte;
+        }
+        key[31] ^= last;
+        StateKey(key.into())
+    })
+}
+
+fn versions() -> impl Strategy<Value = Vec<BTreeMap<StateKey, Option<Vec<u8>>>>> {
+    let value = prop_oneof![3 => prop::collection::vec(any::<u8>(), 1..40).prop_map(Some), 2 => Just(None)];
+    let version = prop::collection::btree_map(keys(), value, 0..12);
+    let only_puts =
+        prop::collection::btree_map(keys(), prop::collection::vec(any::<u8>(), 1..40).prop_map(Some), 0..30);
+    prop::collection::vec(prop_oneof![version, only_puts], 1..10)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn the_root_is_that_of_the_content_and_every_key_is_proved(versions in versions(), asked in prop::collection::vec(keys(), 10)) {
+        let store = Arc::new(MemoryStore::new());
+        let nodes = NodeCache::new(8);
+        let mut content = BTreeMap::new();
+        let mut history = Vec::new();
+        for (version, changes) in versions.into_iter().enumerate() {
+            let version = Height(version as u64);
+            for (key, value) in &changes {
+                match value {
+                    Some(value) => content.insert(*key, value.clone()),
+                    None => content.remove(key),
+                };
+            }
+            let changes: Vec<_> = changes.into_iter().collect();
+            let update = Tree::new(&*store, &nodes).update(version, &changes).unwrap();
+            let leaves: Vec<_> = content.clone().into_iter().collect();
+            prop_assert_eq!(update.root, reference(&leaves, 0));
+            store.apply(&StateChanges::new(version, update, changes, Vec::new())).unwrap();
+            history.push(content.clone());
+        }
+        let tree = Tree::new(&*store, &nodes);
+        for (version, content) in history.iter().enumerate() {
+            let version = Height(version as u64);
+            let root = tree.root(version).unwrap();
+            for key in asked.iter().chain(content.keys()) {
+                let proof = tree.prove(version, key).unwrap();
+                prop_assert_eq!(proof.verify(&root, key), Ok(content.get(key).map(|value| &value[..])));
+            }
+        }
+    }
+
+    #[test]
+    fn proofs_are_those_of_jmt(versions in versions(), asked in prop::collection::vec(keys(), 10)) {
+        let store = Arc::new(MemoryStore::new());
+        let nodes = NodeCache::new(1000);
+        for (version, changes) in versions.iter().enumerate() {
+            let changes: Vec<_> = changes.clone().into_iter().collect();
+            let update = Tree::new(&*store, &nodes).update(Height(version as u64), &changes).unwrap();
+            store.apply(&StateChanges::new(Height(version as u64), update, changes, Vec::new())).unwrap();
+        }
+        let tree = Tree::new(&*store, &nodes);
+        let last = versions.len() as u64 - 1;
+        let root = jmt::RootHash(tree.root(Height(last)).unwrap().0);
+        for key in asked {
+            let (value, theirs) = Sha256Jmt::new(&tree).get_with_proof(KeyHash(key.0.0), last).unwrap();
+            prop_assert!(theirs.verify(root, KeyHash(key.0.0), value.clone()).is_ok());
+            let ours = tree.prove(Height(last), &key).unwrap();
+            prop_assert_eq!(ours.verify(&B256::from(root.0), &key), Ok(value.as_deref()));
+            // Their encoding: the leaf, then the siblings from the bottom up as preimages of the hashes that ours has.
+            let bytes = borsh::to_vec(&theirs).unwrap();
+            let leaf = if bytes[0] == 1 { 65 } else { 1 };
+            let count = u32::from_le_bytes(bytes[leaf..leaf + 4].try_into().unwrap());
+            prop_assert_eq!(count as usize, ours.siblings.len());
+        }
+    }
+}
+
+#[test]
+fn a_missing_node_is_an_error_and_no_panic() {
+    let (full, nodes) = (Arc::new(MemoryStore::new()), NodeCache::new(1));
+    let changes: Vec<_> = (0..100u64)
+        .map(|i| (StateKey(alloy_primitives::keccak256(i.to_be_bytes())), Some(vec![1])))
+        .collect::<BTreeMap<_, _>>()
+        .into_iter()
+        .collect();
+    let update = Tree::new(&*full, &nodes).update(Height(0), &changes).unwrap();
+    let changes_of = |nodes: Vec<_>| {
+        let update = TreeUpdate { root: update.root, nodes, stale: Vec::new() };
+        StateChanges::new(Height(0), update, changes.clone(), Vec::new())
+    };
+    let broken = Arc::new(MemoryStore::new());
+    broken.apply(&changes_of(update.nodes[..1].to_vec())).unwrap();
+    let (empty_cache, key) = (NodeCache::new(1), changes[0].0);
+    let tree = Tree::new(&*broken, &empty_cache);
+    assert!(tree.prove(Height(0), &key).is_err());
+    assert!(tree.update(Height(1), &[(key, Some(vec![2]))]).is_err());
+    assert!(tree.update(Height(1), &[(key, None)]).is_err());
+    assert!(tree.root(Height(7)).is_err());
+}
