@@ -22,12 +22,17 @@
 //! Nothing here is asynchronous; callers give it a thread.
 
 pub mod datadir;
+pub mod db;
 pub mod error;
 mod fs;
 pub mod log;
 pub mod sign_state;
 
 pub use datadir::{ChainIdentity, DataDir};
+pub use db::{
+    BlockRange, ChainDb, ChainDbOptions, ExecutedRecord, FinalBlock, Finality, FoundLog, Heads, LogFilter, LogPage,
+    StoredBlock, TransactionPlace,
+};
 pub use error::StorageError;
 pub use log::{LogOptions, Recovery, Torn, VoteLog};
 pub use sign_state::SignState;
