@@ -13,6 +13,8 @@ pub struct AccountState {
     pub in_flight: u64,
     /// Sum of the most that these can cost, in wei.
     pub in_flight_cost: U256,
+    /// Whether it has code: then nobody signs for it (EIP-3607).
+    pub is_contract: bool,
 }
 
 impl AccountState {

@@ -1,6 +1,6 @@
 //! Why a transaction was not taken. The texts are those that users of geth know.
 
-use cascade_primitives::U256;
+use cascade_primitives::{Address, U256};
 use thiserror::Error;
 
 /// Why a transaction was not taken into the pool.
@@ -54,6 +54,9 @@ pub enum AdmissionError {
         /// The most that the transaction can cost, in wei.
         cost: U256,
     },
+    /// The sender has code (EIP-3607).
+    #[error("sender not an eoa: address {0}")]
+    SenderNotEoa(Address),
     /// Its gas limit does not pay for its bytes (EIP-2028, EIP-2930, EIP-3860).
     #[error("intrinsic gas too low: gas {gas}, minimum needed {needed}")]
     IntrinsicGas {

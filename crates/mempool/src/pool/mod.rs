@@ -224,6 +224,9 @@ impl Pool {
     }
 
     fn check_account(&self, tx: &RecoveredTransaction, account: &AccountState) -> Result<(), AdmissionError> {
+        if account.is_contract {
+            return Err(AdmissionError::SenderNotEoa(tx.sender()));
+        }
         let (nonce, next) = (tx.nonce(), account.next_nonce());
         if nonce < next {
             return Err(AdmissionError::NonceTooLow { next, nonce });
@@ -268,8 +271,8 @@ impl Pool {
         }
     }
 
-    /// A block was executed: the accounts that it changed, as they are now. Drops what is executed and what its sender
-    /// could no longer pay even as its next transaction. Returns how many transactions went.
+    /// A block was executed: the accounts of its senders (or of all whom it changed), as they are now. Drops what is
+    /// executed and what its sender could no longer pay even as its next transaction. Returns how many transactions went.
     pub fn on_executed(&mut self, accounts: impl IntoIterator<Item = (Address, AccountState)>) -> usize {
         let before = self.len();
         for (sender, account) in accounts {

@@ -58,7 +58,8 @@ impl Pool {
             let Some((_, _, sender, nonce)) = heads.pop() else { break };
             let candidate = candidates.entry(sender).or_insert_with(|| {
                 let account = view.account(&sender);
-                Candidate { next: account.next_nonce(), available: account.available(), taken: 0 }
+                let available = if account.is_contract { U256::ZERO } else { account.available() };
+                Candidate { next: account.next_nonce(), available, taken: 0 }
             });
             if nonce != candidate.next {
                 // The pool's idea of the sender was not that of this branch. This happens at most once a sender.

@@ -67,8 +67,13 @@ fn address(sender: u8) -> Address {
 #[derive(Clone, Debug, Default)]
 struct Accounts(BTreeMap<Address, AccountState>);
 
-const RICH: AccountState =
-    AccountState { nonce: 0, balance: U256::from_limbs([u64::MAX, 0, 0, 0]), in_flight: 0, in_flight_cost: U256::ZERO };
+const RICH: AccountState = AccountState {
+    nonce: 0,
+    balance: U256::from_limbs([u64::MAX, 0, 0, 0]),
+    in_flight: 0,
+    in_flight_cost: U256::ZERO,
+    is_contract: false,
+};
 
 impl AccountReader for Accounts {
     fn account(&self, address: &Address) -> AccountState {
@@ -123,7 +128,7 @@ fn check_parts(pool: &Pool) {
 #[test]
 fn the_errors_are_those_that_geth_users_know() {
     let mut pool = pool();
-    let account = AccountState { nonce: 5, balance: U256::from(50_000_000), in_flight: 2, in_flight_cost: U256::ZERO };
+    let account = AccountState { nonce: 5, balance: U256::from(50_000_000), in_flight: 2, ..AccountState::default() };
     let accounts = Accounts::with(1, account);
     let mut refused = |spec: Spec| message(pool.admit(NOW, spec.build(), Source::Peer, &accounts));
     assert_eq!(refused(tx(1, 6)), "nonce too low: next nonce 7, tx nonce 6");
@@ -159,14 +164,24 @@ fn the_errors_are_those_that_geth_users_know() {
     );
     pool.admit(NOW, tx(1, 8).build(), Source::Peer, &accounts).unwrap();
     check_parts(&pool);
+    let contract = Accounts::with(2, AccountState { is_contract: true, ..RICH });
+    let error = pool.admit(NOW, tx(2, 0).build(), Source::Peer, &contract).unwrap_err();
+    assert!(error.to_string().starts_with("sender not an eoa"), "{error}");
+    take(&mut pool, &[tx(2, 0)]);
+    assert_eq!(selected(&pool, ALL, &contract), []);
 }
 
 #[test]
 fn what_is_in_flight_counts_against_the_balance() {
     let mut pool = pool();
     let cost = U256::from(21_000_000);
-    let account =
-        AccountState { nonce: 0, balance: cost * U256::from(3), in_flight: 2, in_flight_cost: cost * U256::from(2) };
+    let account = AccountState {
+        nonce: 0,
+        balance: cost * U256::from(3),
+        in_flight: 2,
+        in_flight_cost: cost * U256::from(2),
+        ..AccountState::default()
+    };
     let accounts = Accounts::with(1, account);
     pool.admit(NOW, tx(1, 2).build(), Source::Peer, &accounts).unwrap();
     let error = pool.admit(NOW, tx(1, 3).build(), Source::Peer, &accounts).unwrap_err();
@@ -413,7 +428,7 @@ proptest! {
         let view = Accounts((0..6_u8).map(|sender| {
             let i = usize::from(sender);
             let account = AccountState {
-                nonce: 1, balance: U256::from(money[i]), in_flight: flying[i], in_flight_cost: U256::from(10_000 * flying[i]),
+                nonce: 1, balance: U256::from(money[i]), in_flight: flying[i], in_flight_cost: U256::from(10_000 * flying[i]), is_contract: false,
             };
             (address(sender), account)
         }).collect());
