@@ -453,8 +453,11 @@ impl Decode for Body {
                         decode_byte_strings(r.field("reveals"), MAX_TRANSACTIONS_PER_BLOCK, MAX_TRANSACTION_BYTES)?;
                 }
                 BodySections::Transactions => {
-                    body.transactions =
-                        decode_byte_strings(r.field("transactions"), MAX_TRANSACTIONS_PER_BLOCK, MAX_TRANSACTION_BYTES)?;
+                    body.transactions = decode_byte_strings(
+                        r.field("transactions"),
+                        MAX_TRANSACTIONS_PER_BLOCK,
+                        MAX_TRANSACTION_BYTES,
+                    )?;
                 }
             }
             if before - r.left() != length {
@@ -607,7 +610,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{certificate::VoteTarget, ids::BlsSignature, params::Network, system::Ready, SignerSet};
+    use crate::{SignerSet, certificate::VoteTarget, ids::BlsSignature, params::Network, system::Ready};
 
     fn certificate(kind: u8, view: u64, hash: [u8; 32]) -> Certificate {
         let hash = BlockHash(if hash == [0; 32] { [1; 32] } else { hash });
@@ -686,7 +689,10 @@ mod tests {
         let params = ChainParams::of(Network::Regtest);
         let body = Body { reveals: vec![Bytes::from_static(b"x")], ..Body::default() };
         let genesis = crate::Genesis {
-            params: params.clone(), timestamp: TimestampMs(1), committees: Vec::new(), alloc: Default::default(),
+            params: params.clone(),
+            timestamp: TimestampMs(1),
+            committees: Vec::new(),
+            alloc: Default::default(),
         };
         let mut block = genesis.block(B256::ZERO, B256::ZERO, B256::ZERO);
         assert_eq!(block.check_form(&params), Ok(()));

@@ -21,8 +21,10 @@ pub mod params;
 pub mod system;
 pub mod transaction;
 
-pub use alloy_primitives::{Address, B256, U256};
-pub use block::{Block, Body, BodySections, Certificates, DaCommitment, Header, HeaderKind, L1Origin, ResultEntry, SealedBlock};
+pub use alloy_primitives::{Address, B256, U256, keccak256};
+pub use block::{
+    Block, Body, BodySections, Certificates, DaCommitment, Header, HeaderKind, L1Origin, ResultEntry, SealedBlock,
+};
 pub use bytes::Bytes;
 pub use certificate::{Certificate, SignerSet, SigningContext, Vote, VoteKind, VoteTarget};
 pub use codec::{Decode, DecodeError, DecodeErrorKind, Encode, Reader};

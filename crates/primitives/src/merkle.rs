@@ -131,7 +131,9 @@ impl Decode for MountainRange {
         let count = u64::decode(r.field("mountain range"))?;
         let peaks = r.list(64)?;
         if peaks.len() != count.count_ones() as usize {
-            return Err(r.error(DecodeErrorKind::NotCanonical("a mountain range has one peak for each bit of its count")));
+            return Err(
+                r.error(DecodeErrorKind::NotCanonical("a mountain range has one peak for each bit of its count"))
+            );
         }
         Ok(Self { count, peaks })
     }
