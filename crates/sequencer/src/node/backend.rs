@@ -1,0 +1,340 @@
+//! The RPC's view of the node: reads from the database and the hub, submissions to the content actor.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+};
+
+use actix::Addr;
+use alloy_primitives::Bloom;
+use bytes::Bytes;
+use cascade_consensus::{context::Rules, election::{Leaders, genesis_seed}};
+use cascade_execution::{Receipt, State, StateView};
+use cascade_mempool::Source;
+use cascade_network::{Direction, Network};
+use cascade_primitives::{
+    Address, B256, BlockHash, ChainParams, Committee, Epoch, Header, Height, NodeId, RecoveredTransaction, Transaction,
+    TransactionRule, View,
+};
+use cascade_storage::{ChainDb, StorageError};
+use futures::{FutureExt as _, future::BoxFuture};
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::{
+    content::{ContentActor, SharedPool},
+    execution::prev_randao,
+    hub::Hub,
+    messages::{Admit, Candidate},
+};
+use crate::rpc::backend::{
+    Backend, BackendError, BlockData, BlockResult, ChainEvent, FinalityProof, Heads, Location, NodeStatus, PeerInfo,
+    SubmitError,
+};
+
+/// Blocks that are kept decoded.
+const CACHED_BLOCKS: usize = 128;
+/// Submissions that may wait for the content actor; what comes on top is told that the node is busy.
+const WAITING_SUBMISSIONS: usize = 4096;
+/// Transactions that are handed to the content actor at once.
+const SUBMISSION_BATCH: usize = 1024;
+/// Headers between a block and the certificate that covers it. Finality normally lags by one block.
+const PROOF_HEADERS: u64 = 4096;
+
+/// Who produced a block: the leader of its view.
+#[derive(Debug)]
+pub struct Producers {
+    rules: Arc<Rules>,
+    db: Arc<ChainDb>,
+    epochs: Mutex<BTreeMap<Epoch, (Arc<Committee>, Leaders)>>,
+}
+
+impl Producers {
+    /// Reads committees from a database.
+    #[must_use]
+    pub const fn new(rules: Arc<Rules>, db: Arc<ChainDb>) -> Self {
+        Self { rules, db, epochs: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Where the fees of a block go.
+    ///
+    /// # Errors
+    /// If the database fails or does not know the epoch's committee.
+    pub fn of(&self, header: &Header) -> Result<Address, StorageError> {
+        let mut epochs = self.epochs.lock();
+        if !epochs.contains_key(&header.epoch) {
+            let Some(committee) = self.db.committee(header.epoch)? else { return Ok(Address::ZERO) };
+            let seed = genesis_seed(&self.rules.signing.genesis_hash, header.epoch);
+            let leaders = Leaders::new(seed, &committee, self.rules.params().views_per_term);
+            epochs.insert(header.epoch, (Arc::new(committee), leaders));
+            while epochs.len() > 4 {
+                epochs.pop_first();
+            }
+        }
+        let Some((committee, leaders)) = epochs.get_mut(&header.epoch) else { return Ok(Address::ZERO) };
+        // Genesis has no producer.
+        Ok(if header.view == View(0) {
+            Address::ZERO
+        } else {
+            committee.members()[leaders.of_view(header.view).index()].address
+        })
+    }
+}
+
+/// The node as the RPC sees it.
+pub struct NodeBackend {
+    /// The chain.
+    pub rules: Arc<Rules>,
+    /// The database.
+    pub db: Arc<ChainDb>,
+    /// The state in it.
+    pub state: State,
+    /// The pool.
+    pub pool: SharedPool,
+    /// The network.
+    pub network: Network,
+    /// Heads, health, counters, events.
+    pub hub: Arc<Hub>,
+    /// Who produced a block.
+    pub producers: Arc<Producers>,
+    /// Where submissions go.
+    pub submitter: Submitter,
+    /// Blocks read lately.
+    pub blocks: Mutex<BTreeMap<Height, Arc<BlockData>>>,
+}
+
+fn internal(error: StorageError) -> BackendError {
+    BackendError::Internal(error.to_string())
+}
+
+impl Backend for NodeBackend {
+    fn params(&self) -> &ChainParams {
+        self.rules.params()
+    }
+
+    fn genesis_hash(&self) -> B256 {
+        self.rules.signing.genesis_hash
+    }
+
+    fn heads(&self) -> Heads {
+        self.hub.heads()
+    }
+
+    fn block(&self, height: Height) -> Result<Option<Arc<BlockData>>, BackendError> {
+        if height > self.hub.heads().ordered {
+            return Ok(None);
+        }
+        if let Some(data) = self.blocks.lock().get(&height)
+            && data.result.is_some()
+        {
+            return Ok(Some(Arc::clone(data)));
+        }
+        let Some(block) = self.db.block(height).map_err(internal)? else { return Ok(None) };
+        let executed = self.db.executed(height).map_err(internal)?;
+        let data = Arc::new(BlockData {
+            producer: self.producers.of(&block.header).map_err(internal)?,
+            prev_randao: prev_randao(&block),
+            result: executed.map(|record| BlockResult { entry: record.result, bloom: record.bloom }),
+            block: Arc::new(block),
+        });
+        let mut blocks = self.blocks.lock();
+        blocks.insert(height, Arc::clone(&data));
+        while blocks.len() > CACHED_BLOCKS {
+            blocks.pop_first();
+        }
+        Ok(Some(data))
+    }
+
+    fn height_of(&self, hash: &BlockHash) -> Result<Option<Height>, BackendError> {
+        self.db.height_of(hash).map_err(internal)
+    }
+
+    fn block_hash(&self, height: Height) -> Result<Option<BlockHash>, BackendError> {
+        self.db.hash_at(height).map_err(internal)
+    }
+
+    fn bloom(&self, height: Height) -> Result<Option<Bloom>, BackendError> {
+        Ok(self.db.executed(height).map_err(internal)?.map(|record| record.bloom))
+    }
+
+    fn receipts(&self, height: Height) -> Result<Option<Arc<Vec<Receipt>>>, BackendError> {
+        Ok(self.db.receipts(height).map_err(internal)?.map(Arc::new))
+    }
+
+    fn location(&self, hash: &B256) -> Result<Option<Location>, BackendError> {
+        let place = self.db.transaction_place(hash).map_err(internal)?;
+        Ok(place.map(|place| Location { height: place.height, index: place.index }))
+    }
+
+    fn pool_transaction(&self, hash: &B256) -> Option<Arc<RecoveredTransaction>> {
+        self.pool.lock().get(hash)
+    }
+
+    fn pool_contains(&self, hash: &B256) -> bool {
+        self.pool.lock().contains(hash)
+    }
+
+    fn pending_nonce(&self, sender: &Address) -> Result<u64, BackendError> {
+        Ok(self.pool.lock().pending_nonce(sender))
+    }
+
+    fn state(&self, height: Height) -> Result<StateView, BackendError> {
+        Ok(self.state.at(height)?)
+    }
+
+    fn finality(&self, height: Height) -> Result<Option<FinalityProof>, BackendError> {
+        let Some(hash) = self.db.hash_at(height).map_err(internal)? else { return Ok(None) };
+        let Some(finality) = self.db.finality(height).map_err(internal)? else { return Ok(None) };
+        let target = finality.certificate.target.block;
+        let last = finality.fillers.first().map_or(target, |filler| filler.parent);
+        let mut headers = Vec::new();
+        let (mut at, mut above) = (hash, height.next());
+        while at != last {
+            let Some((hash, header)) = self.db.header(above).map_err(internal)? else { return Ok(None) };
+            if above.0 > height.0 + PROOF_HEADERS {
+                return Ok(None);
+            }
+            headers.push(header);
+            (at, above) = (hash, above.next());
+        }
+        headers.extend(finality.fillers);
+        let Some(committee) = self.committee(finality.certificate.target.epoch)? else { return Ok(None) };
+        Ok(Some(FinalityProof { certificate: Arc::new(finality.certificate), headers, committee }))
+    }
+
+    fn committee(&self, epoch: Epoch) -> Result<Option<Arc<Committee>>, BackendError> {
+        if let Some(view) = self.hub.consensus() {
+            if view.committee.epoch() == epoch {
+                return Ok(Some(view.committee));
+            }
+            if view.next_committee.epoch() == epoch {
+                return Ok(Some(view.next_committee));
+            }
+        }
+        Ok(self.db.committee(epoch).map_err(internal)?.map(Arc::new))
+    }
+
+    fn leaders(&self, count: u64) -> Vec<(View, NodeId)> {
+        let Some(view) = self.hub.consensus() else { return Vec::new() };
+        let mut leaders = Vec::new();
+        let starts = view.leaders.iter().map(|(first, _)| first.0).skip(1).chain([u64::MAX]);
+        for (&(first, node), end) in view.leaders.iter().zip(starts) {
+            let room = count - leaders.len() as u64;
+            leaders.extend((first.0..end.min(first.0.saturating_add(room))).map(|v| (View(v), node)));
+            if leaders.len() as u64 >= count || end == u64::MAX {
+                break;
+            }
+        }
+        leaders
+    }
+
+    fn status(&self) -> NodeStatus {
+        let peers = self.network.peers().into_iter().map(|peer| PeerInfo {
+            node: peer.node,
+            address: peer.address,
+            inbound: peer.direction == Direction::Inbound,
+        });
+        let health = self.hub.consensus().map(|view| view.health);
+        NodeStatus {
+            node: self.network.node_id(),
+            health: health.expect("the RPC starts after the first step of consensus"),
+            sync: self.hub.sync(),
+            peers: peers.collect(),
+            pool: self.pool.lock().counts(),
+            counters: self.hub.counters(),
+        }
+    }
+
+    fn events(&self) -> broadcast::Receiver<ChainEvent> {
+        self.hub.subscribe()
+    }
+
+    fn submit(&self, raw: Vec<Bytes>) -> BoxFuture<'static, Vec<Result<B256, SubmitError>>> {
+        let params = self.rules.params();
+        let (rule, chain, limit) = (params.transactions, params.chain_id, params.max_tx_bytes as usize);
+        let decoded: Vec<Result<Candidate, SubmitError>> = raw
+            .into_iter()
+            .map(|bytes| match rule {
+                TransactionRule::Opaque => Ok(Candidate::Opaque(bytes)),
+                TransactionRule::Plain => Ok(Candidate::Plain(Box::new(Transaction::decode(bytes, chain, limit)?))),
+            })
+            .collect();
+        let submitter = self.submitter.clone();
+        async move {
+            let mut results = Vec::with_capacity(decoded.len());
+            let mut candidates = Vec::with_capacity(decoded.len());
+            for item in decoded {
+                results.push(match item {
+                    Ok(candidate) => {
+                        candidates.push(candidate);
+                        None
+                    }
+                    Err(error) => Some(Err(error)),
+                });
+            }
+            let mut admitted = submitter.submit(candidates).await.into_iter();
+            results.into_iter().map(|r| r.or_else(|| admitted.next()).unwrap_or_else(|| Err(stopping()))).collect()
+        }
+        .boxed()
+    }
+}
+
+fn stopping() -> SubmitError {
+    SubmitError::Unavailable("the node is stopping".to_owned())
+}
+
+type Submission = (Vec<Candidate>, oneshot::Sender<Vec<Result<B256, SubmitError>>>);
+
+/// Collects submissions of many connections, so that signers are recovered in batches.
+#[derive(Clone)]
+pub struct Submitter(mpsc::Sender<Submission>);
+
+impl Submitter {
+    /// Starts the task that hands submissions to the content actor.
+    #[must_use]
+    pub fn start(content: Addr<ContentActor>) -> Self {
+        let (sender, mut receiver) = mpsc::channel::<Submission>(WAITING_SUBMISSIONS);
+        tokio::spawn(async move {
+            while let Some(first) = receiver.recv().await {
+                let mut waiting = vec![first];
+                let mut count = waiting[0].0.len();
+                while count < SUBMISSION_BATCH
+                    && let Ok(next) = receiver.try_recv()
+                {
+                    count += next.0.len();
+                    waiting.push(next);
+                }
+                let mut candidates = Vec::with_capacity(count);
+                let mut replies = Vec::with_capacity(waiting.len());
+                for (items, reply) in waiting {
+                    replies.push((items.len(), reply));
+                    candidates.extend(items);
+                }
+                let results = content.send(Admit { candidates, source: Source::Local }).await;
+                let mut results = results.unwrap_or_default().into_iter();
+                for (length, reply) in replies {
+                    let own: Vec<_> = results.by_ref().take(length).collect();
+                    // The client may have gone.
+                    let _ = reply.send(own);
+                }
+            }
+        });
+        Self(sender)
+    }
+
+    async fn submit(&self, candidates: Vec<Candidate>) -> Vec<Result<B256, SubmitError>> {
+        if candidates.is_empty() {
+            return Vec::new();
+        }
+        let count = candidates.len();
+        let (reply, answer) = oneshot::channel();
+        let refused = match self.0.try_send((candidates, reply)) {
+            Ok(()) => return answer.await.unwrap_or_default(),
+            Err(mpsc::error::TrySendError::Full(_)) => SubmitError::Unavailable(format!(
+                "the node is busy: {WAITING_SUBMISSIONS} submissions wait, which is the limit; send again later"
+            )),
+            Err(mpsc::error::TrySendError::Closed(_)) => stopping(),
+        };
+        vec![Err(refused); count]
+    }
+}

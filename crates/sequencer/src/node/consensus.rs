@@ -1,0 +1,330 @@
+//! The consensus actor: a thin shell around [`cascade_consensus::Core`].
+//!
+//! Mailbox message in, [`Core::step`], effects out in order. Before anything that follows an [`Effect::Persist`] leaves
+//! the process, its records are synced in the vote log and beside the key; where that fails, the node stops.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use bytes::Bytes;
+use cascade_consensus::{Core, Effect, Input, Record};
+use cascade_network::{Channel, Misbehaviour, Network};
+use cascade_primitives::{Encode, Epoch, Height, NodeId, TimestampMs, View};
+use cascade_storage::{SignState, VoteLog};
+
+use super::{
+    clock::Clock,
+    content::ContentActor,
+    hub::{ConsensusView, Hub, LEADERS_AHEAD},
+    messages::{
+        Behind, Build, Built, Executed, Final, FinalRange, FromPeer, Halt, MakeDurable, Ordered, PeerConnected,
+        PeerStatus, Stored, Validate, Validated, Work,
+    },
+    metrics::Metrics,
+    stop::{Cause, Stop},
+    storage::StorageActor,
+    sync::SyncActor,
+};
+
+/// Size of the vote log from which on it is rewritten with what still matters.
+const LOG_CHECKPOINT_BYTES: u64 = 64 << 20;
+/// Bytes by which the log must have grown since the last attempt.
+const LOG_CHECKPOINT_STEP: u64 = 16 << 20;
+
+/// How old what the hub was told may be, in ms.
+const PUBLISH_INTERVAL_MS: u64 = 250;
+
+/// What the actor is made with.
+pub struct ConsensusConfig {
+    /// The core, restored.
+    pub core: Core,
+    /// The vote log.
+    pub log: VoteLog,
+    /// The record beside the key; none on a node that does not vote.
+    pub sign_state: Option<SignState>,
+    /// The network.
+    pub network: Network,
+    /// Content of blocks.
+    pub content: Addr<ContentActor>,
+    /// Final blocks.
+    pub storage: Addr<StorageActor>,
+    /// Catching up.
+    pub sync: Addr<SyncActor>,
+    /// Shared views and events.
+    pub hub: Arc<Hub>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Clock,
+    /// Stops the node.
+    pub stop: Stop,
+}
+
+/// The consensus actor.
+pub struct ConsensusActor {
+    config: ConsensusConfig,
+    wake: Option<SpawnHandle>,
+    /// Final blocks that storage has not made durable yet: a checkpoint of the log keeps them.
+    volatile: VecDeque<(Height, Record)>,
+    next_checkpoint: u64,
+    last_final: Option<TimestampMs>,
+    /// What the hub was last told, and when.
+    published: Option<((Epoch, View, Height), TimestampMs)>,
+    halted: bool,
+}
+
+impl ConsensusActor {
+    /// An actor around a core.
+    #[must_use]
+    pub const fn new(config: ConsensusConfig) -> Self {
+        Self {
+            config,
+            wake: None,
+            volatile: VecDeque::new(),
+            next_checkpoint: LOG_CHECKPOINT_BYTES,
+            last_final: None,
+            published: None,
+            halted: false,
+        }
+    }
+
+    fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
+        if self.halted {
+            return;
+        }
+        let effects = self.config.core.step(self.config.clock.now(), input);
+        for effect in effects {
+            if let Err(cause) = self.execute(effect) {
+                self.halted = true;
+                self.config.stop.fail(cause);
+                return;
+            }
+        }
+        self.publish();
+        self.arm(ctx);
+    }
+
+    /// One timer, for the next moment at which the core wants to be asked.
+    fn arm(&mut self, ctx: &mut Context<Self>) {
+        if let Some(handle) = self.wake.take() {
+            ctx.cancel_future(handle);
+        }
+        let at = self.config.core.wake_at();
+        let wait = Duration::from_millis(at.0.saturating_sub(self.config.clock.now().0));
+        self.wake = Some(ctx.run_later(wait, |actor, ctx| {
+            actor.wake = None;
+            actor.step(Input::Tick, ctx);
+        }));
+    }
+
+    fn execute(&mut self, effect: Effect) -> Result<(), Cause> {
+        match effect {
+            Effect::Persist { records, sign_state } => self.persist(&records, &sign_state.to_bytes())?,
+            Effect::Broadcast(message) => {
+                // The network drops the oldest message of a peer that is too slow; a stall makes the core resend.
+                let _ = self.config.network.broadcast(Channel::Consensus, &Bytes::from(message.to_bytes()));
+            }
+            Effect::Send(peer, message) => {
+                let _ = self.config.network.send(peer, Channel::Consensus, Bytes::from(message.to_bytes()));
+            }
+            Effect::Build(request) => self.config.content.do_send(Build(request)),
+            Effect::Validate(block, request) => self.config.content.do_send(Validate(block, request)),
+            Effect::Finalized(finalized) => self.finalized(*finalized),
+            Effect::Evidence(evidence) => {
+                self.config.metrics.evidence.inc();
+                tracing::warn!(node = %evidence.node, first = ?evidence.first.target, second = ?evidence.second.target,
+                    "a sequencer signed two votes that contradict each other");
+            }
+            Effect::Misbehaved(peer, what) => {
+                self.config.metrics.misbehaviour.inc();
+                tracing::debug!(%peer, what, "misbehaviour");
+                self.config.network.report(peer, Misbehaviour::InvalidContent);
+            }
+            Effect::PeerStatus(peer, status) => self.config.sync.do_send(PeerStatus(peer, status)),
+            Effect::Behind(peer) => self.config.sync.do_send(Behind(peer)),
+            Effect::EnteredView(epoch, view) => {
+                self.config.metrics.epoch.set(i64::try_from(epoch.0).unwrap_or(i64::MAX));
+                self.config.metrics.view.set(i64::try_from(view.0).unwrap_or(i64::MAX));
+            }
+            Effect::Skipped(view, reason) => {
+                self.config.metrics.skips.inc();
+                tracing::info!(%view, ?reason, "skipped");
+            }
+            Effect::Fatal(reason) => return Err(Cause::Diverged(reason)),
+        }
+        Ok(())
+    }
+
+    fn persist(&mut self, records: &[Record], sign_state: &[u8]) -> Result<(), Cause> {
+        let timer = self.config.metrics.persist_seconds.start_timer();
+        if let Some(beside_key) = &mut self.config.sign_state {
+            beside_key.store(sign_state)?;
+        }
+        for record in records {
+            self.config.log.append(&record.to_bytes())?;
+        }
+        self.config.log.sync()?;
+        timer.observe_duration();
+        self.maybe_checkpoint();
+        Ok(())
+    }
+
+    fn maybe_checkpoint(&mut self) {
+        let bytes = self.config.log.bytes();
+        self.config.metrics.log_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        if bytes >= self.next_checkpoint {
+            self.next_checkpoint = bytes + LOG_CHECKPOINT_STEP;
+            self.config.storage.do_send(MakeDurable);
+        }
+    }
+
+    fn finalized(&mut self, finalized: cascade_consensus::Finalized) {
+        let now = self.config.clock.now();
+        let header = &finalized.block.header;
+        let metrics = &self.config.metrics;
+        metrics.final_height.set(i64::try_from(header.height.0).unwrap_or(i64::MAX));
+        metrics.ordered_transactions.inc_by(finalized.block.body.transactions.len() as u64);
+        metrics.finality_seconds.observe(now.0.saturating_sub(header.timestamp.0) as f64 / 1000.0);
+        if let Some(last) = self.last_final.replace(now) {
+            metrics.final_interval.observe(now.0.saturating_sub(last.0) as f64 / 1000.0);
+        }
+        tracing::debug!(height = %header.height, hash = %finalized.block.hash(),
+            transactions = finalized.block.body.transactions.len(), "final");
+        self.volatile.push_back((header.height, Record::Block(Arc::clone(&finalized.block))));
+        self.config.hub.safe(finalized.context.last_result);
+        self.config.content.do_send(Ordered(Arc::clone(&finalized.block)));
+        self.config.storage.do_send(Final(Arc::new(finalized)));
+    }
+
+    /// Puts what others may see into the hub: when it changed, and now and then, since health fades with time.
+    fn publish(&mut self) {
+        let core = &mut self.config.core;
+        let now = self.config.clock.now();
+        let (epoch, view) = core.position();
+        let place = (epoch, view, core.head().height);
+        if self.published.is_some_and(|(last, at)| last == place && at.plus(PUBLISH_INTERVAL_MS) > now) {
+            return;
+        }
+        if self.published.is_none_or(|((last, ..), _)| last != epoch) {
+            // Members of the committees always get a connection.
+            let members = core.committee().members().iter().chain(core.head().next_committee.members());
+            self.config.network.set_reserved(members.map(|m| m.node));
+        }
+        self.published = Some((place, now));
+        let health = core.health();
+        self.config.metrics.seats_heard.set(i64::from(health.seats_heard));
+        let view = ConsensusView {
+            health,
+            committee: Arc::clone(core.committee()),
+            next_committee: Arc::clone(&core.head().next_committee),
+            leaders: core.leaders(LEADERS_AHEAD),
+        };
+        self.config.hub.set_consensus(view);
+    }
+
+    /// Final blocks up to `height` are durable: the log may forget them.
+    fn stored(&mut self, height: Height) -> Result<(), Cause> {
+        while self.volatile.front().is_some_and(|(h, _)| *h <= height) {
+            self.volatile.pop_front();
+        }
+        if self.config.log.bytes() < LOG_CHECKPOINT_BYTES {
+            return Ok(());
+        }
+        let kept = self.volatile.iter().map(|(_, record)| record.clone());
+        let records: Vec<Vec<u8>> = kept.chain(self.config.core.live_records()).map(|r| r.to_bytes()).collect();
+        self.config.log.checkpoint(&records)?;
+        self.next_checkpoint = LOG_CHECKPOINT_BYTES.max(self.config.log.bytes() + LOG_CHECKPOINT_STEP);
+        tracing::debug!(%height, records = records.len(), "vote log rewritten");
+        Ok(())
+    }
+
+    fn from_node(&self, node: NodeId) -> bool {
+        node != self.config.network.node_id()
+    }
+}
+
+impl Actor for ConsensusActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(1024);
+        self.step(Input::Tick, ctx);
+    }
+}
+
+impl Handler<FromPeer> for ConsensusActor {
+    type Result = ();
+
+    fn handle(&mut self, FromPeer { from, message }: FromPeer, ctx: &mut Self::Context) {
+        if self.from_node(from) {
+            self.step(Input::Message { from, message }, ctx);
+        }
+    }
+}
+
+impl Handler<PeerConnected> for ConsensusActor {
+    type Result = ();
+
+    fn handle(&mut self, PeerConnected(peer): PeerConnected, ctx: &mut Self::Context) {
+        self.step(Input::Connected(peer), ctx);
+    }
+}
+
+impl Handler<Work> for ConsensusActor {
+    type Result = ();
+
+    fn handle(&mut self, Work(work): Work, ctx: &mut Self::Context) {
+        self.step(Input::Work(work), ctx);
+    }
+}
+
+impl Handler<Executed> for ConsensusActor {
+    type Result = ();
+
+    fn handle(&mut self, Executed(result): Executed, ctx: &mut Self::Context) {
+        self.step(Input::Executed(result), ctx);
+    }
+}
+
+impl Handler<Built> for ConsensusActor {
+    type Result = ();
+
+    fn handle(&mut self, Built { view, parent, content }: Built, ctx: &mut Self::Context) {
+        self.step(Input::Built { view, parent, content }, ctx);
+    }
+}
+
+impl Handler<Validated> for ConsensusActor {
+    type Result = ();
+
+    fn handle(&mut self, Validated { hash, verdict }: Validated, ctx: &mut Self::Context) {
+        self.step(Input::Validated { hash, verdict }, ctx);
+    }
+}
+
+impl Handler<FinalRange> for ConsensusActor {
+    type Result = ();
+
+    fn handle(&mut self, FinalRange { from, blocks, finality }: FinalRange, ctx: &mut Self::Context) {
+        self.step(Input::FinalRange { from, blocks, finality }, ctx);
+    }
+}
+
+impl Handler<Stored> for ConsensusActor {
+    type Result = ();
+
+    fn handle(&mut self, Stored(height): Stored, _: &mut Self::Context) {
+        if let Err(cause) = self.stored(height) {
+            self.halted = true;
+            self.config.stop.fail(cause);
+        }
+    }
+}
+
+impl Handler<Halt> for ConsensusActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Halt, _: &mut Self::Context) {
+        self.halted = true;
+    }
+}

@@ -1,0 +1,637 @@
+//! The content actor: what goes into blocks, and whether what others put there is valid.
+//!
+//! It owns the pool and follows the chain just far enough to know what is in flight: for each block above the newest
+//! result the transactions that it holds. Everything it decides comes from `cascade_mempool` (a node's own affair)
+//! and `cascade_execution::ordering` (what all nodes agree on).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Supervised};
+use bytes::Bytes;
+use cascade_consensus::{BuildRequest, BuiltBlock, Verdict};
+use cascade_crypto::ecdsa;
+use cascade_execution::{
+    BlockLoad, InFlight, OrderingCheck, OrderingError, PushError, State, StateView, check_block_transactions,
+    next_base_fee, sender_state,
+};
+use cascade_mempool::{
+    AccountState, Admission, OpaqueLimits, OpaquePool, Pool, PoolLimits, SelectLimits, Source,
+};
+use cascade_network::{Channel, Network};
+use cascade_primitives::{
+    Address, B256, BlockHash, ChainParams, Height, RecoveredTransaction, SealedBlock, TimestampMs, Transaction,
+    TransactionError, TransactionRule, codec::encode_byte_string,
+};
+use parking_lot::Mutex;
+
+use super::{
+    clock::Clock,
+    consensus::ConsensusActor,
+    hub::Hub,
+    messages::{
+        Admit, Build, Built, Candidate, Ordered, StateAdvanced, Validate, Validated, Work,
+    },
+    metrics::Metrics,
+};
+use crate::rpc::backend::{PoolCounts, SubmitError};
+
+/// Bytes of one gossip message. Well under the channel's limit.
+const GOSSIP_BYTES: usize = 512 << 10;
+/// How long fresh transactions are collected before they are gossiped.
+const GOSSIP_DELAY: Duration = Duration::from_millis(2);
+/// How often the pool drops what is too old and looks whether it still has work.
+const POOL_TICK: Duration = Duration::from_millis(250);
+
+/// Signers of the transactions of recent blocks, so that execution does not recover what validation did.
+#[derive(Clone, Debug, Default)]
+pub struct RecoveredBlocks(Arc<Mutex<BTreeMap<(Height, BlockHash), Arc<BlockContent>>>>);
+
+/// A block's transactions with their signers, and what they take of each.
+#[derive(Debug)]
+pub struct BlockContent {
+    /// The transactions in order.
+    pub transactions: Vec<RecoveredTransaction>,
+    /// What each sender has in the block.
+    pub load: Arc<BlockLoad>,
+}
+
+impl RecoveredBlocks {
+    /// A block's content if it is known.
+    #[must_use]
+    pub fn get(&self, block: &SealedBlock) -> Option<Arc<BlockContent>> {
+        self.0.lock().get(&(block.header.height, block.hash())).cloned()
+    }
+
+    fn insert(&self, block: &SealedBlock, content: Arc<BlockContent>) {
+        self.0.lock().insert((block.header.height, block.hash()), content);
+    }
+
+    /// Drops blocks up to a height.
+    pub fn drop_up_to(&self, height: Height) {
+        let mut blocks = self.0.lock();
+        *blocks = blocks.split_off(&(height.next(), BlockHash::ZERO));
+    }
+
+    /// A block's content; decodes and recovers what is not known yet.
+    ///
+    /// # Errors
+    /// The first transaction that is none.
+    pub fn get_or_recover(
+        &self,
+        block: &SealedBlock,
+        params: &ChainParams,
+        known: impl Fn(&B256) -> Option<Arc<RecoveredTransaction>>,
+    ) -> Result<Arc<BlockContent>, TransactionError> {
+        if let Some(content) = self.get(block) {
+            return Ok(content);
+        }
+        let mut places: Vec<Option<RecoveredTransaction>> = Vec::with_capacity(block.body.transactions.len());
+        let mut unknown = Vec::new();
+        for (i, raw) in block.body.transactions.iter().enumerate() {
+            let pooled = known(&cascade_primitives::keccak256(raw)).map(|tx| RecoveredTransaction::clone(&tx));
+            if pooled.is_none() {
+                unknown.push((i, Transaction::decode(raw.clone(), params.chain_id, params.max_tx_bytes as usize)?));
+            }
+            places.push(pooled);
+        }
+        let (indices, decoded): (Vec<_>, Vec<_>) = unknown.into_iter().unzip();
+        for (i, recovered) in indices.into_iter().zip(ecdsa::recover_all(decoded)) {
+            places[i] = Some(recovered?);
+        }
+        let transactions: Vec<_> = places.into_iter().flatten().collect();
+        let load = Arc::new(BlockLoad::of(&transactions));
+        let content = Arc::new(BlockContent { transactions, load });
+        self.insert(block, Arc::clone(&content));
+        Ok(content)
+    }
+}
+
+enum Waiting {
+    Plain(Box<Pool>),
+    Opaque(Box<OpaquePool>),
+}
+
+/// The pool and what is known of the branch that the next block extends. The RPC reads it, the actor changes it.
+pub struct PoolState {
+    params: ChainParams,
+    state: State,
+    recovered: RecoveredBlocks,
+    pool: Waiting,
+    /// Blocks above the executed height whose transactions are marked as ordered in the pool.
+    marked: BTreeMap<(Height, BlockHash), Arc<SealedBlock>>,
+    executed: Height,
+    executed_view: Option<StateView>,
+}
+
+/// The pool, shared between the content actor and the RPC.
+pub type SharedPool = Arc<Mutex<PoolState>>;
+
+/// The content actor.
+pub struct ContentActor {
+    shared: SharedPool,
+    network: Network,
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    consensus: Option<Addr<ConsensusActor>>,
+    work: bool,
+    gossip_scheduled: bool,
+}
+
+/// To content: where consensus is. Sent once, before anything else.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub struct SetConsensus(pub Addr<ConsensusActor>);
+
+impl Actor for ContentActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(256);
+        ctx.run_interval(POOL_TICK, |actor, ctx| actor.tick(ctx));
+    }
+}
+
+impl Supervised for ContentActor {}
+
+impl ContentActor {
+    /// An actor around a pool.
+    #[must_use]
+    pub const fn new(
+        shared: SharedPool,
+        network: Network,
+        hub: Arc<Hub>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Self {
+        Self { shared, network, hub, metrics, clock, consensus: None, work: false, gossip_scheduled: false }
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let (len, work) = self.shared.lock().tick(self.clock.now());
+        self.metrics.mempool_transactions.set(i64::try_from(len).unwrap_or(i64::MAX));
+        self.set_work(work);
+        self.schedule_gossip(ctx);
+    }
+
+    fn set_work(&mut self, work: bool) {
+        if work != self.work {
+            self.work = work;
+            if let Some(consensus) = &self.consensus {
+                consensus.do_send(Work(work));
+            }
+        }
+    }
+
+    fn schedule_gossip(&mut self, ctx: &mut Context<Self>) {
+        if !self.gossip_scheduled {
+            self.gossip_scheduled = true;
+            ctx.run_later(GOSSIP_DELAY, |actor, _| actor.gossip());
+        }
+    }
+
+    /// Gives fresh transactions to all peers, in messages of bounded size.
+    fn gossip(&mut self) {
+        self.gossip_scheduled = false;
+        loop {
+            let batch = self.shared.lock().take_fresh();
+            if batch.is_empty() {
+                return;
+            }
+            // A peer that cannot take it misses it; the leader's block brings it all the same.
+            let _ = self.network.broadcast(Channel::Mempool, &encode_gossip(&batch));
+        }
+    }
+}
+
+impl PoolState {
+    /// An empty pool above the executed height.
+    #[must_use]
+    pub fn new(params: ChainParams, state: State, recovered: RecoveredBlocks, executed: Height) -> Self {
+        let pool = match params.transactions {
+            TransactionRule::Plain => Waiting::Plain(Box::new(Pool::new(PoolLimits::of(&params)))),
+            TransactionRule::Opaque => {
+                Waiting::Opaque(Box::new(OpaquePool::new(OpaqueLimits::new(params.max_tx_bytes as usize))))
+            }
+        };
+        let executed_view = state.at(executed).ok();
+        Self { params, state, recovered, pool, marked: BTreeMap::new(), executed, executed_view }
+    }
+
+    /// Drops what is too old. Answers the pool's size and whether a block could carry any of it.
+    fn tick(&mut self, now: TimestampMs) -> (usize, bool) {
+        match &mut self.pool {
+            Waiting::Plain(pool) => {
+                pool.on_tick(now);
+                (pool.len(), !pool.is_empty() && pool.status().pending > 0)
+            }
+            Waiting::Opaque(pool) => {
+                pool.expire(now);
+                (pool.len(), !pool.select(usize::MAX, 1).is_empty())
+            }
+        }
+    }
+
+    fn take_fresh(&mut self) -> Vec<Bytes> {
+        match &mut self.pool {
+            Waiting::Plain(pool) => {
+                pool.take_new_for_gossip(GOSSIP_BYTES).iter().map(|tx| tx.raw().clone()).collect()
+            }
+            Waiting::Opaque(pool) => pool.take_new_for_gossip(GOSSIP_BYTES),
+        }
+    }
+
+    /// A transaction that waits or is in flight.
+    #[must_use]
+    pub fn get(&self, hash: &B256) -> Option<Arc<RecoveredTransaction>> {
+        match &self.pool {
+            Waiting::Plain(pool) => pool.get(hash),
+            Waiting::Opaque(_) => None,
+        }
+    }
+
+    /// Whether a transaction or payload waits or is in flight.
+    #[must_use]
+    pub fn contains(&self, hash: &B256) -> bool {
+        match &self.pool {
+            Waiting::Plain(pool) => pool.contains(hash),
+            Waiting::Opaque(pool) => pool.knows(hash),
+        }
+    }
+
+    /// The nonce behind everything of a sender that is executed, in flight or selectable.
+    #[must_use]
+    pub fn pending_nonce(&self, address: &Address) -> u64 {
+        let (Waiting::Plain(pool), Some(view)) = (&self.pool, &self.executed_view) else { return 0 };
+        let account = account_state(view, &self.in_flight_above_executed(), address);
+        pool.pending_nonce(address, &account)
+    }
+
+    /// How many of which kind.
+    #[must_use]
+    pub fn counts(&self) -> PoolCounts {
+        match &self.pool {
+            Waiting::Plain(pool) => {
+                let status = pool.status();
+                PoolCounts {
+                    pending: status.pending as u64,
+                    queued: status.queued as u64,
+                    in_flight: status.in_flight as u64,
+                }
+            }
+            Waiting::Opaque(pool) => PoolCounts { pending: pool.len() as u64, queued: 0, in_flight: 0 },
+        }
+    }
+
+    /// What is in flight above `state_height` on the branch of these blocks.
+    fn in_flight(&self, request: &BuildRequest) -> Result<InFlight, TransactionError> {
+        let mut in_flight = InFlight::empty(request.state_height);
+        for block in &request.ancestors {
+            let content = self.content_of(block)?;
+            in_flight = in_flight.with_block(Arc::clone(&content.load));
+        }
+        Ok(in_flight)
+    }
+
+    fn content_of(&self, block: &SealedBlock) -> Result<Arc<BlockContent>, TransactionError> {
+        let pool = match &self.pool {
+            Waiting::Plain(pool) => pool,
+            Waiting::Opaque(_) => {
+                return Ok(Arc::new(BlockContent { transactions: Vec::new(), load: Arc::default() }));
+            }
+        };
+        self.recovered.get_or_recover(block, &self.params, |hash| pool.get(hash))
+    }
+
+    /// Marks the transactions of the branch that is built on, so that they are not selected again.
+    fn mark_branch(&mut self, request: &BuildRequest) {
+        for block in &request.ancestors {
+            let key = (block.header.height, block.hash());
+            if block.header.height > self.executed && !self.marked.contains_key(&key) {
+                let hashes = self.hashes_of(block);
+                match &mut self.pool {
+                    Waiting::Plain(pool) => pool.on_ordered(&hashes),
+                    Waiting::Opaque(pool) => pool.on_ordered(&hashes),
+                }
+                self.marked.insert(key, Arc::clone(block));
+            }
+        }
+    }
+
+    fn unmark(&mut self, block: &SealedBlock) {
+        let hashes = self.hashes_of(block);
+        match &mut self.pool {
+            Waiting::Plain(pool) => pool.on_unordered(&hashes),
+            Waiting::Opaque(pool) => pool.on_unordered(&hashes),
+        }
+    }
+
+    fn hashes_of(&self, block: &SealedBlock) -> Vec<B256> {
+        match &self.pool {
+            Waiting::Plain(_) => block.body.transactions.iter().map(cascade_primitives::keccak256).collect(),
+            Waiting::Opaque(_) => block.body.transactions.iter().map(|p| OpaquePool::key(p)).collect(),
+        }
+    }
+
+    fn build(&mut self, request: &BuildRequest) -> Option<BuiltBlock> {
+        self.mark_branch(request);
+        let params = &self.params;
+        let base_fee = next_base_fee(request.parent.base_fee, request.parent.ordered_gas, params);
+        if !request.may_carry_content {
+            return Some(BuiltBlock { base_fee, ..BuiltBlock::default() });
+        }
+        let limits = SelectLimits {
+            bytes: params.max_block_bytes as usize,
+            gas: params.block_gas_limit,
+            count: cascade_primitives::block::MAX_TRANSACTIONS_PER_BLOCK,
+        };
+        let pool = match &self.pool {
+            Waiting::Opaque(pool) => {
+                let transactions = pool.select(limits.bytes, limits.count);
+                return Some(BuiltBlock { transactions, base_fee, ordered_gas: 0 });
+            }
+            Waiting::Plain(pool) => pool,
+        };
+        let view = self.state.at(request.state_height).ok()?;
+        let in_flight = self.in_flight(request).ok()?;
+        let selected = pool.select(limits, base_fee, &|address: &Address| account_state(&view, &in_flight, address));
+        let mut check = OrderingCheck::new(params, base_fee, &view, &in_flight).ok()?;
+        let mut transactions = Vec::with_capacity(selected.len());
+        for tx in selected {
+            match check.push(&tx) {
+                Ok(()) => transactions.push(tx.raw().clone()),
+                Err(PushError::Refused(refusal)) => tracing::debug!(hash = %tx.hash(), %refusal, "left out"),
+                Err(PushError::Store(error)) => {
+                    tracing::error!(%error, "state unreadable while building");
+                    return None;
+                }
+            }
+        }
+        Some(BuiltBlock { transactions, base_fee, ordered_gas: check.ordered_gas().0 })
+    }
+
+    /// Valid, invalid, or nothing while it cannot be told.
+    fn judge(&mut self, block: &SealedBlock, request: &BuildRequest) -> Option<Verdict> {
+        let params = self.params.clone();
+        let header = &block.header;
+        let base_fee = next_base_fee(request.parent.base_fee, request.parent.ordered_gas, &params);
+        if header.base_fee != base_fee {
+            return Some(Verdict::Invalid(format!("base fee {}, due is {base_fee}", header.base_fee)));
+        }
+        if params.transactions == TransactionRule::Opaque {
+            let wrong = header.ordered_gas != 0 || block.body.transactions.iter().any(Bytes::is_empty);
+            return Some(if wrong { Verdict::Invalid("empty payload or gas".to_owned()) } else { Verdict::Valid });
+        }
+        let content = match self.content_of(block) {
+            Ok(content) => content,
+            Err(error) => return Some(Verdict::Invalid(error.to_string())),
+        };
+        let view = self.state.at(request.state_height).ok()?;
+        let in_flight = self.in_flight(request).ok()?;
+        match check_block_transactions(&params, base_fee, &view, &in_flight, &content.transactions) {
+            Ok((gas, _)) if gas.0 == header.ordered_gas => Some(Verdict::Valid),
+            Ok((gas, _)) => Some(Verdict::Invalid(format!("ordered gas {}, it is {}", header.ordered_gas, gas.0))),
+            Err(error @ OrderingError::Invalid { .. }) => Some(Verdict::Invalid(error.to_string())),
+            Err(error) => {
+                tracing::error!(%error, "state unreadable while validating");
+                None
+            }
+        }
+    }
+
+    /// Takes candidates into the pool. The flag says whether a block could carry one of them.
+    fn admit(&mut self, now: TimestampMs, candidates: Vec<Candidate>, source: Source) -> (Vec<Submitted>, bool) {
+        match &mut self.pool {
+            Waiting::Opaque(pool) => {
+                let results: Vec<_> = candidates
+                    .into_iter()
+                    .map(|candidate| match candidate {
+                        Candidate::Opaque(payload) => Ok(pool.admit(now, payload, source)?),
+                        Candidate::Plain(_) => Err(wrong_kind("opaque payloads: use l2_sendOpaque")),
+                    })
+                    .collect();
+                let any = results.iter().any(Result::is_ok);
+                (results, any)
+            }
+            Waiting::Plain(_) => self.admit_plain(now, candidates, source),
+        }
+    }
+
+    /// Checks what is cheap, recovers the signers of the rest on all cores, then admits one by one.
+    fn admit_plain(&mut self, now: TimestampMs, candidates: Vec<Candidate>, source: Source) -> (Vec<Submitted>, bool) {
+        let (Waiting::Plain(pool), Some(view)) = (&mut self.pool, self.executed_view.clone()) else {
+            let starting = || Err(SubmitError::Unavailable("the node is starting".to_owned()));
+            return (candidates.iter().map(|_| starting()).collect(), false);
+        };
+        let mut results: Vec<Option<Submitted>> = Vec::with_capacity(candidates.len());
+        let (mut places, mut checked) = (Vec::new(), Vec::new());
+        for candidate in candidates {
+            let place = results.len();
+            results.push(match candidate {
+                Candidate::Opaque(_) => Some(Err(wrong_kind("Ethereum transactions: use eth_sendRawTransaction"))),
+                Candidate::Plain(tx) => match pool.check(&tx) {
+                    Err(error) => Some(Err(error.into())),
+                    Ok(()) => {
+                        places.push(place);
+                        checked.push(*tx);
+                        None
+                    }
+                },
+            });
+        }
+        let in_flight = self.in_flight_above_executed();
+        let Waiting::Plain(pool) = &mut self.pool else { unreachable!("the pool's kind never changes") };
+        let mut executable = false;
+        let mut known: HashMap<Address, AccountState> = HashMap::new();
+        for (place, recovered) in places.into_iter().zip(ecdsa::recover_all(checked)) {
+            results[place] = Some(recovered.map_err(SubmitError::from).and_then(|tx| {
+                let hash = tx.hash();
+                let sender = tx.sender();
+                let account = *known.entry(sender).or_insert_with(|| account_state(&view, &in_flight, &sender));
+                let admission = pool.admit(now, tx, source, &|_: &Address| account)?;
+                executable |= !matches!(admission, Admission::New { executable: false });
+                Ok(hash)
+            }));
+        }
+        (results.into_iter().map(|r| r.expect("every place was filled")).collect(), executable)
+    }
+
+    /// A block is final: its transactions are ordered, those of other blocks at its height no longer are.
+    fn on_ordered(&mut self, block: Arc<SealedBlock>) {
+        let key = (block.header.height, block.hash());
+        let abandoned: Vec<_> =
+            self.marked.keys().filter(|(height, hash)| *height == key.0 && *hash != key.1).copied().collect();
+        for other in abandoned {
+            if let Some(other) = self.marked.remove(&other) {
+                self.unmark(&other);
+            }
+        }
+        let hashes = self.hashes_of(&block);
+        match &mut self.pool {
+            Waiting::Opaque(pool) => pool.on_final(&hashes),
+            Waiting::Plain(pool) => {
+                if key.0 > self.executed && !self.marked.contains_key(&key) {
+                    pool.on_ordered(&hashes);
+                    self.marked.insert(key, block);
+                }
+            }
+        }
+    }
+
+    fn on_executed(&mut self, height: Height, block: &SealedBlock) {
+        self.executed = height;
+        self.executed_view = self.state.at(height).ok();
+        self.marked = self.marked.split_off(&(height.next(), BlockHash::ZERO));
+        let Ok(content) = self.content_of(block) else { return };
+        let in_flight = self.in_flight_above_executed();
+        let Some(view) = &self.executed_view else { return };
+        let base_fee = next_base_fee(block.header.base_fee, block.header.ordered_gas, &self.params);
+        if let Waiting::Plain(pool) = &mut self.pool {
+            let senders: Vec<_> = content.load.senders().map(|s| (*s, account_state(view, &in_flight, s))).collect();
+            pool.on_executed(senders);
+            pool.on_base_fee(base_fee);
+        }
+    }
+
+    /// What the marked branch has above the executed state.
+    fn in_flight_above_executed(&self) -> InFlight {
+        let mut in_flight = InFlight::empty(self.executed);
+        let mut next = self.executed.next();
+        for ((height, _), block) in &self.marked {
+            if *height == next
+                && let Ok(content) = self.content_of(block)
+            {
+                in_flight = in_flight.with_block(Arc::clone(&content.load));
+                next = next.next();
+            }
+        }
+        in_flight
+    }
+}
+
+/// A transaction's hash, or why it was not taken.
+type Submitted = Result<B256, SubmitError>;
+
+fn wrong_kind(wanted: &str) -> SubmitError {
+    SubmitError::Unavailable(format!("this chain orders {wanted}"))
+}
+
+fn account_state(view: &StateView, in_flight: &InFlight, address: &Address) -> AccountState {
+    let load = in_flight.sender(address);
+    match sender_state(view, in_flight, address) {
+        Ok(state) => {
+            let balance = state.available.saturating_add(load.cost);
+            AccountState {
+                nonce: state.next_nonce.saturating_sub(load.count),
+                balance,
+                in_flight: load.count,
+                in_flight_cost: load.cost,
+                is_contract: state.is_contract,
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, "state unreadable");
+            AccountState::default()
+        }
+    }
+}
+
+/// A gossip message: a list of transactions or payloads.
+#[must_use]
+pub fn encode_gossip(batch: &[Bytes]) -> Bytes {
+    use cascade_primitives::Encode as _;
+    let mut out = Vec::with_capacity(4 + batch.iter().map(|b| b.len() + 4).sum::<usize>());
+    u32::try_from(batch.len()).expect("a batch is bounded in bytes").encode(&mut out);
+    for item in batch {
+        encode_byte_string(item, &mut out);
+    }
+    Bytes::from(out)
+}
+
+/// Reads a gossip message.
+///
+/// # Errors
+/// If it is not one, or holds more or larger items than allowed.
+pub fn decode_gossip(message: &Bytes, item_bytes: usize) -> Result<Vec<Bytes>, cascade_primitives::DecodeError> {
+    let mut r = cascade_primitives::Reader::shared(message);
+    let count = r.field("gossip").length(GOSSIP_BYTES / 4)?;
+    let mut items = Vec::with_capacity(count.min(r.left() / 4));
+    for _ in 0..count {
+        items.push(r.byte_string(item_bytes)?);
+    }
+    r.finish()?;
+    Ok(items)
+}
+
+impl Handler<SetConsensus> for ContentActor {
+    type Result = ();
+
+    fn handle(&mut self, message: SetConsensus, _: &mut Self::Context) {
+        self.consensus = Some(message.0);
+    }
+}
+
+impl Handler<Build> for ContentActor {
+    type Result = ();
+
+    fn handle(&mut self, Build(request): Build, _: &mut Self::Context) {
+        let started = std::time::Instant::now();
+        let built = self.shared.lock().build(&request);
+        self.metrics.build_seconds.observe(started.elapsed().as_secs_f64());
+        if let (Some(content), Some(consensus)) = (built, &self.consensus) {
+            consensus.do_send(Built { view: request.view, parent: request.parent.hash, content });
+        }
+    }
+}
+
+impl Handler<Validate> for ContentActor {
+    type Result = ();
+
+    fn handle(&mut self, Validate(block, request): Validate, _: &mut Self::Context) {
+        let started = std::time::Instant::now();
+        let verdict = self.shared.lock().judge(&block, &request);
+        self.metrics.validate_seconds.observe(started.elapsed().as_secs_f64());
+        if let (Some(verdict), Some(consensus)) = (verdict, &self.consensus) {
+            consensus.do_send(Validated { hash: block.hash(), verdict });
+        }
+    }
+}
+
+impl Handler<Ordered> for ContentActor {
+    type Result = ();
+
+    fn handle(&mut self, Ordered(block): Ordered, _: &mut Self::Context) {
+        self.shared.lock().on_ordered(block);
+    }
+}
+
+impl Handler<StateAdvanced> for ContentActor {
+    type Result = ();
+
+    fn handle(&mut self, StateAdvanced(height, block): StateAdvanced, _: &mut Self::Context) {
+        self.shared.lock().on_executed(height, &block);
+    }
+}
+
+impl Handler<Admit> for ContentActor {
+    type Result = actix::MessageResult<Admit>;
+
+    fn handle(&mut self, Admit { candidates, source }: Admit, ctx: &mut Self::Context) -> Self::Result {
+        let (results, work) = self.shared.lock().admit(self.clock.now(), candidates, source);
+        let taken: Vec<B256> = results.iter().filter_map(|r| r.as_ref().ok()).copied().collect();
+        self.metrics.mempool_admitted.inc_by(taken.len() as u64);
+        self.metrics.mempool_refused.inc_by((results.len() - taken.len()) as u64);
+        if work {
+            self.set_work(true);
+        }
+        if source == Source::Local && !taken.is_empty() {
+            self.hub.submitted(taken);
+            self.schedule_gossip(ctx);
+        }
+        actix::MessageResult(results)
+    }
+}

@@ -1,0 +1,123 @@
+//! Why a node did not start, or stopped.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use cascade_network::NetworkError;
+use cascade_primitives::TimestampMs;
+use cascade_storage::StorageError;
+use thiserror::Error;
+
+use super::stop::Cause;
+use crate::{
+    config::{ConfigError, GenesisFileError, KeyError},
+    exit::ExitCode,
+};
+
+/// Why a node did not start, or stopped.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The genesis file.
+    #[error(transparent)]
+    Genesis(#[from] GenesisFileError),
+    /// The genesis state.
+    #[error("genesis: {0}")]
+    GenesisState(String),
+    /// A key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The disk.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The state.
+    #[error(transparent)]
+    State(#[from] cascade_execution::StoreError),
+    /// The network.
+    #[error("network.listen: {0}")]
+    Network(#[from] NetworkError),
+    /// An address that cannot be listened on.
+    #[error("{key} = {address}: {source}; stop what listens there, or choose another address")]
+    Listen {
+        /// The configuration key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The RPC server.
+    #[error("rpc: {0}")]
+    Rpc(io::Error),
+    /// A metric's name is taken: a bug.
+    #[error("metrics: {0}")]
+    Metrics(prometheus::Error),
+    /// Stored bytes are not what this version writes.
+    #[error("{path}: {what}; restore it from a copy, or remove the chain data (never keys and sign-state) and sync again")]
+    Damaged {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The sign-state belongs to another chain.
+    #[error("{path}: the key has signed on another chain; every chain needs its own voting key")]
+    SignStateForeign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The clock is behind the chain.
+    #[error(
+        "the clock says {now} ms, but the newest block was made at {newest} ms, more than {drift_ms} ms later; set the clock (NTP) and start again"
+    )]
+    Clock {
+        /// This machine's time.
+        now: TimestampMs,
+        /// The newest block's time.
+        newest: TimestampMs,
+        /// What the chain allows.
+        drift_ms: u64,
+    },
+    /// A file that could not be written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It ran, and could not go on.
+    #[error(transparent)]
+    Stopped(Cause),
+}
+
+impl NodeError {
+    /// The code that the process ends with.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) => ExitCode::Usage,
+            Self::Genesis(error) => error.exit_code(),
+            Self::Key(error) => error.exit_code(),
+            Self::Storage(error) | Self::Stopped(Cause::Storage(error)) => error.into(),
+            Self::Network(NetworkError::Bind { source, .. }) | Self::Listen { source, .. } | Self::Rpc(source) => {
+                listen_code(source)
+            }
+            Self::File { source, .. } => ExitCode::of_io(source),
+            Self::Damaged { .. } => ExitCode::Corrupt,
+            Self::SignStateForeign { .. } => ExitCode::SignState,
+            Self::Clock { .. } => ExitCode::Clock,
+            Self::GenesisState(_) => ExitCode::Foreign,
+            Self::State(_) | Self::Network(_) | Self::Metrics(_) | Self::Stopped(_) => ExitCode::Failed,
+        }
+    }
+}
+
+fn listen_code(source: &io::Error) -> ExitCode {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => ExitCode::PortInUse,
+        io::ErrorKind::PermissionDenied => ExitCode::Permission,
+        _ => ExitCode::Failed,
+    }
+}

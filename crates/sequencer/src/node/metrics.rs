@@ -1,0 +1,107 @@
+//! Metrics of the actors. Names are `cascade_<subsystem>_<name>_<unit>`.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+
+/// Counters, gauges and histograms that actors set.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Height of the newest final block.
+    pub final_height: IntGauge,
+    /// Height of the newest executed block.
+    pub executed_height: IntGauge,
+    /// Epoch.
+    pub epoch: IntGauge,
+    /// View.
+    pub view: IntGauge,
+    /// Seats of members heard of lately.
+    pub seats_heard: IntGauge,
+    /// Views that this node voted to skip.
+    pub skips: IntCounter,
+    /// Contradicting votes seen.
+    pub evidence: IntCounter,
+    /// Time between two final blocks.
+    pub final_interval: Histogram,
+    /// Time from a block's timestamp to its finality here.
+    pub finality_seconds: Histogram,
+    /// Time to make a vote durable.
+    pub persist_seconds: Histogram,
+    /// Bytes in the vote log.
+    pub log_bytes: IntGauge,
+    /// Transactions in the pool.
+    pub mempool_transactions: IntGauge,
+    /// Transactions taken into the pool.
+    pub mempool_admitted: IntCounter,
+    /// Transactions refused by the pool.
+    pub mempool_refused: IntCounter,
+    /// Time to build a block.
+    pub build_seconds: Histogram,
+    /// Time to validate a block's content.
+    pub validate_seconds: Histogram,
+    /// Transactions in final blocks.
+    pub ordered_transactions: IntCounter,
+    /// Transactions executed.
+    pub executed_transactions: IntCounter,
+    /// Gas charged.
+    pub executed_gas: IntCounter,
+    /// Time to run a block's transactions and update the state tree.
+    pub execute_seconds: Histogram,
+    /// Time to write a block and its results.
+    pub commit_seconds: Histogram,
+    /// Peers that consensus reported.
+    pub misbehaviour: IntCounter,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    ///
+    /// # Errors
+    /// If one is registered already.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let seconds = |name: &str, help: &str| -> Result<Histogram, prometheus::Error> {
+            let buckets = prometheus::exponential_buckets(0.000_1, 2.0, 18)?;
+            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok(histogram)
+        };
+        Ok(Self {
+            final_height: gauge("cascade_consensus_final_height", "Height of the newest final block")?,
+            executed_height: gauge("cascade_execution_height", "Height of the newest executed block")?,
+            epoch: gauge("cascade_consensus_epoch", "Current epoch")?,
+            view: gauge("cascade_consensus_view", "Current view of the epoch")?,
+            seats_heard: gauge("cascade_consensus_seats_heard", "Seats of members heard of within four leader timeouts")?,
+            skips: counter("cascade_consensus_skips_total", "Views that this node voted to skip")?,
+            evidence: counter("cascade_consensus_evidence_total", "Pairs of contradicting votes seen")?,
+            final_interval: seconds("cascade_consensus_final_interval_seconds", "Time between two final blocks")?,
+            finality_seconds: seconds(
+                "cascade_consensus_finality_seconds",
+                "Time from a block's timestamp to its finality at this node",
+            )?,
+            persist_seconds: seconds("cascade_storage_persist_seconds", "Time to make a vote durable")?,
+            log_bytes: gauge("cascade_storage_vote_log_bytes", "Size of the vote log")?,
+            mempool_transactions: gauge("cascade_mempool_transactions", "Transactions in the pool")?,
+            mempool_admitted: counter("cascade_mempool_admitted_total", "Transactions taken into the pool")?,
+            mempool_refused: counter("cascade_mempool_refused_total", "Transactions refused by the pool")?,
+            build_seconds: seconds("cascade_mempool_build_seconds", "Time to choose the content of a block")?,
+            validate_seconds: seconds("cascade_mempool_validate_seconds", "Time to validate the content of a block")?,
+            ordered_transactions: counter("cascade_consensus_transactions_total", "Transactions in final blocks")?,
+            executed_transactions: counter("cascade_execution_transactions_total", "Transactions executed")?,
+            executed_gas: counter("cascade_execution_gas_total", "Gas charged")?,
+            execute_seconds: seconds(
+                "cascade_execution_block_seconds",
+                "Time to run a block's transactions and update the state tree",
+            )?,
+            commit_seconds: seconds("cascade_storage_commit_seconds", "Time to write a block and its results")?,
+            misbehaviour: counter("cascade_consensus_misbehaviour_total", "Messages that no honest peer sends")?,
+        })
+    }
+}

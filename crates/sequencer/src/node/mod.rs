@@ -1,0 +1,311 @@
+//! The running node: actors around the cores.
+//!
+//! ```text
+//!   network --FromPeer--> Consensus --Build, Validate--> Content (pool)          each actor has a thread of its own;
+//!      ^                   |  ^  ^  <--Built, Validated--   ^   ^                network, RPC and metrics share the
+//!      +---votes, blocks---+  |  |                          |   +--Admit-- RPC   tokio runtime
+//!                          |  |  +--FinalRange-- Sync       |
+//!                        Final|Executed              StateAdvanced
+//!                          v  |                             |
+//!                        Storage ------Final------> Execution
+//! ```
+//!
+//! An actor is a thin shell: mailbox message in, a core's decision, effects out. What an actor owns, nobody else writes.
+//! Consensus, storage and execution stop the node when they fail or panic, because going on could say something wrong;
+//! everything they own is on disk, and the next start goes on from there.
+
+mod backend;
+mod clock;
+mod consensus;
+mod content;
+mod error;
+mod execution;
+mod hub;
+mod messages;
+mod metrics;
+mod pumps;
+mod start;
+mod stop;
+mod storage;
+mod sync;
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use actix::{Actor, Addr, Arbiter};
+use cascade_network::{Claims, Network, NetworkConfig, NetworkId, Receivers};
+use cascade_primitives::{NodeId, TimestampMs};
+use parking_lot::Mutex;
+use prometheus::Registry;
+use serde::{Deserialize, Serialize};
+
+pub use error::NodeError;
+
+use crate::{
+    config::{NodeConfig, Role},
+    rpc,
+};
+use backend::{NodeBackend, Submitter};
+use clock::Clock;
+use consensus::{ConsensusActor, ConsensusConfig};
+use content::{ContentActor, PoolState};
+use execution::ExecutionActor;
+use hub::Hub;
+use metrics::Metrics;
+use start::Loaded;
+use stop::Stop;
+use storage::StorageActor;
+use sync::SyncActor;
+
+/// What a running node writes into `node.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFile {
+    /// Its process.
+    pub pid: u32,
+    /// Who it is.
+    pub node_id: NodeId,
+    /// JSON-RPC over HTTP.
+    pub rpc_http: String,
+    /// JSON-RPC over WebSocket.
+    pub rpc_ws: String,
+    /// Prometheus metrics; none if switched off.
+    pub metrics: Option<String>,
+    /// QUIC, for other nodes.
+    pub network: SocketAddr,
+}
+
+/// Runs a node until it is asked to stop (SIGTERM, SIGINT, or the end of its parent where the configuration says so) or
+/// cannot go on.
+///
+/// # Errors
+/// [`NodeError`], with the exit code that belongs to it.
+pub fn run(config: NodeConfig) -> Result<(), NodeError> {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("cascade-io")
+            .enable_all()
+            .build()
+            .expect("the system can start a few threads")
+    };
+    actix::System::with_tokio_rt(runtime).block_on(run_in_system(config))
+}
+
+async fn run_in_system(config: NodeConfig) -> Result<(), NodeError> {
+    let stop = Stop::default();
+    stop.on_panic();
+    let registry = Registry::new();
+    let metrics = Arc::new(Metrics::new(&registry).map_err(NodeError::Metrics)?);
+    let clock = Clock::start();
+    let loaded = start::load(&config, &metrics, clock)?;
+    let listeners = Listeners::bind(&config).await?;
+    let (network, receivers) = start_network(&config, &loaded, &registry).await?;
+    let running = Running::start(&config, loaded, network, receivers, metrics, clock, &stop);
+    let result = running.serve(&config, listeners, registry, &stop).await;
+    running.stop().await;
+    match stop.take_cause() {
+        Some(cause) => Err(NodeError::Stopped(cause)),
+        None => result,
+    }
+}
+
+/// Ports that are taken before anything else starts, so that a taken one is an error of the start.
+struct Listeners {
+    rpc: std::net::TcpListener,
+    metrics: Option<tokio::net::TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(config: &NodeConfig) -> Result<Self, NodeError> {
+        let failed = |key: &'static str, address: SocketAddr| move |source: io::Error| NodeError::Listen { key, address, source };
+        let rpc = std::net::TcpListener::bind(config.rpc.listen).map_err(failed("rpc.listen", config.rpc.listen))?;
+        rpc.set_nonblocking(true).map_err(failed("rpc.listen", config.rpc.listen))?;
+        let metrics = match config.metrics.listen {
+            Some(address) => {
+                Some(tokio::net::TcpListener::bind(address).await.map_err(failed("metrics.listen", address))?)
+            }
+            None => None,
+        };
+        Ok(Self { rpc, metrics })
+    }
+}
+
+async fn start_network(
+    config: &NodeConfig,
+    loaded: &Loaded,
+    registry: &Registry,
+) -> Result<(Network, Receivers), NodeError> {
+    let section = &config.network;
+    let id = NetworkId { chain_id: loaded.rules.signing.chain_id, genesis_hash: loaded.rules.signing.genesis_hash };
+    let mut network = NetworkConfig::new(section.listen, id);
+    network.external = section.external;
+    network.bootstrap = config.bootstrap_addresses()?;
+    network.max_peers = section.max_peers;
+    network.target_peers = section.target_peers;
+    network.allow_private = section.allow_private;
+    network.announce = Some(match &loaded.keys.bls {
+        Some(key) if config.role == Role::Sequencer => start::claims(&loaded.rules, &loaded.keys.identity, key),
+        _ => Claims::FOLLOWER,
+    });
+    let (network, receivers) = Network::start(network, loaded.keys.identity.clone(), registry).await?;
+    network.set_reserved(start::reserved(&loaded.context));
+    Ok((network, receivers))
+}
+
+/// The started actors.
+struct Running {
+    network: Network,
+    backend: Arc<NodeBackend>,
+    consensus: Addr<ConsensusActor>,
+    db: Arc<cascade_storage::ChainDb>,
+    hub: Arc<Hub>,
+    _data: cascade_storage::DataDir,
+}
+
+impl Running {
+    fn start(
+        config: &NodeConfig,
+        loaded: Loaded,
+        network: Network,
+        receivers: Receivers,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        stop: &Stop,
+    ) -> Self {
+        let Loaded { data, rules, keys, db, state, recovered, context, core_start, log, sign_state, executed, producers } =
+            loaded;
+        let params = rules.params().clone();
+        let hub = Arc::new(Hub::new(context.height, executed, context.last_result));
+        let pool = Arc::new(Mutex::new(PoolState::new(params.clone(), state.clone(), recovered.clone(), executed)));
+        let content = {
+            let (pool, network, hub, metrics) =
+                (Arc::clone(&pool), network.clone(), Arc::clone(&hub), Arc::clone(&metrics));
+            ContentActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
+                ContentActor::new(pool, network, hub, metrics, clock)
+            })
+        };
+        let executor = execution::Executor {
+            params: params.clone(),
+            db: Arc::clone(&db),
+            state: state.clone(),
+            recovered,
+            metrics: Arc::clone(&metrics),
+        };
+        let execution = {
+            let (content, hub, stop) = (content.clone(), Arc::clone(&hub), stop.clone());
+            ExecutionActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
+                ExecutionActor::new(executor, content, hub, stop)
+            })
+        };
+        let storage = {
+            let (db, execution, hub, metrics, stop) =
+                (Arc::clone(&db), execution.clone(), Arc::clone(&hub), Arc::clone(&metrics), stop.clone());
+            StorageActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
+                StorageActor::new(db, params.transactions, execution, hub, metrics, stop)
+            })
+        };
+        let sync = {
+            let (network, hub) = (network.clone(), Arc::clone(&hub));
+            SyncActor::start_in_arbiter(&Arbiter::new().handle(), move |_| SyncActor::new(network, hub))
+        };
+        let signer = match (config.role, keys.bls) {
+            (Role::Sequencer, Some(key)) => Some(Arc::new(key) as Arc<dyn cascade_crypto::VoteSigner>),
+            _ => None,
+        };
+        let core_config = cascade_consensus::Config {
+            rules: Arc::clone(&rules),
+            scheme: Arc::new(cascade_crypto::BlsScheme::default()),
+            signer,
+            node: network.node_id(),
+        };
+        let mut core = cascade_consensus::Core::new(core_config, clock.now(), core_start);
+        hub.set_consensus(hub::ConsensusView {
+            health: core.health(),
+            committee: Arc::clone(core.committee()),
+            next_committee: Arc::clone(&core.head().next_committee),
+            leaders: core.leaders(hub::LEADERS_AHEAD),
+        });
+        let consensus = {
+            let config = ConsensusConfig {
+                core,
+                log,
+                sign_state,
+                network: network.clone(),
+                content: content.clone(),
+                storage: storage.clone(),
+                sync: sync.clone(),
+                hub: Arc::clone(&hub),
+                metrics,
+                clock,
+                stop: stop.clone(),
+            };
+            ConsensusActor::start_in_arbiter(&Arbiter::new().handle(), move |_| ConsensusActor::new(config))
+        };
+        content.do_send(content::SetConsensus(consensus.clone()));
+        execution.do_send(execution::SetConsensus(consensus.clone()));
+        storage.do_send(storage::SetConsensus(consensus.clone()));
+        sync.do_send(sync::SetConsensus(consensus.clone()));
+        pumps::start(receivers, &network, &rules, &consensus, &content, &sync, &db, &hub);
+        let backend = Arc::new(NodeBackend {
+            rules,
+            db: Arc::clone(&db),
+            state,
+            pool,
+            network: network.clone(),
+            hub: Arc::clone(&hub),
+            producers,
+            submitter: Submitter::start(content),
+            blocks: Mutex::default(),
+        });
+        Self { network, backend, consensus, db, hub, _data: data }
+    }
+
+    /// Serves RPC and metrics until the node is to stop.
+    async fn serve(
+        &self,
+        config: &NodeConfig,
+        listeners: Listeners,
+        registry: Registry,
+        stop: &Stop,
+    ) -> Result<(), NodeError> {
+        let rpc_address = listeners.rpc.local_addr().map_err(|source| NodeError::Listen {
+            key: "rpc.listen",
+            address: config.rpc.listen,
+            source,
+        })?;
+        let backend: Arc<dyn rpc::backend::Backend> = Arc::clone(&self.backend) as _;
+        let server = rpc::start(&config.rpc, listeners.rpc, backend).await.map_err(NodeError::Rpc)?;
+        let metrics_address = listeners.metrics.as_ref().and_then(|l| l.local_addr().ok());
+        if let Some(listener) = listeners.metrics {
+            tokio::spawn(crate::metrics_http::serve(listener, registry));
+        }
+        let file = NodeFile {
+            pid: std::process::id(),
+            node_id: self.network.node_id(),
+            rpc_http: format!("http://{rpc_address}"),
+            rpc_ws: format!("ws://{rpc_address}"),
+            metrics: metrics_address.map(|a| format!("http://{a}/metrics")),
+            network: self.network.local_addr(),
+        };
+        start::write_node_file(&config.node_file(), &file)?;
+        tracing::info!(node = %file.node_id, rpc = %file.rpc_http, network = %file.network, "running");
+        let reason = start::wait_for_end(config, &self.hub, stop).await;
+        tracing::info!(reason, "stopping");
+        server.stop().await;
+        let _ = std::fs::remove_file(config.node_file());
+        Ok(())
+    }
+
+    async fn stop(self) {
+        // Votes are durable before they are sent, so nothing is lost by stopping at any point; this only makes it tidy.
+        let _ = self.consensus.send(messages::Halt).await;
+        self.network.shutdown().await;
+        if let Err(error) = self.db.sync() {
+            tracing::error!(%error, "the last blocks could not be synced; they will be fetched or voted on again");
+        }
+    }
+}
+
+/// Checks that a clock is not behind a block that a quorum made final.
+fn clock_is_behind(now: TimestampMs, newest: TimestampMs, drift_ms: u64) -> bool {
+    now.plus(drift_ms) < newest
+}

@@ -1,0 +1,138 @@
+//! Tasks that bring what the network received to the actors. They decode, so that no actor sees bytes, and wait for room
+//! in mailboxes, so that a slow actor holds its senders back.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use actix::Addr;
+use cascade_consensus::Rules;
+use cascade_mempool::Source;
+use cascade_network::{Event, Message, Misbehaviour, Network, Receivers, Request};
+use cascade_primitives::{Decode, NodeId, Transaction, TransactionRule};
+use cascade_storage::ChainDb;
+use tokio::sync::mpsc;
+
+use super::{
+    consensus::ConsensusActor,
+    content::{ContentActor, decode_gossip},
+    hub::Hub,
+    messages::{Admit, Candidate, FromPeer, PeerConnected, PeerGone},
+    sync::{self, RangeRequest, SyncActor},
+};
+
+/// Starts all of them. They end with the network.
+#[expect(clippy::too_many_arguments, reason = "it is where everything meets")]
+pub(super) fn start(
+    receivers: Receivers,
+    network: &Network,
+    rules: &Arc<Rules>,
+    consensus: &Addr<ConsensusActor>,
+    content: &Addr<ContentActor>,
+    sync: &Addr<SyncActor>,
+    db: &Arc<ChainDb>,
+    hub: &Arc<Hub>,
+) {
+    let Receivers { consensus: votes, mempool, mut data, requests, events } = receivers;
+    tokio::spawn(pump_consensus(votes, network.clone(), consensus.clone()));
+    tokio::spawn(pump_mempool(mempool, network.clone(), Arc::clone(rules), Arc::clone(hub), content.clone()));
+    tokio::spawn(pump_requests(requests, network.clone(), Arc::clone(db)));
+    tokio::spawn(pump_events(events, consensus.clone(), sync.clone()));
+    let network = network.clone();
+    tokio::spawn(async move {
+        // No message of this version travels on the data channel.
+        while let Some(message) = data.recv().await {
+            network.report(message.peer, Misbehaviour::Spam);
+        }
+    });
+}
+
+async fn pump_consensus(mut votes: mpsc::Receiver<Message>, network: Network, consensus: Addr<ConsensusActor>) {
+    while let Some(Message { peer, payload }) = votes.recv().await {
+        match cascade_consensus::Message::from_shared(&payload) {
+            Ok(message) => {
+                if consensus.send(FromPeer { from: peer, message }).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a consensus message that does not decode");
+                network.report(peer, Misbehaviour::Undecodable);
+            }
+        }
+    }
+}
+
+async fn pump_mempool(
+    mut gossip: mpsc::Receiver<Message>,
+    network: Network,
+    rules: Arc<Rules>,
+    hub: Arc<Hub>,
+    content: Addr<ContentActor>,
+) {
+    let params = rules.params();
+    let (rule, chain, limit) = (params.transactions, params.chain_id, params.max_tx_bytes as usize);
+    while let Some(Message { peer, payload }) = gossip.recv().await {
+        let Ok(items) = decode_gossip(&payload, limit) else {
+            network.report(peer, Misbehaviour::Undecodable);
+            continue;
+        };
+        let mut candidates = Vec::with_capacity(items.len());
+        for item in items {
+            match rule {
+                TransactionRule::Opaque => candidates.push(Candidate::Opaque(item)),
+                TransactionRule::Plain => match Transaction::decode(item, chain, limit) {
+                    Ok(transaction) => candidates.push(Candidate::Plain(Box::new(transaction))),
+                    // An honest node gossips nothing that it could not decode itself.
+                    Err(_) => network.report(peer, Misbehaviour::InvalidContent),
+                },
+            }
+        }
+        // Sequencers are connected with each other, so what one gossips the others get from it. What a node outside the
+        // committee sends may have reached nobody else.
+        let member = hub.consensus().is_some_and(|view| view.committee.index_of(&peer).is_some());
+        let source = if member { Source::Peer } else { Source::Local };
+        if content.send(Admit { candidates, source }).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn pump_requests(mut requests: mpsc::Receiver<Request>, network: Network, db: Arc<ChainDb>) {
+    while let Some(Request { peer, payload, reply }) = requests.recv().await {
+        let Ok(request) = RangeRequest::from_slice(&payload) else {
+            network.report(peer, Misbehaviour::Undecodable);
+            reply.refuse();
+            continue;
+        };
+        let db = Arc::clone(&db);
+        let answered = tokio::task::spawn_blocking(move || sync::answer(&db, request)).await;
+        match answered {
+            Ok(Ok(response)) => reply.respond(response),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a sync request could not be answered");
+                reply.refuse();
+            }
+            Err(_) => reply.refuse(),
+        }
+    }
+}
+
+async fn pump_events(mut events: mpsc::Receiver<Event>, consensus: Addr<ConsensusActor>, sync: Addr<SyncActor>) {
+    let mut connected: BTreeSet<NodeId> = BTreeSet::new();
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Connected(peer) => {
+                tracing::info!(peer = %peer.node, address = %peer.address, agent = %peer.agent, "connected");
+                connected.insert(peer.node);
+                consensus.do_send(PeerConnected(peer.node));
+            }
+            Event::Disconnected { peer, reason } => {
+                tracing::info!(%peer, %reason, "disconnected");
+                connected.remove(&peer);
+                sync.do_send(PeerGone(peer));
+            }
+            Event::DialFailed { address, error, .. } => tracing::debug!(%address, %error, "dial failed"),
+            Event::Refused { address, error, .. } => tracing::debug!(%address, %error, "refused"),
+            Event::Found(announcement) => tracing::debug!(?announcement, "announcement"),
+        }
+    }
+}
