@@ -27,6 +27,9 @@
 //! follow from blocks. So: **call [`ChainDb::sync`] before [`VoteLog::checkpoint`](crate::VoteLog::checkpoint)**, and feed
 //! what the log has to [`ChainDb::append_final`] on start, which passes over what it has already.
 //!
+//! After a write that failed (a full disk, for one) RocksDB takes nothing more: the node stops, and goes on from what was
+//! written when it is started again.
+//!
 //! # Order
 //!
 //! Final blocks are appended in order of height and never replaced; executed blocks follow them in order. A caller that
@@ -260,6 +263,8 @@ fn db_error(path: &Path, action: &'static str, error: &rocksdb::Error) -> Storag
     } else if is(&["Permission denied", "Read-only file system"]) {
         let source = std::io::Error::new(std::io::ErrorKind::PermissionDenied, text.to_owned());
         StorageError::Permission { path, action, source }
+    } else if is(&["Writer has previous error"]) {
+        StorageError::Failed { path }
     } else if error.kind() == rocksdb::ErrorKind::Corruption {
         StorageError::corrupt(path, 0, text)
     } else {

@@ -155,6 +155,7 @@ impl VoteLog {
     fn begin(dir: PathBuf, options: LogOptions) -> Result<Self> {
         let header = Header::new(SegmentNumber(1), true)?;
         let (file, path, length) = segment::create(&dir, &header, std::iter::empty::<&[u8]>())?;
+        fs::sync_dir(&dir)?;
         Ok(Self {
             dir,
             options,
@@ -218,7 +219,9 @@ impl VoteLog {
     /// Replaces everything in the log, unsynced records too, by `records`; durable when it returns.
     ///
     /// # Errors
-    /// [`StorageError::TooLarge`], and what the system reports; the log is then what it was, unsynced records too.
+    /// [`StorageError::TooLarge`], [`StorageError::DiskFull`]: the log is then what it was, unsynced records too. If old
+    /// segments cannot be deleted: the log is the new one, and the next opening deletes them. After anything else that the
+    /// system reports it may take nothing more ([`StorageError::Failed`]).
     pub fn checkpoint<R: AsRef<[u8]>>(&mut self, records: impl IntoIterator<Item = R>) -> Result<()> {
         self.check_usable()?;
         let header = Header::new(self.header.number.next(), true)?;
@@ -273,6 +276,12 @@ impl VoteLog {
 
     fn switch<R: AsRef<[u8]>>(&mut self, header: Header, records: impl IntoIterator<Item = R>) -> Result<()> {
         let (file, path, length): (File, _, _) = segment::create(&self.dir, &header, records.into_iter())?;
+        if let Err(error) = fs::sync_dir(&self.dir) {
+            // A crash decides whether the new segment exists. If it is a base, what the old one would take from here on
+            // could vanish.
+            self.failed = true;
+            return Err(error);
+        }
         self.segments.insert(header.number, length);
         (self.header, self.path, self.current) = (header, path, Box::new(file));
         Ok(())

@@ -11,10 +11,7 @@ use std::{
 use cascade_primitives::{domain, hash};
 
 use super::MAX_RECORD_BYTES;
-use crate::{
-    error::{Result, StorageError},
-    fs,
-};
+use crate::error::{Result, StorageError};
 
 pub(super) const HEADER_BYTES: usize = 48;
 pub(super) const RECORD_HEADER_BYTES: usize = 32;
@@ -152,8 +149,8 @@ pub(super) fn encode_record(segment: &Header, batch: u64, offset: u64, payload: 
     out.extend_from_slice(payload);
 }
 
-/// Puts a new segment in place with its first records; all of it is durable when this returns. After an error or a
-/// crash there is the whole segment or none.
+/// Puts a new segment in place with its first records. All of it is durable once the caller has synced the directory. After
+/// an error there is none, after a crash the whole segment or none.
 pub(super) fn create<R: AsRef<[u8]>>(
     dir: &Path,
     header: &Header,
@@ -163,7 +160,6 @@ pub(super) fn create<R: AsRef<[u8]>>(
     let temporary = path.with_extension("tmp");
     let result = write_new(&temporary, header, records).and_then(|(file, length)| {
         std::fs::rename(&temporary, &path).map_err(|error| StorageError::io(&path, "create", error))?;
-        fs::sync_dir(dir)?;
         Ok((file, path, length))
     });
     if result.is_err() {
