@@ -110,7 +110,8 @@ impl Default for Limits {
             inbox_messages: 4096,
         };
         let mempool = ChannelLimits {
-            max_message: MIB,
+            // The largest transaction that any chain allows, and what is wrapped around it.
+            max_message: MIB + 64 * 1024,
             queue_messages: 65_536,
             queue_bytes: 32 * MIB,
             messages_per_s: 200_000,

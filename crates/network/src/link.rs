@@ -16,7 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -38,7 +38,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// A reader takes at most this many pieces from QUIC at once.
 const READ_CHUNKS: usize = 64;
 /// Shorter waits for the rate limit are saved up; timers are not finer.
-const LEAST_WAIT: Duration = Duration::from_millis(2);
+pub(crate) const LEAST_WAIT: Duration = Duration::from_millis(2);
 
 /// Why a link ends.
 #[derive(Debug)]
@@ -180,8 +180,9 @@ impl Reader {
         let mut id = [0];
         match stream.read(&mut id).await {
             Ok(Some(_)) => {}
-            Ok(None) => return Err(End::Misbehaved(Misbehaviour::WrongChannel)),
-            Err(error) => return read_end(error),
+            Err(ReadError::ConnectionLost(error)) => return Err(End::Connection(error)),
+            // A stream that says nothing only costs work.
+            Ok(None) | Err(_) => return Err(End::Misbehaved(Misbehaviour::WrongChannel)),
         }
         let channel = Channel::from_id(id[0])
             .filter(|channel| Channel::STREAMED.contains(channel))
@@ -195,52 +196,88 @@ impl Reader {
     async fn messages(&self, channel: Channel, mut stream: RecvStream) -> Result<(), End> {
         let mut frames = FrameReader::new(self.shared.config.limits.of(channel).max_message);
         let mut chunks = vec![Bytes::new(); READ_CHUNKS];
+        let mut batch = Vec::new();
         loop {
             let count = match stream.read_chunks(&mut chunks).await {
                 Ok(Some(count)) => count,
                 Ok(None) => return Ok(()),
                 Err(error) => return read_end(error),
             };
+            let mut broken = None;
             for chunk in &mut chunks[..count] {
-                while !chunk.is_empty() {
-                    let Some(message) = frames.next(chunk).map_err(frame_end)? else { continue };
-                    self.limit(channel, message.len()).await;
-                    self.deliver(channel, message).await;
+                while !chunk.is_empty() && broken.is_none() {
+                    match frames.next(chunk) {
+                        Ok(message) => batch.extend(message),
+                        Err(error) => broken = Some(error),
+                    }
                 }
+                *chunk = Bytes::new();
             }
+            if !batch.is_empty() {
+                self.limit(channel, &batch).await;
+                self.deliver(channel, &mut batch).await;
+            }
+            if let Some(error) = broken {
+                return Err(frame_end(error));
+            }
+            // QUIC has no part in tokio's fairness: a stream that never runs dry would keep this thread.
+            tokio::task::consume_budget().await;
         }
     }
 
-    /// Holds the stream back while the peer is above its rate; flow control then holds the peer back.
-    async fn limit(&self, channel: Channel, bytes: usize) {
-        let wait = self.peer.charge(channel, Instant::now(), bytes);
+    /// Counts what came in and holds the stream back while the peer is above its rate; flow control then holds the
+    /// peer back.
+    async fn limit(&self, channel: Channel, batch: &[Bytes]) {
+        let metrics = self.shared.metrics.of(channel);
+        let (count, bytes) = (batch.len() as u64, batch.iter().map(Bytes::len).sum());
+        metrics.received_messages.inc_by(count);
+        metrics.received_bytes.inc_by(bytes as u64);
+        let wait = self.peer.charge(channel, count, bytes);
         if wait >= LEAST_WAIT {
-            self.shared.metrics.of(channel).throttled.inc();
+            metrics.throttled.inc();
             tokio::time::sleep(wait).await;
         }
     }
 
-    async fn deliver(&self, channel: Channel, payload: Bytes) {
-        let metrics = self.shared.metrics.of(channel);
-        metrics.received_messages.inc();
-        metrics.received_bytes.inc_by(payload.len() as u64);
-        let message = Message { peer: self.peer.node, payload };
-        let delivered = match channel {
-            // Waiting here stops this stream of this peer and nothing else.
-            Channel::Consensus => self.sinks.consensus.send(message).await.is_ok(),
-            Channel::Data => self.sinks.data.send(message).await.is_ok(),
-            Channel::Mempool => offer(&self.sinks.mempool, message),
-            Channel::Discovery => offer(&self.sinks.discovery, message),
+    async fn deliver(&self, channel: Channel, batch: &mut Vec<Bytes>) {
+        let peer = self.peer.node;
+        let messages = batch.drain(..).map(|payload| Message { peer, payload });
+        let dropped = match channel {
+            Channel::Consensus => wait_in(&self.sinks.consensus, messages).await,
+            Channel::Data => wait_in(&self.sinks.data, messages).await,
+            Channel::Mempool => offer(&self.sinks.mempool, messages),
+            Channel::Discovery => offer(&self.sinks.discovery, messages),
             Channel::Sync => unreachable!("sync has no channel stream"),
         };
-        if !delivered {
-            metrics.dropped_inbox.inc();
+        if dropped > 0 {
+            self.shared.metrics.of(channel).dropped_inbox.inc_by(dropped);
         }
     }
 }
 
-fn offer(sink: &mpsc::Sender<Message>, message: Message) -> bool {
-    sink.try_send(message).is_ok()
+/// Waits for room, which stops this stream of this peer and nothing else. Drops only what nobody will ever read.
+async fn wait_in(sink: &mpsc::Sender<Message>, messages: impl Iterator<Item = Message>) -> u64 {
+    let mut dropped = 0;
+    for message in messages {
+        dropped += u64::from(sink.send(message).await.is_err());
+    }
+    dropped
+}
+
+/// Drops what there is no room for, and returns how many.
+fn offer(sink: &mpsc::Sender<Message>, messages: impl ExactSizeIterator<Item = Message>) -> u64 {
+    // One look at the room for all of them; only a nearly full inbox is asked for each.
+    if let Ok(places) = sink.try_reserve_many(messages.len()) {
+        for (place, message) in places.zip(messages) {
+            place.send(message);
+        }
+        return 0;
+    }
+    let mut dropped = 0;
+    for message in messages {
+        dropped += u64::from(sink.try_send(message).is_err());
+    }
+    dropped
 }
 
 const fn frame_end(error: FrameError) -> End {

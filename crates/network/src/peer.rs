@@ -135,9 +135,9 @@ impl Peer {
         &self.queues[channel.index()]
     }
 
-    /// Counts an inbound message and returns how long its sender has to wait.
-    pub(crate) fn charge(&self, channel: Channel, now: Instant, bytes: usize) -> Duration {
-        self.limiters[channel.index()].lock().charge(now, bytes)
+    /// Counts what came in and returns how long its sender has to wait.
+    pub(crate) fn charge(&self, channel: Channel, messages: u64, bytes: usize) -> Duration {
+        self.limiters[channel.index()].lock().charge(Instant::now(), messages, bytes)
     }
 
     pub(crate) fn link(&self) -> Arc<Link> {

@@ -64,9 +64,9 @@ impl Limiter {
         }
     }
 
-    /// Counts one message and returns how long its sender has to wait.
-    pub(crate) fn charge(&mut self, now: Instant, bytes: usize) -> Duration {
-        self.messages.charge(now, 1).max(self.bytes.charge(now, bytes as u64))
+    /// Counts messages and bytes and returns how long their sender has to wait.
+    pub(crate) fn charge(&mut self, now: Instant, messages: u64, bytes: usize) -> Duration {
+        self.messages.charge(now, messages).max(self.bytes.charge(now, bytes as u64))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     config::NetworkConfig,
     error::{DisconnectReason, Misbehaviour, RequestError, classify},
     event::{Reply, Request, Responder},
-    link::End,
+    link::{End, LEAST_WAIT},
     peer::{Link, Peer},
     shared::{Shared, Sinks},
 };
@@ -115,6 +115,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, sinks: Arc<Sinks>, peer: Arc<Peer
         tokio::select! {
             streams = link.connection.accept_bi() => {
                 let (send, recv) = streams?;
+                // Counted before it is read, so that opening and abandoning streams is limited as well.
+                let wait = peer.charge(Channel::Sync, 1, 0);
+                if wait >= LEAST_WAIT {
+                    shared.metrics.of(Channel::Sync).throttled.inc();
+                    tokio::time::sleep(wait).await;
+                }
                 tasks.spawn(serve_one(Arc::clone(&shared), Arc::clone(&sinks), Arc::clone(&peer), send, recv));
             }
             Some(result) = tasks.join_next() => result.map_err(|_| End::Internal)??,
@@ -174,7 +180,7 @@ async fn answer(shared: &Shared, sinks: &Sinks, peer: &Peer, recv: &mut RecvStre
     let metrics = shared.metrics.of(Channel::Sync);
     metrics.received_messages.inc();
     metrics.received_bytes.inc_by(payload.len() as u64);
-    let wait = peer.charge(Channel::Sync, Instant::now(), payload.len());
+    let wait = peer.charge(Channel::Sync, 0, payload.len());
     if !wait.is_zero() {
         metrics.throttled.inc();
         if wait > config.request_timeout {

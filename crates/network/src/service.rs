@@ -38,7 +38,14 @@ pub(crate) async fn accept_loop(shared: Arc<Shared>, sinks: Arc<Sinks>, endpoint
     loop {
         tokio::select! {
             incoming = endpoint.accept() => {
-                let Some(incoming) = incoming else { break };
+                let Some(incoming) = incoming else {
+                    if !*shared.stop.borrow() {
+                        tracing::error!("the UDP socket failed; the network stops");
+                        shared.stop.send_replace(true);
+                        shared.registry.write().close();
+                    }
+                    break;
+                };
                 if let Some((incoming, half_open, slot)) = admit(&shared, incoming) {
                     tasks.spawn(inbound(Arc::clone(&shared), Arc::clone(&sinks), incoming, half_open, slot));
                 }

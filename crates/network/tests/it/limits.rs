@@ -134,11 +134,16 @@ async fn requests_that_are_given_up_still_count_until_they_are_answered() {
 
 #[tokio::test]
 async fn a_full_inbox_of_requests_answers_busy() {
-    let (a, _b) = pair_with(|_| {}, |c| c.limits.of_mut(Channel::Sync).inbox_messages = 1).await;
+    let (a, b) = pair_with(|_| {}, |c| c.limits.of_mut(Channel::Sync).inbox_messages = 1).await;
     let network = a.network.clone();
     let first = tokio::spawn(async move { network.request(id(2), Bytes::from_static(b"1")).await });
-    let busy = async { while a.network.request(id(2), Bytes::from_static(b"2")).await != Err(RequestError::Busy) {} };
-    timeout(LIMIT, busy).await.unwrap();
+    let full = async {
+        while b.rx.requests.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, full).await.unwrap();
+    assert_eq!(a.network.request(id(2), Bytes::from_static(b"2")).await, Err(RequestError::Busy));
     first.abort();
 }
 

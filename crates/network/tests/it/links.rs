@@ -185,7 +185,7 @@ async fn of_two_connections_by_one_dialler_the_later_dial_is_kept() {
 
 #[tokio::test]
 async fn nodes_that_dial_each_other_keep_one_connection_and_lose_no_message() {
-    for _ in 0..10 {
+    for _ in 0..5 {
         let mut a = Node::start(1).await;
         let mut b = Node::start(2).await;
         a.dial(&b);
@@ -198,8 +198,7 @@ async fn nodes_that_dial_each_other_keep_one_connection_and_lose_no_message() {
         assert_eq!(number(&next(&mut b.rx.consensus).await.payload), 1);
         let sides = [&a, &b].map(|n| n.network.peers().into_iter().map(|p| p.node).collect::<Vec<_>>());
         assert_eq!(sides, [vec![id(2)], vec![id(1)]]);
-        a.network.shutdown().await;
-        b.network.shutdown().await;
+        tokio::join!(a.network.shutdown(), b.network.shutdown());
         let gone = |e: &Event| matches!(e, Event::Disconnected { .. });
         for node in [&mut a, &mut b] {
             let mut ends = 0;
