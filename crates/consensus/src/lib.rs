@@ -28,6 +28,7 @@
 //! - [`core`]: the protocol;
 //! - [`messages`]: what goes over the wire and into the vote log.
 
+pub mod bugs;
 pub mod context;
 pub mod core;
 pub mod election;
@@ -36,6 +37,7 @@ pub mod safety;
 pub mod seats;
 mod tally;
 
+pub use bugs::{Bug, Bugs, NoBugs};
 pub use context::{ChainContext, InvalidBlock, Rules};
 pub use core::{BuildRequest, BuiltBlock, Config, Core, Effect, Finality, Finalized, Health, Input, Start, Verdict};
 pub use messages::{Evidence, Message, Record, SkipReason, Status};

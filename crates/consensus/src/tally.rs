@@ -40,16 +40,17 @@ impl Tally {
         self.votes.keys().copied()
     }
 
-    /// The certificate, if the votes are a quorum; and the members whose signatures turned out wrong.
+    /// The certificate, if the votes hold the `needed` seats; and the members whose signatures turned out wrong.
     pub(crate) fn certificate(
         &mut self,
         scheme: &dyn VoteScheme,
         context: &SigningContext,
         committee: &Committee,
         target: VoteTarget,
+        needed: Seats,
     ) -> (Option<Arc<Certificate>>, Vec<MemberIndex>) {
         let mut culprits = Vec::new();
-        while self.seats(committee) >= committee.quorum() {
+        while self.seats(committee) >= needed {
             let members: Vec<_> = self.votes.keys().copied().collect();
             let keys: Vec<_> = members.iter().map(|m| committee.members()[m.index()].bls_key).collect();
             let signatures: Vec<_> = self.votes.values().copied().collect();

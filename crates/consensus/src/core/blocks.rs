@@ -4,7 +4,7 @@ use super::*;
 use crate::context::{certificates, readiness};
 use cascade_primitives::HeaderKind;
 
-impl Core {
+impl<B: Bugs> Core<B> {
     pub(super) fn on_proposal(&mut self, from: NodeId, block: Arc<SealedBlock>, vote: Vote) {
         let header = &block.header;
         let (epoch, view) = (header.epoch, header.view);
@@ -34,7 +34,8 @@ impl Core {
         let state = self.views.entry(view).or_default();
         let first = *state.proposal.get_or_insert(block.hash());
         self.silent.remove(&vote.signer);
-        if first == block.hash() {
+        if first == block.hash() || self.bugs.planted(Bug::PrepareTwice) {
+            let first = block.hash();
             if !self.tree.contains_key(&first) {
                 self.insert_block(&block);
             }
@@ -42,6 +43,9 @@ impl Core {
         }
         self.count_vote(vote);
         self.maybe_prepare(first);
+        if self.bugs.planted(Bug::PrepareTwice) {
+            self.maybe_prepare(block.hash());
+        }
     }
 
     /// A block that was asked for, or that a certificate names.
@@ -155,7 +159,7 @@ impl Core {
     /// Everything that the block and its ancestors alone decide.
     fn check_against(&mut self, parent: &ChainContext, block: &SealedBlock) -> Result<ChainContext, InvalidBlock> {
         let rules = Arc::clone(&self.config.rules);
-        let child = parent.child(&rules, block)?;
+        let child = parent.child_with(&rules, block, &self.bugs)?;
         for (certificate, committee) in certificates(parent, block) {
             self.verify_cached(certificate, committee)?;
         }
@@ -369,10 +373,8 @@ impl Core {
             return;
         }
         let proposed = self.views.get(&view).is_some_and(|v| v.proposal == Some(hash));
-        if !matches!(entry.standing, Standing::Valid(_))
-            || !proposed
-            || self.my_votes.contains_key(&(view, VoteKind::Prepare))
-        {
+        let free = proposed && !self.my_votes.contains_key(&(view, VoteKind::Prepare));
+        if !matches!(entry.standing, Standing::Valid(_)) || !(free || self.bugs.planted(Bug::PrepareTwice)) {
             return;
         }
         let mut records = vec![Record::Block(Arc::clone(&entry.block))];

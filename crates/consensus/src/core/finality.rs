@@ -4,7 +4,7 @@ use super::*;
 use crate::context::filler_path;
 use cascade_primitives::HeaderKind;
 
-impl Core {
+impl<B: Bugs> Core<B> {
     pub(super) fn on_committed(&mut self, certificate: &Arc<Certificate>) {
         let hash = certificate.target.block;
         self.vouch(hash);
@@ -240,7 +240,7 @@ impl Core {
         let mut contexts = Vec::with_capacity(above.len());
         let mut parent = Arc::clone(&self.head);
         for block in &above {
-            match parent.child(&rules, block) {
+            match parent.child_with(&rules, block, &self.bugs) {
                 Ok(child) if child.kind == HeaderKind::Block => parent = Arc::new(child),
                 Ok(_) | Err(_) => {
                     self.misbehaved(from, "final blocks that do not chain");

@@ -6,7 +6,7 @@ use cascade_primitives::{Block, Body, Certificates, Header, HeaderKind, L1Origin
 /// Certificates in one resend. A stall lasts while no quorum is there, and then no new ones are made.
 const MAX_RESENT: usize = 256;
 
-impl Core {
+impl<B: Bugs> Core<B> {
     /// Goes to a later view and forwards the certificate that allows it.
     pub(super) fn enter(&mut self, view: View, certificate: Arc<Certificate>) {
         if view <= self.view {
@@ -115,7 +115,9 @@ impl Core {
     /// did. Then it must end, or it would run on without finality.
     fn term_is_lost(&self) -> bool {
         let term = self.term(self.view);
-        if self.sign.skipped(self.epoch.epoch, term).is_some_and(|skipped| skipped <= self.view) {
+        if self.sign.skipped(self.epoch.epoch, term).is_some_and(|skipped| skipped <= self.view)
+            && !self.bugs.planted(Bug::SkipForgotten)
+        {
             return true;
         }
         let (first, last) = (term.first_view(self.per_term()), term.last_view(self.per_term()));
@@ -248,7 +250,7 @@ impl Core {
         let block = self.assemble(&context, certificate, skips, content);
         let hash = block.hash();
         let rules = Arc::clone(&self.config.rules);
-        let child = match context.child(&rules, &block) {
+        let child = match context.child_with(&rules, &block, &self.bugs) {
             Ok(child) => Arc::new(child),
             Err(error) => {
                 self.emit(Effect::Fatal(format!("this node built an invalid block in view {view}: {error}")));

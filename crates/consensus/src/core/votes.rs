@@ -1,8 +1,10 @@
 //! Votes and certificates: counting, verifying, contradictions.
 
 use super::*;
+use crate::safety::Refusal;
+use cascade_primitives::Seats;
 
-impl Core {
+impl<B: Bugs> Core<B> {
     /// The views of the current epoch for which votes and proposals are kept.
     pub(super) fn in_window(&self, view: View) -> bool {
         let last = self.term(self.view).plus(TERMS_AHEAD).last_view(self.per_term());
@@ -76,7 +78,8 @@ impl Core {
         }
         let (scheme, context) = (Arc::clone(&self.config.scheme), self.config.rules.signing);
         let committee = Arc::clone(&self.epoch.committee);
-        let (certificate, culprits) = tally.certificate(scheme.as_ref(), &context, &committee, target);
+        let needed = committee.quorum().0 - u32::from(self.bugs.planted(Bug::QuorumTooLow));
+        let (certificate, culprits) = tally.certificate(scheme.as_ref(), &context, &committee, target, Seats(needed));
         for culprit in culprits {
             self.misbehaved(committee.members()[culprit.index()].node, "a vote with a wrong signature");
         }
@@ -204,7 +207,9 @@ impl Core {
         self.epoch.me?;
         let (fork, per_term) = (self.config.rules.signing.fork, self.per_term());
         self.config.signer.as_ref()?;
-        if let Err(refusal) = self.sign.allow(fork, &target, per_term) {
+        if let Err(refusal) = self.sign.allow(fork, &target, per_term)
+            && !self.overruled(&target, refusal)
+        {
             tracing::debug!(?target, %refusal, "vote withheld");
             return None;
         }
@@ -212,8 +217,20 @@ impl Core {
         self.my_votes.insert((target.view, target.kind), vote);
         records.extend(self.entry.iter().map(|c| Record::Certificate(Arc::clone(c))));
         records.push(Record::Vote(vote));
-        self.emit(Effect::Persist { records: std::mem::take(records), sign_state: Box::new(self.sign.clone()) });
+        if !self.bugs.planted(Bug::VoteNotPersisted) {
+            self.emit(Effect::Persist { records: std::mem::take(records), sign_state: Box::new(self.sign.clone()) });
+        }
         Some(vote)
+    }
+
+    /// Whether a planted bug casts a vote that the guard refuses.
+    fn overruled(&self, target: &VoteTarget, refusal: Refusal) -> bool {
+        match refusal {
+            Refusal::Skipped(view) if view == target.view => self.bugs.planted(Bug::CommitAfterSkip),
+            Refusal::Skipped(_) => self.bugs.planted(Bug::SkipForgotten),
+            Refusal::Voted(view) if view == target.view => self.bugs.planted(Bug::PrepareTwice),
+            _ => false,
+        }
     }
 
     fn on_skipped(&mut self, certificate: &Arc<Certificate>) {

@@ -1,0 +1,141 @@
+//! What stands in for mempool and execution.
+//!
+//! A transaction is nine bytes: a mark and a number. A block with a marked one is invalid. A result is a hash over the
+//! result below and the block, so two chains that differ anywhere have different roots ever after.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use cascade_consensus::{BuildRequest, BuiltBlock, Verdict};
+use cascade_primitives::{B256, Bytes, Height, ResultEntry, SealedBlock};
+use sha2::{Digest, Sha256};
+
+/// Transactions that one block takes.
+const MOST_PER_BLOCK: usize = 20;
+/// Transactions that are offered to the others again at a time.
+const MOST_AGAIN: usize = 20;
+const MARK: u8 = 0xba;
+
+/// A transaction with this number.
+pub(crate) fn transaction(number: u64) -> Bytes {
+    let mut bytes = vec![0; 9];
+    bytes[1..].copy_from_slice(&number.to_le_bytes());
+    bytes.into()
+}
+
+/// A transaction that makes its block invalid.
+pub(crate) fn marked(number: u64) -> Bytes {
+    let mut bytes = transaction(number).to_vec();
+    bytes[0] = MARK;
+    bytes.into()
+}
+
+pub(crate) fn is_invalid(transaction: &Bytes) -> bool {
+    transaction.first() == Some(&MARK) || transaction.len() != 9
+}
+
+/// The state before the first block.
+pub(crate) fn genesis_root() -> B256 {
+    B256::repeat_byte(0x11)
+}
+
+/// What executing a block gives.
+pub(crate) fn execute(parent: &ResultEntry, block: &SealedBlock) -> ResultEntry {
+    let state: [u8; 32] = Sha256::new().chain_update(parent.state_root).chain_update(block.hash().0).finalize().into();
+    ResultEntry {
+        height: block.header.height,
+        state_root: state.into(),
+        gas_used: block.body.transactions.len() as u64,
+        ..ResultEntry::default()
+    }
+}
+
+/// A node's pool and executor.
+#[derive(Debug)]
+pub(crate) struct App {
+    pool: BTreeMap<u64, Bytes>,
+    done: BTreeSet<u64>,
+    /// Final blocks that are not executed yet.
+    queue: BTreeMap<Height, Arc<SealedBlock>>,
+    last: ResultEntry,
+    /// Ms that executing a block takes.
+    pub(crate) delay: u64,
+    /// Whether an execution is under way.
+    running: bool,
+}
+
+fn number(transaction: &Bytes) -> u64 {
+    transaction.get(1..9).map_or(u64::MAX, |b| u64::from_le_bytes(b.try_into().expect("eight bytes")))
+}
+
+impl App {
+    /// Starts with the newest result that is stored and the final blocks above it.
+    pub(crate) fn new(last: ResultEntry, done: BTreeSet<u64>, above: Vec<Arc<SealedBlock>>, delay: u64) -> Self {
+        let queue = above.into_iter().map(|b| (b.header.height, b)).collect();
+        Self { pool: BTreeMap::new(), done, queue, last, delay, running: false }
+    }
+
+    /// Takes up a transaction; answers whether it is new.
+    pub(crate) fn add(&mut self, transaction: &Bytes) -> bool {
+        let number = number(transaction);
+        !self.done.contains(&number) && self.pool.insert(number, transaction.clone()).is_none()
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        !self.pool.is_empty()
+    }
+
+    /// What is still waiting, to be offered to the others again.
+    pub(crate) fn waiting(&self) -> Vec<Bytes> {
+        self.pool.values().take(MOST_AGAIN).cloned().collect()
+    }
+
+    pub(crate) fn build(&self, request: &BuildRequest) -> BuiltBlock {
+        let taken: BTreeSet<u64> =
+            request.ancestors.iter().flat_map(|b| &b.body.transactions).map(number).collect();
+        let transactions: Vec<Bytes> = if request.may_carry_content {
+            self.pool.iter().filter(|(n, _)| !taken.contains(n)).map(|(_, t)| t.clone()).take(MOST_PER_BLOCK).collect()
+        } else {
+            Vec::new()
+        };
+        let ordered_gas = transactions.len() as u64;
+        BuiltBlock { transactions, base_fee: request.parent.base_fee, ordered_gas }
+    }
+
+    pub(crate) fn validate(block: &SealedBlock, request: &BuildRequest) -> Verdict {
+        if block.body.transactions.iter().any(is_invalid) {
+            return Verdict::Invalid("a marked transaction".to_owned());
+        }
+        if block.header.base_fee != request.parent.base_fee {
+            return Verdict::Invalid("base fee".to_owned());
+        }
+        Verdict::Valid
+    }
+
+    pub(crate) fn finalized(&mut self, block: &Arc<SealedBlock>) {
+        for transaction in &block.body.transactions {
+            self.pool.remove(&number(transaction));
+            self.done.insert(number(transaction));
+        }
+        self.queue.insert(block.header.height, Arc::clone(block));
+    }
+
+    /// Starts the next execution if there is one and none is under way; answers how long it takes.
+    pub(crate) fn start(&mut self) -> Option<u64> {
+        if self.running || !self.queue.contains_key(&self.last.height.next()) {
+            return None;
+        }
+        self.running = true;
+        Some(self.delay)
+    }
+
+    /// Ends the execution that was under way.
+    pub(crate) fn finish(&mut self) -> ResultEntry {
+        let block = self.queue.remove(&self.last.height.next()).expect("an execution was started for it");
+        self.last = execute(&self.last, &block);
+        self.running = false;
+        self.last
+    }
+}

@@ -1,0 +1,421 @@
+//! What must hold, checked at every step and by definitions of its own.
+//!
+//! The checker sees everything that honest nodes do: each vote that leaves a machine, each block that becomes final,
+//! each result. It knows the chain that came first to be final and compares everything else with it. Nothing here
+//! uses the checks of the core; where both check the same rule, they are written apart.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use cascade_consensus::{Effect, Finality, Finalized, Message, Record, Rules};
+use cascade_crypto::VoteScheme;
+use cascade_primitives::{
+    B256, BlockHash, Certificate, Committee, Epoch, HeaderKind, Height, MemberIndex, NodeId, ResultEntry, SealedBlock,
+    Term, TimestampMs, View, Vote, VoteKind, VoteTarget, block::MAX_RESULTS_PER_HEADER,
+};
+
+use crate::{app, scheme};
+
+/// Violations that are kept of one run; more say nothing new.
+const MOST_VIOLATIONS: usize = 8;
+
+/// A final block and what follows from it.
+#[derive(Debug)]
+struct Known {
+    block: Arc<SealedBlock>,
+    /// Height of the newest commit certificate that the chain carries.
+    carried: Height,
+    /// Last height whose result the chain carries.
+    last_result: Height,
+    result: ResultEntry,
+}
+
+/// What one key has said, to see contradictions.
+#[derive(Debug, Default)]
+struct VoteBook {
+    said: BTreeMap<(Epoch, View, VoteKind), BlockHash>,
+    lowest_skip: BTreeMap<(Epoch, Term), View>,
+    highest_commit: BTreeMap<(Epoch, Term), View>,
+}
+
+/// Where a node stands.
+#[derive(Debug, Default)]
+struct Standing {
+    height: Height,
+    /// Certificates of blocks that became final in this step and that must lead to one of them.
+    open: Vec<Finality>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Checker {
+    rules: Arc<Rules>,
+    scheme: Arc<dyn VoteScheme>,
+    nodes: BTreeMap<NodeId, usize>,
+    honest: Vec<bool>,
+    chain: Vec<Known>,
+    committees: BTreeMap<Epoch, Arc<Committee>>,
+    books: Vec<VoteBook>,
+    standings: Vec<Standing>,
+    /// Blocks that Byzantine leaders made and that break a rule.
+    invalid: HashSet<BlockHash>,
+    proved: HashSet<Certificate>,
+    violations: Vec<String>,
+}
+
+impl Checker {
+    pub(crate) fn new(
+        rules: Arc<Rules>,
+        scheme: Arc<dyn VoteScheme>,
+        ids: &[NodeId],
+        honest: Vec<bool>,
+        genesis: Arc<SealedBlock>,
+        committee: Arc<Committee>,
+    ) -> Self {
+        let result = genesis.header.results[0];
+        let known = Known { block: genesis, carried: Height(0), last_result: Height(0), result };
+        Self {
+            rules,
+            scheme,
+            nodes: ids.iter().enumerate().map(|(i, id)| (*id, i)).collect(),
+            books: ids.iter().map(|_| VoteBook::default()).collect(),
+            standings: ids.iter().map(|_| Standing::default()).collect(),
+            honest,
+            chain: vec![known],
+            committees: BTreeMap::from([(Epoch(0), committee)]),
+            invalid: HashSet::new(),
+            proved: HashSet::new(),
+            violations: Vec::new(),
+        }
+    }
+
+    pub(crate) fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    pub(crate) fn into_violations(self) -> Vec<String> {
+        self.violations
+    }
+
+    pub(crate) fn violation(&mut self, what: String) {
+        if self.violations.len() < MOST_VIOLATIONS {
+            self.violations.push(what);
+        }
+    }
+
+    /// The highest block that is final anywhere.
+    pub(crate) fn height(&self) -> Height {
+        Height(self.chain.len() as u64 - 1)
+    }
+
+    pub(crate) fn block_time(&self, height: Height) -> TimestampMs {
+        self.chain[height.0 as usize].block.header.timestamp
+    }
+
+    pub(crate) fn is_honest(&self, node: usize) -> bool {
+        self.honest[node]
+    }
+
+    pub(crate) fn invalid_block(&mut self, hash: BlockHash) {
+        self.invalid.insert(hash);
+    }
+
+    /// A node that starts again from its disk.
+    pub(crate) fn restarted(&mut self, node: usize, head: &SealedBlock) {
+        let height = head.header.height;
+        if self.honest[node] && self.chain.get(height.0 as usize).is_none_or(|k| k.block.hash() != head.hash()) {
+            self.violation(format!("node {node} starts from a block at {height} that is not final"));
+        }
+        self.standings[node] = Standing { height, open: Vec::new() };
+    }
+
+    /// An effect that reports something.
+    pub(crate) fn report(&mut self, node: usize, effect: &Effect) {
+        if !self.honest[node] {
+            return;
+        }
+        match effect {
+            Effect::Fatal(text) => self.violation(format!("node {node} must stop: {text}")),
+            Effect::Evidence(evidence) => {
+                if self.honest_peer(&evidence.node) {
+                    self.violation(format!("node {node} accuses an honest sequencer: {evidence:?}"));
+                }
+            }
+            Effect::Misbehaved(peer, what) => {
+                if self.honest_peer(peer) {
+                    self.violation(format!("node {node} says that honest {} sent {what}", self.nodes[peer]));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn honest_peer(&self, peer: &NodeId) -> bool {
+        self.nodes.get(peer).is_some_and(|&i| self.honest[i])
+    }
+
+    /// A message leaves a machine; `log` is what that machine's disk would give back after a crash.
+    pub(crate) fn sent(&mut self, node: usize, message: &Message, log: &[Record]) {
+        if !self.honest[node] {
+            return;
+        }
+        let (Message::Vote(vote, _) | Message::Proposal(_, vote)) = message else { return };
+        self.voted(node, vote, log);
+    }
+
+    fn voted(&mut self, node: usize, vote: &Vote, log: &[Record]) {
+        let VoteTarget { epoch, view, kind, block } = vote.target;
+        let book = &mut self.books[node];
+        match book.said.get(&(epoch, view, kind)) {
+            Some(said) if *said == block => return,
+            Some(_) => {
+                self.violation(format!("node {node} signed two {kind:?} in epoch {epoch} view {view}"));
+                return;
+            }
+            None => {}
+        }
+        book.said.insert((epoch, view, kind), block);
+        // The term's rule, written out: views 1..=k are the first term.
+        let term = (epoch, Term((view.0 - 1) / self.rules.params().views_per_term));
+        let contradicted = match kind {
+            VoteKind::Prepare => None,
+            VoteKind::Commit => {
+                let highest = book.highest_commit.entry(term).or_insert(view);
+                *highest = (*highest).max(view);
+                book.lowest_skip.get(&term).filter(|skip| **skip <= view).copied()
+            }
+            VoteKind::Skip => {
+                let lowest = book.lowest_skip.entry(term).or_insert(view);
+                *lowest = (*lowest).min(view);
+                book.highest_commit.get(&term).filter(|commit| view <= **commit).copied()
+            }
+        };
+        if let Some(other) = contradicted {
+            self.violation(format!("node {node}: {kind:?} in epoch {epoch} view {view} contradicts its vote in {other}"));
+        }
+        if !log.iter().rev().any(|r| matches!(r, Record::Vote(v) if v == vote)) {
+            self.violation(format!("node {node} sent {kind:?} of epoch {epoch} view {view} before it was on disk"));
+        }
+        if kind != VoteKind::Skip && self.invalid.contains(&block) {
+            self.violation(format!("node {node} signed {kind:?} for an invalid block in epoch {epoch} view {view}"));
+        }
+    }
+
+    /// A block became final at a node.
+    pub(crate) fn finalized(&mut self, node: usize, finalized: &Finalized) {
+        if !self.honest[node] {
+            return;
+        }
+        let block = &finalized.block;
+        let (height, hash) = (block.header.height, block.hash());
+        let standing = &mut self.standings[node];
+        if height != standing.height.next() {
+            let at = standing.height;
+            self.violation(format!("node {node} makes height {height} final after {at}"));
+            return;
+        }
+        standing.height = height;
+        standing.open.push(finalized.finality.clone());
+        match self.chain.get(height.0 as usize) {
+            Some(known) if known.block.hash() == hash => {}
+            Some(known) => {
+                let other = known.block.hash();
+                self.violation(format!("two final blocks at height {height}: {other:?}, and {hash:?} at node {node}"));
+            }
+            None => self.extend(block),
+        }
+    }
+
+    /// At the end of a step: every certificate by which a block became final is right, and of a block that became
+    /// final with it or of a filler above.
+    pub(crate) fn settled(&mut self, node: usize) {
+        let open = std::mem::take(&mut self.standings[node].open);
+        let Some(last) = open.last() else { return };
+        let head = &self.chain[self.standings[node].height.0.min(self.height().0) as usize].block;
+        let (hash, epoch) = (head.hash(), head.header.epoch);
+        let mut reached = hash;
+        for filler in &last.fillers {
+            if filler.parent != reached || filler.kind != HeaderKind::Filler || filler.epoch != epoch {
+                self.violation(format!("node {node}: filler headers do not chain"));
+                return;
+            }
+            reached = filler.hash();
+        }
+        let target = last.certificate.target;
+        if target.kind != VoteKind::Commit || target.block != reached {
+            self.violation(format!("node {node} is final up to {hash:?} by a certificate of {target:?}"));
+            return;
+        }
+        for finality in &open {
+            if let Err(why) = self.proves(&finality.certificate) {
+                self.violation(format!("node {node}: certificate of finality: {why}"));
+                return;
+            }
+        }
+    }
+
+    fn proves(&mut self, certificate: &Certificate) -> Result<(), String> {
+        if self.proved.contains(certificate) {
+            return Ok(());
+        }
+        let committee = self.committees.get(&certificate.target.epoch).ok_or("of an epoch without committee")?;
+        scheme::proves(self.scheme.as_ref(), &self.rules, committee, certificate)?;
+        self.proved.insert(certificate.clone());
+        Ok(())
+    }
+
+    /// The first time that a block is final anywhere: it must be right in itself.
+    fn extend(&mut self, block: &Arc<SealedBlock>) {
+        match self.verify(block) {
+            Ok((carried, last_result)) => {
+                let parent = self.chain.last().expect("genesis is there").result;
+                let result = app::execute(&parent, block);
+                self.chain.push(Known { block: Arc::clone(block), carried, last_result, result });
+            }
+            Err(why) => self.violation(format!("final block {} breaks a rule: {why}", block.header.height)),
+        }
+    }
+
+    fn verify(&mut self, block: &Arc<SealedBlock>) -> Result<(Height, Height), String> {
+        let parent = self.chain.last().expect("genesis is there");
+        let (header, above) = (&block.header, &parent.block.header);
+        if header.parent != parent.block.hash() || header.height != above.height.next() {
+            return Err("it does not stand on the block below".to_owned());
+        }
+        if header.timestamp <= above.timestamp {
+            return Err(format!("P15: time {} after {}", header.timestamp, above.timestamp));
+        }
+        if header.kind != HeaderKind::Block || block.body.root() != header.body_root {
+            return Err("it is a filler, or its body is not that of the header".to_owned());
+        }
+        if self.invalid.contains(&block.hash()) {
+            return Err("a Byzantine leader made it to break a rule".to_owned());
+        }
+        let new_epoch = header.epoch == above.epoch.next();
+        if header.epoch != above.epoch && !new_epoch {
+            return Err(format!("epoch {} after {}", header.epoch, above.epoch));
+        }
+        if new_epoch {
+            self.next_committee(header.epoch, above.next_committee_root)?;
+        }
+        if self.committees[&header.epoch].root() != header.committee_root {
+            return Err("its committee is not the epoch's".to_owned());
+        }
+        self.verify_place(block, new_epoch)?;
+        let carried = self.verify_commit(block, new_epoch)?;
+        let last_result = self.verify_results(block, carried)?;
+        self.verify_content(block, carried)?;
+        Ok((carried, last_result))
+    }
+
+    /// The committee of an epoch: the schedule's, of it those that became ready, or the one before.
+    fn next_committee(&mut self, epoch: Epoch, root: B256) -> Result<(), String> {
+        let scheduled = cascade_consensus::seats::scheduled_committee(&self.rules.genesis, epoch).expect("checked");
+        if scheduled.root() == root {
+            self.committees.insert(epoch, Arc::new(scheduled));
+            return Ok(());
+        }
+        Err(format!("the committee of epoch {epoch} is not the scheduled one"))
+    }
+
+    fn verify_place(&mut self, block: &SealedBlock, new_epoch: bool) -> Result<(), String> {
+        let above = &self.chain.last().expect("genesis is there").block;
+        let (from, wanted) = if new_epoch || above.header.height == Height(0) {
+            (View(0), None)
+        } else {
+            (above.header.view, Some(VoteTarget::prepare(above.header.epoch, above.header.view, above.hash())))
+        };
+        let certificates = block.body.certificates.clone();
+        if certificates.parent.as_ref().map(|c| c.target) != wanted {
+            return Err("the parent's certificate is not the parent's".to_owned());
+        }
+        if block.header.view <= from {
+            return Err(format!("view {} does not follow view {from}", block.header.view));
+        }
+        let per_term = self.rules.params().views_per_term;
+        let epoch = block.header.epoch;
+        for view in from.0 + 1..block.header.view.0 {
+            let covered = certificates.skips.iter().any(|skip| {
+                let t = skip.target;
+                let last_covered = (t.view.0 - 1) / per_term * per_term + per_term;
+                t.kind == VoteKind::Skip && t.epoch == epoch && t.view.0 <= view && view <= last_covered
+            });
+            if !covered {
+                return Err(format!("no skip covers view {view} between {from} and {}", block.header.view));
+            }
+        }
+        for certificate in certificates.parent.iter().chain(&certificates.skips) {
+            self.proves(certificate)?;
+        }
+        Ok(())
+    }
+
+    fn verify_commit(&mut self, block: &SealedBlock, new_epoch: bool) -> Result<Height, String> {
+        let parent = self.chain.last().expect("genesis is there");
+        let before = parent.carried;
+        let Some(commit) = block.body.certificates.commit.clone() else {
+            return if new_epoch { Err("an epoch begins without a commit certificate".to_owned()) } else { Ok(before) };
+        };
+        let mut reached = commit.target.block;
+        for filler in block.body.certificates.fillers.iter().rev() {
+            if filler.hash() != reached || filler.kind != HeaderKind::Filler {
+                return Err("filler headers do not chain".to_owned());
+            }
+            reached = filler.parent;
+        }
+        let found = self.chain.iter().rev().find(|k| k.block.hash() == reached);
+        let height = found.ok_or("the commit certificate is of no ancestor")?.block.header.height;
+        if height < before || (new_epoch && height != parent.block.header.height) {
+            return Err(format!("carries a commit certificate of {height} after one of {before}"));
+        }
+        if commit.target.kind != VoteKind::Commit {
+            return Err("the commit certificate is none".to_owned());
+        }
+        self.proves(&commit)?;
+        Ok(height)
+    }
+
+    /// Decision 6, written out: every height after the parent's last one up to min(c, h-D), at most 64; each equal to
+    /// what executing the chain gives (P11).
+    fn verify_results(&mut self, block: &SealedBlock, carried: Height) -> Result<Height, String> {
+        let before = self.chain.last().expect("genesis is there").last_result.0;
+        let lag = self.rules.params().results_lag;
+        let due = carried.0.min(block.header.height.0.saturating_sub(lag)).max(before);
+        let due = due.min(before + MAX_RESULTS_PER_HEADER as u64);
+        let wanted: Vec<ResultEntry> = (before + 1..=due).map(|h| self.chain[h as usize].result).collect();
+        if block.header.results != wanted {
+            return Err(format!("P11: results {:?}, due are {wanted:?}", block.header.results));
+        }
+        Ok(Height(due))
+    }
+
+    fn verify_content(&self, block: &SealedBlock, carried: Height) -> Result<(), String> {
+        if block.body.transactions.iter().any(|t| app::is_invalid(t)) {
+            return Err("it carries a transaction that makes it invalid".to_owned());
+        }
+        let lag = self.rules.params().results_lag;
+        if !block.body.transactions.is_empty() && block.header.height.0 - 1 - carried.0 >= lag {
+            return Err("it carries transactions while finality is away".to_owned());
+        }
+        Ok(())
+    }
+
+    /// A result that a node computed.
+    pub(crate) fn executed(&mut self, node: usize, result: &ResultEntry) {
+        let Some(known) = self.chain.get(result.height.0 as usize) else { return };
+        if self.honest[node] && known.result != *result {
+            self.violation(format!("P11: node {node} has another result of height {}", result.height));
+        }
+    }
+
+    /// Whether the seats of Byzantine nodes are more than a committee tolerates, so that nothing is promised.
+    pub(crate) fn byzantine_seats(&self, committee: &Committee) -> u32 {
+        let byzantine = |m: &MemberIndex| {
+            let node = committee.members()[m.index()].node;
+            !self.honest_peer(&node)
+        };
+        let all: BTreeSet<_> = (0..committee.members().len() as u16).map(MemberIndex).collect();
+        all.iter().filter(|m| byzantine(m)).map(|m| committee.members()[m.index()].seats.0).sum()
+    }
+}
