@@ -166,6 +166,11 @@ impl DialBook {
         for (key, target) in &mut self.targets {
             match target.state {
                 State::Waiting(until) if until <= now => {}
+                State::Parked if !target.node.is_some_and(|node| (peers.is_connected)(node)) => {
+                    // The peer was lost between being reached and being parked.
+                    target.state = State::Waiting(now + self.backoff.first);
+                    continue;
+                }
                 _ => continue,
             }
             if target.node.is_some_and(|node| (peers.is_connected)(node)) {
@@ -187,7 +192,7 @@ impl DialBook {
         orders
     }
 
-    /// When to ask again for dials that are due.
+    /// When to ask again for dials that are due; a change of the book or of the peers may come earlier.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let dialling = self.targets.values().filter(|t| t.state == State::Dialling).count();
         if dialling >= MAX_DIALLING {
@@ -224,7 +229,7 @@ impl DialBook {
 
     /// A connected peer is gone after this long; its targets become due again.
     pub(crate) fn lost(&mut self, now: Instant, node: NodeId, lived: Duration, at_least: Duration, rng: &mut impl Rng) {
-        for target in self.targets.values_mut().filter(|t| t.node == Some(node) && t.state == State::Parked) {
+        for target in self.targets.values_mut().filter(|t| t.node == Some(node) && t.state != State::Dialling) {
             target.attempts = if lived >= STABLE { 1 } else { target.attempts.saturating_add(1) };
             target.state = State::Waiting(now + wait(self.backoff, target.attempts, rng).max(at_least));
         }
@@ -302,6 +307,18 @@ mod tests {
             book.lost(at, NODE, Duration::ZERO, Duration::ZERO, &mut rng);
         }
         assert!(book.next_due().unwrap() > now + BACKOFF.most / 2, "flapping must back off");
+    }
+
+    #[test]
+    fn a_peer_that_was_lost_before_its_target_was_parked_is_not_forgotten() {
+        let now = Instant::now();
+        let mut book = DialBook::new(BACKOFF);
+        book.add_address(now, addr(1));
+        let order = book.due(now, &nobody(false))[0];
+        book.lost(now, NODE, Duration::ZERO, Duration::ZERO, &mut rand::rng());
+        book.reached(order.key, NODE);
+        assert_eq!(book.due(now, &nobody(false)), []);
+        assert_eq!(book.due(now + BACKOFF.first, &nobody(false)).len(), 1);
     }
 
     #[test]

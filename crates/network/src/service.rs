@@ -27,6 +27,8 @@ use crate::{
     tls,
 };
 
+/// How often the book of dials is looked at, should nothing else be a reason to.
+const RECHECK: Duration = Duration::from_secs(5);
 /// How often discovery looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -182,14 +184,9 @@ pub(crate) async fn dial_loop(
             let (shared, sinks) = (Arc::clone(&shared), Arc::clone(&sinks));
             tasks.spawn(outbound(shared, sinks, endpoint.clone(), Arc::clone(&transport), order));
         }
-        let due = async {
-            match next {
-                Some(next) => sleep_until(next.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+        let recheck = Instant::now() + RECHECK;
         tokio::select! {
-            () = due => {}
+            () = sleep_until(next.map_or(recheck, |next| next.min(recheck)).into()) => {}
             () = shared.dials_changed.notified() => {}
             Some(_) = tasks.join_next() => {}
             () = shared.stopped() => break,

@@ -172,7 +172,9 @@ async fn of_two_connections_by_one_dialler_the_later_dial_is_kept() {
     let refused = dial(1).await.err().expect("an earlier dial loses");
     assert_eq!(code_of(&refused), CloseCode::Duplicate.code());
     let (third, _) = dial(3).await.unwrap();
-    // What was sent on the connection that loses still arrives.
+    // What is on its way on the connection that loses still arrives.
+    let closed = timeout(Duration::from_millis(50), second.connection.closed()).await;
+    assert!(closed.is_err(), "it drains first");
     let _late = second.stream(&[0, 3, 0, 0, 0, 7, 7, 7]).await;
     assert_eq!(&next(&mut a.rx.consensus).await.payload[..], [7, 7, 7]);
     assert_eq!(second.close_code().await, CloseCode::Duplicate.code());
@@ -254,6 +256,24 @@ async fn a_port_in_use_and_a_bad_configuration_are_errors_of_start() {
     assert!(error.contains(&a.addr().to_string()) && error.contains("in use"), "{error}");
     let error = start(|c| c.max_peers = 0, a.addr()).await;
     assert!(error.contains("max_peers"), "{error}");
+}
+
+#[tokio::test]
+async fn a_socket_for_both_families_reaches_ipv4() {
+    let both = |c: &mut cascade_network::NetworkConfig| c.listen = "[::]:0".parse().unwrap();
+    if std::net::UdpSocket::bind("[::]:0").is_err() {
+        eprintln!("this system has no IPv6");
+        return;
+    }
+    let mut a = Node::with(1, both).await;
+    let mut b = Node::start(2).await;
+    let mut c = Node::start(3).await;
+    a.dial(&b);
+    assert!(a.connected(id(2)).await.address.is_ipv4());
+    b.connected(id(1)).await;
+    c.network.dial(([127, 0, 0, 1], a.addr().port()).into(), Some(id(1)));
+    c.connected(id(1)).await;
+    assert!(a.connected(id(3)).await.address.is_ipv4());
 }
 
 #[tokio::test]
