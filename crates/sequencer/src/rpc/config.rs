@@ -14,14 +14,14 @@ pub struct RpcConfig {
     /// Origins (`https://app.example`) whose web pages may use the server; `*` allows all. HTTP answers them with CORS
     /// headers, and a WebSocket with another `Origin` is refused. Programs that send no `Origin` are not concerned.
     pub cors_origins: Vec<String>,
-    /// Hosts that a request's `Host` header may name, with any port; `*` allows all. A web page that rebinds its own name
-    /// to this machine is refused by this. Numeric addresses of the machine itself must be listed too.
+    /// Names that a request's `Host` header may have, with any port; `*` allows all. A web page that rebinds its own name
+    /// to this machine is refused by this. Numeric addresses need not be listed.
     pub allowed_hosts: Vec<String>,
     /// Largest request body or WebSocket message, in bytes.
     pub max_request_bytes: u32,
     /// Largest response, in bytes.
     pub max_response_bytes: u32,
-    /// Most connections (TCP) at once, HTTP and WebSocket together.
+    /// Most HTTP connections at once, and as many WebSockets besides.
     pub max_connections: u32,
     /// Most subscriptions of one WebSocket.
     pub max_subscriptions: u32,
@@ -31,7 +31,7 @@ pub struct RpcConfig {
     pub max_log_blocks: u64,
     /// Most logs that one answer may hold.
     pub max_logs: u32,
-    /// Most gas that an `eth_call`, `eth_estimateGas` or `eth_createAccessList` may use.
+    /// Most gas that an `eth_call` or `eth_estimateGas` may use.
     pub call_gas_cap: u64,
     /// Most requests at once that read much or run the EVM; others wait in line.
     pub max_heavy_requests: u32,
@@ -54,7 +54,7 @@ impl Default for RpcConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8545)),
             cors_origins: Vec::new(),
-            allowed_hosts: vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned()],
+            allowed_hosts: vec!["localhost".to_owned()],
             max_request_bytes: 16 << 20,
             max_response_bytes: 32 << 20,
             max_connections: 1_000,
@@ -122,7 +122,7 @@ impl RpcConfig {
             return fail("cors_origins", origin, "must be * or scheme://host[:port] without a path");
         }
         if let Some(host) = self.allowed_hosts.iter().find(|host| !is_host(host)) {
-            return fail("allowed_hosts", host, "must be * or a host name or address without a port");
+            return fail("allowed_hosts", host, "must be * or a host name without a port");
         }
         Ok(())
     }
@@ -135,11 +135,8 @@ fn is_origin(origin: &str) -> bool {
 }
 
 fn is_host(host: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-';
-    let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    host == "*"
-        || !host.is_empty() && host.bytes().all(plain)
-        || bracketed.is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok())
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    host == "*" || !host.is_empty() && host.bytes().all(plain)
 }
 
 #[cfg(test)]
@@ -161,7 +158,7 @@ mod tests {
         assert_eq!(broken(|c| c.cors_origins = vec!["example.com".to_owned()]), "cors_origins");
         assert_eq!(broken(|c| c.cors_origins = vec!["https://a.b/path".to_owned()]), "cors_origins");
         assert_eq!(broken(|c| c.allowed_hosts = vec!["localhost:80".to_owned()]), "allowed_hosts");
-        assert_eq!(broken(|c| c.allowed_hosts = vec!["[::g]".to_owned()]), "allowed_hosts");
+        assert_eq!(broken(|c| c.allowed_hosts = vec![String::new()]), "allowed_hosts");
     }
 
     #[test]

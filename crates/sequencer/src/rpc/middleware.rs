@@ -1,0 +1,243 @@
+//! What every request passes: batches, metrics, and the answer to methods that do not exist.
+//!
+//! The raw transactions of a batch are taken out of it and given to the node as one call; everything else of it runs in
+//! its order afterwards. JSON-RPC leaves the order within a batch open, and answers carry their request's id.
+
+use std::{collections::HashSet, future::Future, sync::Arc, time::Instant};
+
+use alloy_primitives::B256;
+use bytes::Bytes;
+use jsonrpsee::{
+    BatchResponseBuilder, MethodResponse, ResponsePayload,
+    server::middleware::rpc::{Batch, BatchEntry, BatchEntryErr, Notification, Request, RpcServiceT},
+    types::{ErrorObjectOwned, Id, Params},
+};
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
+
+use super::{
+    backend::Backend,
+    error::{self, Answer},
+    gate::WebSocket,
+    submit,
+};
+
+const SEND: &str = "eth_sendRawTransaction";
+
+/// What the RPC server counts.
+#[derive(Clone, Debug)]
+pub struct RpcMetrics {
+    requests: IntCounterVec,
+    seconds: Histogram,
+    batch: Histogram,
+    pub(super) connections: IntGauge,
+}
+
+impl RpcMetrics {
+    /// Metrics that belong to no registry.
+    ///
+    /// # Panics
+    /// Never: names and labels are constants that follow the rules.
+    #[must_use]
+    pub fn new() -> Self {
+        let rule = "constant names follow the rules";
+        let requests = Opts::new("cascade_rpc_requests_total", "RPC requests by method and outcome (ok, error)");
+        let seconds = HistogramOpts::new("cascade_rpc_request_seconds", "Time from a request (not in a batch) to its answer")
+            .buckets(vec![0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]);
+        let batch = HistogramOpts::new("cascade_rpc_batch_requests", "Requests in a batch")
+            .buckets(vec![1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0]);
+        Self {
+            requests: IntCounterVec::new(requests, &["method", "outcome"]).expect(rule),
+            seconds: Histogram::with_opts(seconds).expect(rule),
+            batch: Histogram::with_opts(batch).expect(rule),
+            connections: IntGauge::new("cascade_rpc_connections", "Open HTTP connections").expect(rule),
+        }
+    }
+
+    /// Adds them to a registry.
+    ///
+    /// # Errors
+    /// If the registry has metrics of these names.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        registry.register(Box::new(self.requests.clone()))?;
+        registry.register(Box::new(self.seconds.clone()))?;
+        registry.register(Box::new(self.batch.clone()))?;
+        registry.register(Box::new(self.connections.clone()))
+    }
+
+    fn count(&self, method: &str, success: bool, requests: u64) {
+        let outcome = if success { "ok" } else { "error" };
+        self.requests.with_label_values(&[method, outcome]).inc_by(requests);
+    }
+}
+
+impl Default for RpcMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the middleware of all connections shares.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) methods: Arc<HashSet<&'static str>>,
+    pub(super) metrics: RpcMetrics,
+    /// Most requests in a batch.
+    pub(super) max_batch: usize,
+    /// Most bytes of an answer.
+    pub(super) max_response: usize,
+    /// Whether raw transactions mean anything on this chain.
+    pub(super) plain: bool,
+}
+
+/// The middleware of one connection.
+#[derive(Clone)]
+pub(super) struct Middleware<S> {
+    pub(super) inner: S,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl<S> RpcServiceT for Middleware<S>
+where
+    S: RpcServiceT<
+            MethodResponse = MethodResponse,
+            BatchResponse = MethodResponse,
+            NotificationResponse = MethodResponse,
+        > + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    type MethodResponse = MethodResponse;
+    type NotificationResponse = MethodResponse;
+    type BatchResponse = MethodResponse;
+
+    fn call<'a>(&self, request: Request<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
+        let this = self.clone();
+        async move {
+            let started = Instant::now();
+            let response = this.one(request).await;
+            this.shared.metrics.seconds.observe(started.elapsed().as_secs_f64());
+            response
+        }
+    }
+
+    fn batch<'a>(&self, batch: Batch<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
+        let this = self.clone();
+        async move {
+            let most = this.shared.max_batch;
+            this.shared.metrics.batch.observe(batch.len() as f64);
+            if batch.len() > most {
+                return MethodResponse::error(Id::Null, error::limit("requests in a batch", batch.len(), most));
+            }
+            let entries: Vec<_> = batch.into_iter().collect();
+            let sent = this.send_together(&entries).await;
+            this.rest(entries, sent).await
+        }
+    }
+
+    fn notification<'a>(&self, notification: Notification<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
+        self.inner.notification(notification)
+    }
+}
+
+type Entry<'a> = Result<BatchEntry<'a>, BatchEntryErr<'a>>;
+
+impl<S> Middleware<S>
+where
+    S: RpcServiceT<
+            MethodResponse = MethodResponse,
+            BatchResponse = MethodResponse,
+            NotificationResponse = MethodResponse,
+        > + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    async fn one(&self, request: Request<'_>) -> MethodResponse {
+        let Some(&method) = self.shared.methods.get(request.method_name()) else {
+            self.shared.metrics.count("unknown", false, 1);
+            let reason = error::method(request.method_name(), "");
+            return MethodResponse::error(request.id().into_owned(), reason);
+        };
+        if matches!(method, "eth_subscribe" | "eth_unsubscribe") && request.extensions().get::<WebSocket>().is_none() {
+            self.shared.metrics.count(method, false, 1);
+            let reason = error::method(method, ": notifications not supported over HTTP, use a WebSocket");
+            return MethodResponse::error(request.id().into_owned(), reason);
+        }
+        let response = self.inner.call(request).await;
+        self.shared.metrics.count(method, response.is_success(), 1);
+        response
+    }
+
+    /// Gives all raw transactions of a batch to the node; the answers stand at the places of their requests.
+    async fn send_together(&self, entries: &[Entry<'_>]) -> Vec<Option<Answer<B256>>> {
+        let mut answers: Vec<Option<Answer<B256>>> = (0..entries.len()).map(|_| None).collect();
+        if !self.shared.plain {
+            return answers;
+        }
+        let (mut places, mut raw): (Vec<usize>, Vec<Bytes>) = Default::default();
+        for (place, entry) in entries.iter().enumerate() {
+            let Ok(BatchEntry::Call(request)) = entry else { continue };
+            if request.method_name() != SEND {
+                continue;
+            }
+            let params = Params::new(request.params.as_ref().map(|params| params.get()));
+            match submit::raw_transaction(&params) {
+                Ok(transaction) => {
+                    places.push(place);
+                    raw.push(transaction);
+                }
+                Err(reason) => answers[place] = Some(Err(reason)),
+            }
+        }
+        if raw.is_empty() {
+            return answers;
+        }
+        for (place, result) in places.into_iter().zip(self.shared.backend.submit(raw).await) {
+            answers[place] = Some(result.map_err(ErrorObjectOwned::from));
+        }
+        answers
+    }
+
+    /// Runs what was not sent, and puts the answers of a batch together.
+    async fn rest(&self, entries: Vec<Entry<'_>>, sent: Vec<Option<Answer<B256>>>) -> MethodResponse {
+        let most = self.shared.max_response;
+        let mut answers = BatchResponseBuilder::new_with_limit(most);
+        let (mut notified, mut good, mut bad) = (false, 0, 0);
+        for (entry, sent) in entries.into_iter().zip(sent) {
+            let answer = match entry {
+                Ok(BatchEntry::Call(request)) => match sent {
+                    Some(Ok(hash)) => {
+                        good += 1;
+                        MethodResponse::response(request.id().into_owned(), ResponsePayload::success(hash), most)
+                    }
+                    Some(Err(reason)) => {
+                        bad += 1;
+                        MethodResponse::error(request.id().into_owned(), reason)
+                    }
+                    None => self.one(request).await,
+                },
+                Ok(BatchEntry::Notification(notification)) => {
+                    notified = true;
+                    self.inner.notification(notification).await;
+                    continue;
+                }
+                Err(invalid) => {
+                    let (reason, id) = invalid.into_parts();
+                    MethodResponse::error(id, reason)
+                }
+            };
+            if let Err(too_large) = answers.append(answer) {
+                return too_large;
+            }
+        }
+        self.shared.metrics.count(SEND, true, good);
+        self.shared.metrics.count(SEND, false, bad);
+        if answers.is_empty() && notified {
+            MethodResponse::notification()
+        } else {
+            MethodResponse::from_batch(answers.finish())
+        }
+    }
+}
