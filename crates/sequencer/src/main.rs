@@ -1,3 +1,5 @@
 //! The `cascade` command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cascade_sequencer::cli::run(std::env::args_os()).code().into()
+}

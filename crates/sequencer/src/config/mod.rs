@@ -40,6 +40,11 @@ pub use keys::{KeyError, NodeKeys};
 pub use layers::{Layers, Origin, Resolved};
 pub use table::{KEYS, Key, Kind};
 
+use crate::rpc::config::RpcConfig;
+
+/// Bytes of the largest transaction on every network.
+const LARGEST_TRANSACTION: u32 = 128 << 10;
+
 /// Whether a node votes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -91,32 +96,6 @@ pub struct NetworkSection {
     pub allow_private: bool,
 }
 
-/// The JSON-RPC server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RpcSection {
-    /// TCP address of HTTP and WebSocket; port 0 picks a free one.
-    pub listen: SocketAddr,
-    /// Origins that browsers may call from; `*` is any.
-    pub cors: Vec<String>,
-    /// Host headers that are served beside the listening address; `*` is any.
-    pub hosts: Vec<String>,
-    /// Connections at once.
-    pub max_connections: u32,
-    /// Bytes of a request or batch.
-    pub max_request_bytes: u32,
-    /// Bytes of a response.
-    pub max_response_bytes: u32,
-    /// Requests in a batch.
-    pub max_batch: u32,
-    /// Subscriptions of a connection.
-    pub max_subscriptions: u32,
-    /// Blocks that one `eth_getLogs` may span.
-    pub max_log_blocks: u64,
-    /// Logs that one `eth_getLogs` may return.
-    pub max_logs: u32,
-}
-
 /// The Prometheus endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,7 +130,7 @@ pub struct NodeConfig {
     /// The network between nodes.
     pub network: NetworkSection,
     /// The JSON-RPC server.
-    pub rpc: RpcSection,
+    pub rpc: RpcConfig,
     /// The Prometheus endpoint.
     pub metrics: MetricsSection,
     /// Log lines.
@@ -214,16 +193,16 @@ impl NodeConfig {
         let broken = |key: &'static str, value: String, rule: &str| {
             Err(ConfigError::Relation { key, value, origin: None, rule: rule.to_owned() })
         };
-        let at_least_one = [
-            ("network.max_peers", self.network.max_peers as u64),
-            ("rpc.max_connections", self.rpc.max_connections.into()),
-            ("rpc.max_batch", self.rpc.max_batch.into()),
-            ("rpc.max_log_blocks", self.rpc.max_log_blocks),
-            ("rpc.max_logs", self.rpc.max_logs.into()),
-        ];
-        if let Some((key, value)) = at_least_one.iter().find(|(_, value)| *value == 0) {
-            return broken(key, value.to_string(), "must be at least 1");
+        if self.network.max_peers == 0 {
+            return broken("network.max_peers", "0".to_owned(), "must be at least 1");
         }
+        // Every network's limit of a transaction; the node checks against its genesis once it has read it.
+        self.rpc.check(LARGEST_TRANSACTION).map_err(|error| ConfigError::Relation {
+            key: Key::find(&format!("rpc.{}", error.key)).map_or("rpc", |key| key.name),
+            value: error.value,
+            origin: None,
+            rule: error.rule.to_owned(),
+        })?;
         let network = &self.network;
         if network.target_peers > network.max_peers {
             let rule = format!("must be at most network.max_peers, which is {}", network.max_peers);
@@ -236,17 +215,8 @@ impl NodeConfig {
                 "must be an address and port that others can dial",
             );
         }
-        const LEAST_REQUEST: u32 = 512 << 10;
-        if self.rpc.max_request_bytes < LEAST_REQUEST {
-            let rule = format!("must be at least {LEAST_REQUEST}, or the largest transactions do not fit");
-            return broken("rpc.max_request_bytes", self.rpc.max_request_bytes.to_string(), &rule);
-        }
         if let Some(metrics) = self.metrics.listen.filter(|m| m.port() != 0 && *m == self.rpc.listen) {
             return broken("metrics.listen", metrics.to_string(), "must differ from rpc.listen");
-        }
-        let origin = |o: &&String| *o != "*" && !o.starts_with("http://") && !o.starts_with("https://");
-        if let Some(entry) = self.rpc.cors.iter().find(origin) {
-            return broken("rpc.cors", entry.clone(), "must be `*` or origins such as https://wallet.example");
         }
         let chain = self.chain_dir();
         for (key, path) in

@@ -38,7 +38,7 @@ fn later_layers_win_and_each_value_knows_its_layer() {
     let resolved = layers.resolve().unwrap();
     let rpc = &resolved.config.rpc;
     assert_eq!((rpc.max_batch, rpc.max_logs, rpc.max_log_blocks), (2, 30, 400));
-    assert_eq!(rpc.max_subscriptions, 128);
+    assert_eq!(rpc.max_subscriptions, 64);
     assert_eq!(origin(&resolved, "rpc.max_subscriptions"), Origin::Default);
     assert_eq!(origin(&resolved, "rpc.max_batch"), Origin::File(dir.path().join(CONFIG_FILE)));
     assert_eq!(origin(&resolved, "rpc.max_logs"), Origin::Environment("CASCADE_RPC_MAX_LOGS".to_owned()));
@@ -69,6 +69,12 @@ fn every_key_has_a_place_in_the_configuration_and_the_other_way_round() {
 }
 
 #[test]
+fn the_defaults_of_the_rpc_server_are_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(at(dir.path()).resolve().unwrap().config.rpc, crate::rpc::config::RpcConfig::default());
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_file_and_the_nearest_one() {
     let (dir, layers) = home("[rpc]\nmax_bach = 2\n");
     let error = layers.resolve().unwrap_err();
@@ -84,7 +90,7 @@ fn a_value_of_the_wrong_kind_is_named_with_its_origin() {
         ("[rpc]\nmax_batch = \"many\"\n", "rpc.max_batch"),
         ("[rpc]\nmax_batch = -1\n", "rpc.max_batch"),
         ("[rpc]\nlisten = \"localhost\"\n", "rpc.listen"),
-        ("[rpc]\ncors = [1]\n", "rpc.cors"),
+        ("[rpc]\ncors_origins = [1]\n", "rpc.cors_origins"),
         ("role = \"leader\"\n", "role"),
         ("[log]\nlevel = \"a=b=c\"\n", "log.level"),
         ("[log]\nlevel = { x = 1 }\n", "log.level"),
@@ -107,7 +113,7 @@ fn a_broken_relation_names_the_key_and_its_origin() {
         ("[network]\nexternal = \"1.2.3.4:0\"\n", "network.external"),
         ("[rpc]\nmax_request_bytes = 1000\n", "rpc.max_request_bytes"),
         ("[rpc]\nmax_batch = 0\n", "rpc.max_batch"),
-        ("[rpc]\ncors = [\"wallet.example\"]\n", "rpc.cors"),
+        ("[rpc]\ncors_origins = [\"wallet.example\"]\n", "rpc.cors_origins"),
         ("[metrics]\nlisten = \"127.0.0.1:8545\"\n", "metrics.listen"),
         ("[keys]\nsign_state = \"chain/sign-state\"\n", "keys.sign_state"),
     ] {

@@ -1,3 +1,439 @@
 //! `cascade testnet`: a local cluster of sequencers.
+//!
+//! Nodes are separate processes of the same program on loopback ([`cluster`]); the command watches them ([`watch`]),
+//! sends a probe transfer a second ([`probe`]), draws what it sees ([`view`]), and reports.
 
 pub mod accounts;
+pub mod cluster;
+pub mod genesis;
+pub mod probe;
+pub mod stats;
+pub mod view;
+pub mod watch;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use cascade_primitives::{BlockHash, TransactionRule};
+use clap::Args;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    cli::{Client, Failure, block_on, output},
+    home::write_atomically,
+};
+use cluster::{Cluster, ClusterSpec};
+use genesis::Schedule;
+use probe::Probes;
+use stats::{Percentiles, round};
+use view::{Snapshot, View};
+use watch::Watch;
+
+/// Probes go out this often.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// The view is drawn this often.
+const DRAW_EVERY: Duration = Duration::from_millis(500);
+/// With --blocks: without a final block for this long, the chain stands.
+const STALL: Duration = Duration::from_secs(60);
+/// How often a condition is looked at that cannot be waited for.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Starts a local cluster of sequencers, as separate processes with free ports and regtest parameters.
+///
+/// It prints URLs and the keys of funded accounts, shows what happens, sends one probe transfer a second, and runs until
+/// Ctrl-C. DIR/testnet.json holds the same for scripts. The accounts come from the public development mnemonic.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cascade testnet\n  cascade testnet --nodes 4 --data cluster\n  \
+                        cascade testnet --nodes 4 --blocks 20 --json")]
+pub struct TestnetArgs {
+    /// How many nodes [default: 5].
+    #[arg(long, value_name = "N")]
+    nodes: Option<usize>,
+    /// End after this many final blocks and report.
+    #[arg(long, value_name = "B")]
+    blocks: Option<u64>,
+    /// Keep the cluster here; one that is here goes on. Without it, a temporary directory is used and removed.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// One line of JSON on stdout: with --blocks the report at the end, else what runs where, at the start.
+    #[arg(long)]
+    json: bool,
+    /// Order opaque bytes instead of transactions.
+    #[arg(long)]
+    opaque: bool,
+    /// A TOML file that says which nodes vote from which epoch on, with what stake, and changes constants.
+    #[arg(long, value_name = "FILE")]
+    schedule: Option<PathBuf>,
+    /// Start a node again that ended by itself.
+    #[arg(long)]
+    restart: bool,
+    /// Log filter of the nodes; each logs into DIR/node-N/log.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log_level: String,
+}
+
+/// A node's JSON-RPC.
+#[derive(Clone, Debug, Serialize)]
+pub struct RpcUrls {
+    /// Over HTTP.
+    pub http: String,
+    /// Over WebSocket.
+    pub ws: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Account {
+    address: String,
+    private_key: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct NodeInfo {
+    home: PathBuf,
+    pid: u32,
+    node_id: String,
+}
+
+/// `DIR/testnet.json`, and the line that `--json` prints.
+#[derive(Clone, Debug, Serialize)]
+struct Info {
+    chain_id: u64,
+    pid: u32,
+    genesis: PathBuf,
+    rpc: Vec<RpcUrls>,
+    metrics: Vec<String>,
+    network: Vec<String>,
+    accounts: Vec<Account>,
+    nodes: Vec<NodeInfo>,
+}
+
+impl Info {
+    fn of(cluster: &Cluster) -> Self {
+        let files = || cluster.nodes().iter().map(|node| node.file());
+        let account = |wallet: &crate::wallet::Wallet| Account {
+            address: wallet.address().to_string(),
+            private_key: wallet.secret().to_string(),
+        };
+        Self {
+            chain_id: cluster.genesis().params.chain_id.0,
+            pid: std::process::id(),
+            genesis: cluster.dir().join("genesis.json"),
+            rpc: files().map(|f| RpcUrls { http: f.rpc_http.clone(), ws: f.rpc_ws.clone() }).collect(),
+            metrics: files().filter_map(|f| f.metrics.clone()).collect(),
+            network: files().map(|f| f.network.to_string()).collect(),
+            accounts: accounts::dev_accounts().iter().map(account).collect(),
+            nodes: cluster
+                .nodes()
+                .iter()
+                .map(|node| NodeInfo {
+                    home: node.home().path().to_owned(),
+                    pid: node.file().pid,
+                    node_id: node.file().node_id.to_string(),
+                })
+                .collect(),
+        }
+    }
+
+    fn write(&self, dir: &Path) -> Result<(), Failure> {
+        let path = dir.join("testnet.json");
+        let text = serde_json::to_string_pretty(self).expect("strings and numbers have a JSON form");
+        write_atomically(&path, (text + "\n").as_bytes()).map_err(|error| Failure::io(path.display(), &error))
+    }
+
+    fn print(&self) -> Result<(), Failure> {
+        for (index, rpc) in self.rpc.iter().enumerate() {
+            output::line(&format!(
+                "node {index}   {}   {}   log {}/log",
+                rpc.http,
+                rpc.ws,
+                self.nodes[index].home.display()
+            ))?;
+        }
+        output::line(&format!("chain id {}, genesis {}", self.chain_id, self.genesis.display()))?;
+        output::line(&format!("accounts of \"{}\", 10000 CAS each:", accounts::DEV_MNEMONIC))?;
+        for account in self.accounts.iter().take(SHOWN_ACCOUNTS) {
+            output::line(&format!("  {}   {}", account.address, account.private_key))?;
+        }
+        Ok(())
+    }
+}
+
+/// Accounts that are printed for people; `testnet.json` has all.
+const SHOWN_ACCOUNTS: usize = 10;
+
+/// What `--blocks` reports.
+#[derive(Clone, Debug, Serialize)]
+struct Report {
+    nodes: usize,
+    height: u64,
+    agree: bool,
+    finality_ms: Percentiles,
+    blocks_per_s: f64,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the cluster does not start, dies, stands still, or disagrees.
+pub fn run(args: TestnetArgs) -> Result<(), Failure> {
+    let temporary = match &args.data {
+        Some(_) => None,
+        None => Some(TemporaryDir::new()?),
+    };
+    let dir = args.data.clone().or_else(|| temporary.as_ref().map(|t| t.0.clone())).expect("one of both is there");
+    block_on(run_in(&args, dir))
+}
+
+async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
+    let mut ends = Ends::new()?;
+    let program = std::env::current_exe().map_err(|error| Failure::io("cannot find this program", &error))?;
+    let schedule = args.schedule.as_deref().map(Schedule::read).transpose()?.unwrap_or_default();
+    let rule = if args.opaque { TransactionRule::Opaque } else { TransactionRule::Plain };
+    let dir = std::path::absolute(&dir).map_err(|error| Failure::io(dir.display(), &error))?;
+    let spec =
+        ClusterSpec { program, dir, nodes: args.nodes, rule, schedule, load_accounts: 0, log: args.log_level.clone() };
+    // Nodes that were started end with the future that is dropped here.
+    let cluster = tokio::select! {
+        cluster = Cluster::start(spec) => cluster?,
+        () = ends.wait() => return Ok(()),
+    };
+    let info = Info::of(&cluster);
+    info.write(cluster.dir())?;
+    match (args.json, args.blocks) {
+        (true, None) => output::json(&info)?,
+        (true, Some(_)) => {}
+        (false, _) => info.print()?,
+    }
+    let mut session = Session::new(cluster, args)?;
+    let result = tokio::select! {
+        result = session.go_on() => result,
+        () = ends.wait() => Ok(None),
+    };
+    session.view.interrupt();
+    let stopped = session.cluster.stop().await;
+    if let Some(report) = result? {
+        let agree = report.agree;
+        if args.json {
+            output::json(&report)?
+        } else {
+            print_report(&report)?
+        }
+        if !agree {
+            return Err(Failure::new(format!("the nodes disagree at height {}", report.height)));
+        }
+    }
+    stopped
+}
+
+fn print_report(report: &Report) -> Result<(), Failure> {
+    let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| ms.to_string());
+    output::line(&format!(
+        "{} nodes, height {}, {}, finality p50 {} ms, p99 {} ms, {} blocks/s",
+        report.nodes,
+        report.height,
+        if report.agree { "all agree" } else { "NO AGREEMENT" },
+        ms(report.finality_ms.p50),
+        ms(report.finality_ms.p99),
+        report.blocks_per_s
+    ))
+}
+
+/// The signals that end the command.
+struct Ends {
+    signals: [tokio::signal::unix::Signal; 3],
+}
+
+impl Ends {
+    fn new() -> Result<Self, Failure> {
+        let take = |kind| signal(kind).map_err(|error| Failure::io("cannot handle signals", &error));
+        Ok(Self {
+            signals: [take(SignalKind::interrupt())?, take(SignalKind::terminate())?, take(SignalKind::hangup())?],
+        })
+    }
+
+    async fn wait(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// A cluster that runs and is watched.
+struct Session {
+    cluster: Cluster,
+    clients: Vec<Client>,
+    watch: Watch,
+    probes: Probes,
+    view: View,
+    shows: bool,
+    restarts: bool,
+    /// With --blocks: how many.
+    blocks: Option<u64>,
+    /// Newest final block of each node.
+    heights: Vec<u64>,
+    /// The first final block that was seen here, and when.
+    first: Option<(u64, Instant)>,
+    /// When the newest final block was seen.
+    progress: Instant,
+}
+
+impl Session {
+    fn new(cluster: Cluster, args: &TestnetArgs) -> Result<Self, Failure> {
+        let urls: Vec<String> = cluster.nodes().iter().map(|node| node.file().rpc_ws.clone()).collect();
+        let clients =
+            cluster.nodes().iter().map(|node| Client::new(&node.file().rpc_http)).collect::<Result<Vec<_>, _>>()?;
+        let params = &cluster.genesis().params;
+        let probes = Probes::new(clients.clone(), params.transactions, params.chain_id);
+        let heights = vec![0; clients.len()];
+        Ok(Self {
+            watch: Watch::start(&urls),
+            clients,
+            probes,
+            view: View::default(),
+            shows: !args.json,
+            restarts: args.restart,
+            blocks: args.blocks,
+            heights,
+            first: None,
+            progress: Instant::now(),
+            cluster,
+        })
+    }
+
+    /// Probes, watches and draws until the blocks asked for are there.
+    async fn go_on(&mut self) -> Result<Option<Report>, Failure> {
+        let mut probe = tokio::time::interval(PROBE_EVERY);
+        let mut draw = tokio::time::interval(DRAW_EVERY);
+        for interval in [&mut probe, &mut draw] {
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                seen = self.watch.next() => {
+                    self.heights[seen.node] = self.heights[seen.node].max(seen.block.height.0);
+                    self.progress = Instant::now();
+                    self.first.get_or_insert((seen.block.height.0, seen.at));
+                    self.probes.observe(&seen).await;
+                    if let Some(report) = self.report_if_done(seen.at).await? {
+                        return Ok(Some(report));
+                    }
+                }
+                _ = probe.tick() => {
+                    let nodes = self.cluster.nodes();
+                    self.probes.send(|node| nodes[node].is_running()).await;
+                }
+                _ = draw.tick() => {
+                    self.look_after_nodes().await?;
+                    if self.shows {
+                        self.draw().await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look_after_nodes(&mut self) -> Result<(), Failure> {
+        for (index, words) in self.cluster.deaths() {
+            self.view.interrupt();
+            output::note(&words);
+            if self.restarts {
+                self.cluster.restart(index).await?;
+                Info::of(&self.cluster).write(self.cluster.dir())?;
+                output::note(&format!("node {index} runs again"));
+            }
+        }
+        if !self.cluster.nodes().iter().any(cluster::ClusterNode::is_running) {
+            return Err(Failure::new("no node runs any more"));
+        }
+        if self.blocks.is_some() && self.progress.elapsed() > STALL {
+            return Err(Failure::new(format!("no block became final for {} s", STALL.as_secs())));
+        }
+        Ok(())
+    }
+
+    async fn draw(&mut self) {
+        let status = self
+            .clients
+            .iter()
+            .map(|client| async { tokio::time::timeout(DRAW_EVERY, client.status()).await.ok().and_then(Result::ok) });
+        let nodes = futures::future::join_all(status).await;
+        let finality = Percentiles::of(self.probes.recent());
+        self.view.draw(&Snapshot { nodes, finality });
+    }
+
+    /// The report, once a node has seen the last block asked for become final.
+    async fn report_if_done(&mut self, now: Instant) -> Result<Option<Report>, Failure> {
+        let (Some(blocks), Some((first, since))) = (self.blocks, self.first) else { return Ok(None) };
+        let height = first + blocks.saturating_sub(1);
+        if self.heights.iter().all(|seen| *seen < height) {
+            return Ok(None);
+        }
+        let seconds = now.duration_since(since).as_secs_f64();
+        let seen = self.heights.iter().max().copied().unwrap_or(height) - first;
+        let blocks_per_s = if seconds > 0.0 { round(seen as f64 / seconds, 2) } else { 0.0 };
+        let agree = self.agree_at(height).await?;
+        self.finish_probes().await;
+        let finality_ms = Percentiles::of(self.probes.times().iter().copied());
+        Ok(Some(Report { nodes: self.clients.len(), height, agree, finality_ms, blocks_per_s }))
+    }
+
+    /// Waits, a while, for probes that are on their way: a short run has few.
+    async fn finish_probes(&mut self) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        while self.probes.is_waiting() {
+            match tokio::time::timeout_at(deadline, self.watch.next()).await {
+                Ok(seen) => self.probes.observe(&seen).await,
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Whether all nodes have the same block with the same state at a height, once all have executed it.
+    async fn agree_at(&mut self, height: u64) -> Result<bool, Failure> {
+        let deadline = Instant::now() + STALL;
+        let mut found: Vec<(BlockHash, alloy_primitives::B256)> = Vec::new();
+        for client in &self.clients {
+            let state = loop {
+                if let Ok(Some(block)) = client.block(height).await
+                    && let Some(result) = block.executed
+                {
+                    break (block.hash, result.state_root);
+                }
+                if Instant::now() > deadline {
+                    return Err(Failure::new(format!("{} did not execute block {height}", client.url())));
+                }
+                tokio::time::sleep(POLL).await;
+            };
+            found.push(state);
+        }
+        Ok(found.windows(2).all(|pair| pair[0] == pair[1]))
+    }
+}
+
+/// A directory that is removed at the end.
+pub(crate) struct TemporaryDir(pub(crate) PathBuf);
+
+impl TemporaryDir {
+    pub(crate) fn new() -> Result<Self, Failure> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).map_err(|error| Failure::new(format!("no randomness: {error}")))?;
+        let path = std::env::temp_dir().join(format!("cascade-testnet-{}", hex::encode(name)));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|error| Failure::io(path.display(), &error))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for TemporaryDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

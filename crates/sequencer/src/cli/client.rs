@@ -1,0 +1,221 @@
+//! The JSON-RPC client of the commands.
+
+use std::time::Duration;
+
+use alloy_primitives::{Address, B256, Bytes, U64, U256};
+use jsonrpsee::{
+    core::{
+        client::{ClientT as _, Error},
+        params::ArrayParams,
+    },
+    http_client::{HttpClient, HttpClientBuilder},
+    rpc_params,
+};
+use serde::de::DeserializeOwned;
+use thiserror::Error as ThisError;
+
+use super::Failure;
+use crate::rpc::types::{BlockInfo, Finality, Status};
+
+/// Why a node did not answer as asked.
+#[derive(Debug, ThisError)]
+pub enum ClientError {
+    /// The URL is none.
+    #[error("{url}: {what}")]
+    Url {
+        /// The URL.
+        url: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The node answered with an error.
+    #[error("{method}: {message} (code {code})")]
+    Refused {
+        /// What was asked.
+        method: String,
+        /// The node's words.
+        message: String,
+        /// The JSON-RPC code.
+        code: i32,
+    },
+    /// There was no answer, or none that could be understood.
+    #[error("{url} did not answer {method}: {what}")]
+    Transport {
+        /// The URL.
+        url: String,
+        /// What was asked.
+        method: String,
+        /// What the transport says.
+        what: String,
+    },
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Url { .. } => Self::usage(error),
+            _ => Self::new(error),
+        }
+    }
+}
+
+/// One node's JSON-RPC over HTTP.
+#[derive(Clone, Debug)]
+pub struct Client {
+    url: String,
+    http: HttpClient,
+}
+
+type Answer<T> = Result<T, ClientError>;
+
+impl Client {
+    /// A client of this URL. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Url`].
+    pub fn new(url: &str) -> Answer<Self> {
+        let http = HttpClientBuilder::default()
+            .request_timeout(Duration::from_secs(20))
+            .max_response_size(256 << 20)
+            .build(url)
+            .map_err(|error| ClientError::Url { url: url.to_owned(), what: error.to_string() })?;
+        Ok(Self { url: url.to_owned(), http })
+    }
+
+    /// Where it asks.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: &str, params: ArrayParams) -> Answer<T> {
+        self.http.request(method, params).await.map_err(|error| match error {
+            Error::Call(object) => ClientError::Refused {
+                method: method.to_owned(),
+                message: object.message().to_owned(),
+                code: object.code(),
+            },
+            other => {
+                ClientError::Transport { url: self.url.clone(), method: method.to_owned(), what: with_sources(&other) }
+            }
+        })
+    }
+
+    /// `l2_status`.
+    ///
+    /// # Errors
+    /// [`ClientError`], as all methods here.
+    pub async fn status(&self) -> Answer<Status> {
+        self.call("l2_status", rpc_params![]).await
+    }
+
+    /// `l2_block`, with the hashes of its transactions.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn block(&self, height: u64) -> Answer<Option<BlockInfo>> {
+        self.call("l2_block", rpc_params![U64::from(height), true]).await
+    }
+
+    /// `l2_finality` of a transaction or payload.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn finality(&self, hash: B256) -> Answer<Option<Finality>> {
+        self.call("l2_finality", rpc_params![hash]).await
+    }
+
+    /// `eth_chainId`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn chain_id(&self) -> Answer<u64> {
+        self.call("eth_chainId", rpc_params![]).await.map(|id: U64| id.to())
+    }
+
+    /// `eth_getTransactionCount`, transactions that wait included.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn next_nonce(&self, address: Address) -> Answer<u64> {
+        self.call("eth_getTransactionCount", rpc_params![address, "pending"]).await.map(|n: U64| n.to())
+    }
+
+    /// `eth_maxPriorityFeePerGas`, in wei.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn tip(&self) -> Answer<u128> {
+        self.call("eth_maxPriorityFeePerGas", rpc_params![])
+            .await
+            .map(|fee: U256| u128::try_from(fee).unwrap_or(u128::MAX))
+    }
+
+    /// `eth_estimateGas` of a call.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn estimate_gas(&self, from: Address, to: Address, value: U256, data: &Bytes) -> Answer<u64> {
+        let call = serde_json::json!({ "from": from, "to": to, "value": value, "data": data });
+        self.call("eth_estimateGas", rpc_params![call]).await.map(|gas: U64| gas.to())
+    }
+
+    /// `eth_sendRawTransaction`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn send_raw(&self, raw: &[u8]) -> Answer<B256> {
+        self.call("eth_sendRawTransaction", rpc_params![Bytes::copy_from_slice(raw)]).await
+    }
+
+    /// `l2_sendOpaque`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn send_opaque(&self, payload: &[u8]) -> Answer<B256> {
+        self.call("l2_sendOpaque", rpc_params![Bytes::copy_from_slice(payload)]).await
+    }
+
+    /// Whether an executed transaction succeeded; none while it is not executed.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn succeeded(&self, hash: B256) -> Answer<Option<bool>> {
+        let receipt: Option<serde_json::Value> = self.call("eth_getTransactionReceipt", rpc_params![hash]).await?;
+        Ok(receipt.map(|receipt| receipt["status"] == "0x1"))
+    }
+
+    /// The transactions of an executed block that succeeded.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn successes(&self, height: u64) -> Answer<Vec<B256>> {
+        let receipts: Option<Vec<serde_json::Value>> =
+            self.call("eth_getBlockReceipts", rpc_params![U64::from(height)]).await?;
+        let hash = |receipt: &serde_json::Value| receipt["transactionHash"].as_str().and_then(|text| text.parse().ok());
+        Ok(receipts.iter().flatten().filter(|receipt| receipt["status"] == "0x1").filter_map(hash).collect())
+    }
+}
+
+/// An error with what caused it: the outer texts alone say little.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}
+
+/// Runs a command's asynchronous part.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("cannot start the runtime", &error))?
+        .block_on(work)
+}
