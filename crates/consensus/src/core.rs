@@ -19,7 +19,7 @@ use std::{
 
 use cascade_crypto::{VoteScheme, VoteSigner, scheme::CertificateError};
 use cascade_primitives::{
-    Address, BlockHash, Bytes, Certificate, Committee, Epoch, Header, Height, MemberIndex, NodeId, Ready, ResultEntry,
+    Address, BlockHash, Bytes, Certificate, Committee, Epoch, Header, HeaderKind, Height, MemberIndex, NodeId, Ready, ResultEntry,
     SealedBlock, Term, TimestampMs, View, Vote, VoteKind, VoteTarget,
 };
 
@@ -297,6 +297,24 @@ struct EpochState {
     root: BlockHash,
 }
 
+/// A block that the application was asked to fill. What it stands on is fixed with the request: a certificate or
+/// result that comes while the application works is for the next block.
+#[derive(Clone, Debug)]
+struct Building {
+    view: View,
+    /// The chain up to the parent.
+    parent: Arc<ChainContext>,
+    /// What the block extends: the parent's chain, handed over to a new epoch if it is the first of one.
+    base: Arc<ChainContext>,
+    kind: HeaderKind,
+    timestamp: TimestampMs,
+    /// The last height whose result it carries.
+    due: Height,
+    may_carry_content: bool,
+    commit: Option<Arc<Certificate>>,
+    fillers: Vec<Header>,
+}
+
 /// The consensus core. `B` plants bugs for the simulator's own tests; a node leaves it at [`NoBugs`].
 #[derive(Debug)]
 pub struct Core<B: Bugs = NoBugs> {
@@ -324,11 +342,13 @@ pub struct Core<B: Bugs = NoBugs> {
 
     work: bool,
     busy_since: Option<TimestampMs>,
-    building: Option<(View, BlockHash)>,
+    building: Option<Building>,
     resend_at: TimestampMs,
     resends: u64,
     silent: BTreeSet<MemberIndex>,
     heard: BTreeMap<MemberIndex, TimestampMs>,
+    /// Peers that were sent the entry certificate of the current view because they seemed to need it.
+    helped: BTreeSet<NodeId>,
     skipped_terms: u64,
     readies: BTreeMap<MemberIndex, Ready>,
     verified: VecDeque<Certificate>,
@@ -387,6 +407,7 @@ impl<B: Bugs> Core<B> {
             resends: 0,
             silent: BTreeSet::new(),
             heard: BTreeMap::new(),
+            helped: BTreeSet::new(),
             skipped_terms: 0,
             readies: BTreeMap::new(),
             verified: VecDeque::new(),

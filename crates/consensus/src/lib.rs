@@ -27,6 +27,7 @@
 //! - [`safety`]: the guard in front of the signing key;
 //! - [`core`]: the protocol;
 //! - [`messages`]: what goes over the wire and into the vote log.
+//! - [`sync`]: catching up.
 
 pub mod bugs;
 pub mod context;
@@ -35,6 +36,7 @@ pub mod election;
 pub mod messages;
 pub mod safety;
 pub mod seats;
+pub mod sync;
 mod tally;
 
 pub use bugs::{Bug, Bugs, NoBugs};
@@ -42,3 +44,4 @@ pub use context::{ChainContext, InvalidBlock, Rules};
 pub use core::{BuildRequest, BuiltBlock, Config, Core, Effect, Finality, Finalized, Health, Input, Start, Verdict};
 pub use messages::{Evidence, Message, Record, SkipReason, Status};
 pub use safety::{Refusal, SignState};
+pub use sync::{FinalChain, Sync, SyncEffect, SyncInput, SyncRequest, SyncResponse};

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use cascade_consensus::{ChainContext, Message, Rules};
+use cascade_consensus::{ChainContext, Message, Rules, SyncResponse};
 use cascade_crypto::{VoteScheme, VoteSigner};
 use cascade_primitives::{
     Block, BlockHash, Certificate, Epoch, HeaderKind, Height, MemberIndex, ResultEntry, SealedBlock, SignerSet,
@@ -43,6 +43,8 @@ pub(crate) struct Adversary {
     results: BTreeMap<Height, ResultEntry>,
     /// The other block of a view in which it proposed two.
     twins: BTreeMap<(Epoch, View), (Arc<SealedBlock>, Vote)>,
+    /// What it voted for because it heard of it.
+    answered: VecDeque<VoteTarget>,
     /// Blocks that break a rule, since the last time somebody asked.
     pub(crate) invalid: Vec<BlockHash>,
     pub(crate) counts: FaultCounts,
@@ -70,6 +72,7 @@ impl Adversary {
             prepares: VecDeque::new(),
             results: BTreeMap::new(),
             twins: BTreeMap::new(),
+            answered: VecDeque::new(),
             invalid: Vec::new(),
             counts: FaultCounts::default(),
         }
@@ -83,12 +86,44 @@ impl Adversary {
         does
     }
 
-    pub(crate) fn lies_to_syncing(&mut self) -> bool {
-        self.does(Fault::LyingSync, 700)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.rng.below(bound)
+    /// What it answers in place of the truth; none for silence.
+    pub(crate) fn answer(&mut self, truth: SyncResponse) -> Option<SyncResponse> {
+        if self.character.has(Fault::Silence) {
+            return None;
+        }
+        if !self.does(Fault::LyingSync, 700) {
+            return Some(truth);
+        }
+        let kind = self.rng.below(5);
+        match truth {
+            _ if kind == 0 => None,
+            _ if kind == 1 => Some(SyncResponse::Nothing),
+            SyncResponse::Headers(mut headers, mut finality) => {
+                let at = self.rng.below(headers.len() as u64) as usize;
+                match kind {
+                    2 => headers[at].timestamp = headers[at].timestamp.next(),
+                    3 => {
+                        headers.pop();
+                    }
+                    _ => {
+                        let mut certificate = finality.certificate.as_ref().clone();
+                        certificate.signature.0[3] ^= 1;
+                        finality.certificate = Arc::new(certificate);
+                    }
+                }
+                Some(SyncResponse::Headers(headers, finality))
+            }
+            SyncResponse::Bodies(mut bodies) => {
+                let at = self.rng.below(bodies.len() as u64) as usize;
+                if kind == 2 {
+                    bodies.clear();
+                } else {
+                    bodies[at].transactions.push(app::marked(1));
+                }
+                Some(SyncResponse::Bodies(bodies))
+            }
+            SyncResponse::Nothing => None,
+        }
     }
 
     fn others(&self) -> impl Iterator<Item = usize> + use<> {
@@ -293,7 +328,11 @@ impl Adversary {
             }
             _ => return,
         };
-        if self.does(Fault::DoubleVotes, 300) {
+        if !self.answered.contains(&target) && self.does(Fault::DoubleVotes, 300) {
+            self.answered.push_back(target);
+            if self.answered.len() > 64 {
+                self.answered.pop_front();
+            }
             let vote = self.sign(target, place);
             out.extend(self.others().map(|i| (i, Message::Vote(vote, None))));
         }

@@ -151,6 +151,13 @@ impl Checker {
         }
     }
 
+    /// The catch-up says that a peer lied.
+    pub(crate) fn sync_lied(&mut self, node: usize, peer: &NodeId, what: &str) {
+        if self.honest[node] && self.honest_peer(peer) {
+            self.violation(format!("node {node} says that honest {} lied in catch-up: {what}", self.nodes[peer]));
+        }
+    }
+
     fn honest_peer(&self, peer: &NodeId) -> bool {
         self.nodes.get(peer).is_some_and(|&i| self.honest[i])
     }

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use cascade_consensus::{ChainContext, Finality, Record, SignState, Start};
-use cascade_primitives::{Height, ResultEntry, SealedBlock};
+use cascade_consensus::{ChainContext, FinalChain, Finality, Record, SignState, Start};
+use cascade_primitives::{Body, Header, Height, ResultEntry, SealedBlock};
 
 use crate::rng::Rng;
 
@@ -173,5 +173,23 @@ impl Disk {
 
     pub(crate) fn blocks(&self) -> &[Stored] {
         &self.blocks
+    }
+}
+
+impl FinalChain for Disk {
+    fn height(&self) -> Height {
+        self.head().block.header.height
+    }
+
+    fn header(&self, height: Height) -> Option<Header> {
+        self.stored(height).map(|s| s.block.header.clone())
+    }
+
+    fn body(&self, height: Height) -> Option<Body> {
+        self.stored(height).map(|s| s.block.body.clone())
+    }
+
+    fn finality(&self, height: Height) -> Option<Finality> {
+        self.stored(height).and_then(|s| s.finality.clone())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use cascade_consensus::{Bugs, Core, Message};
+use cascade_consensus::{Bugs, Core, Message, Sync, SyncRequest, SyncResponse};
 use cascade_primitives::Bytes;
 
 use crate::{adversary::Adversary, app::App, disk::Disk};
@@ -12,6 +12,8 @@ use crate::{adversary::Adversary, app::App, disk::Disk};
 pub(crate) enum Payload {
     Consensus(Message),
     Transaction(Bytes),
+    Request { id: u64, request: SyncRequest },
+    Response { id: u64, response: Arc<SyncResponse> },
 }
 
 /// Messages that wait for the syncs of what they rest on.
@@ -25,12 +27,14 @@ pub(crate) struct Batch {
 #[derive(Debug)]
 pub(crate) struct Running<B: Bugs> {
     pub(crate) core: Core<B>,
+    pub(crate) sync: Sync,
     pub(crate) app: App,
     pub(crate) outbox: VecDeque<Batch>,
     /// When the syncs that are under way are done.
     pub(crate) disk_free_at: u64,
     /// When the core wants to be woken.
     pub(crate) wake_at: u64,
+    pub(crate) sync_wake_at: u64,
     pub(crate) has_work: bool,
 }
 

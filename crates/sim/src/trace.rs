@@ -1,6 +1,6 @@
 //! The trace of a run: one hash over everything that was delivered and done, in order; and the same in words.
 
-use cascade_consensus::{Effect, Input, Message};
+use cascade_consensus::{Effect, Input, Message, SyncEffect};
 use cascade_primitives::{B256, Vote, VoteTarget};
 use sha2::{Digest, Sha256};
 
@@ -164,6 +164,19 @@ impl<'a> Trace<'a> {
         }
         if let Some(words) = &mut self.words {
             words(format!("{now:>8} ms {node:>2}       -> {}", effect(e)));
+        }
+    }
+
+    pub(crate) fn sync(&mut self, now: u64, node: usize, e: &SyncEffect) {
+        self.place(3, now, node);
+        let text = match e {
+            SyncEffect::Request { request, .. } => format!("asks for {request:?}"),
+            SyncEffect::Deliver { blocks, .. } => format!("caught up by {} blocks", blocks.len()),
+            SyncEffect::Misbehaved(_, what) => format!("peer lied: {what}"),
+        };
+        self.hasher.update(text.as_bytes());
+        if let Some(words) = &mut self.words {
+            words(format!("{now:>8} ms {node:>2}       => {text}"));
         }
     }
 

@@ -6,7 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use cascade_consensus::{Bugs, ChainContext, Config, Core, Effect, Input, Message, Rules};
+use cascade_consensus::{
+    Bugs, ChainContext, Config, Core, Effect, Input, Message, Rules, Sync, SyncEffect, SyncInput, sync,
+};
 use cascade_primitives::{Bytes, Height, NodeId, SealedBlock, TimestampMs};
 
 use crate::{
@@ -29,11 +31,14 @@ use crate::{
 const JOINERS: usize = 2;
 /// Ms after which a node offers waiting transactions to the others again.
 const OFFER_AGAIN: u64 = 2000;
+/// Ms that a node waits for an answer to a catch-up request.
+const SYNC_TIMEOUT: u64 = 1000;
 
 #[derive(Debug)]
 enum Event {
     Deliver { from: usize, to: usize, payload: Payload },
     Wake { node: usize, at: u64 },
+    SyncWake { node: usize, at: u64 },
     /// Syncs are done: what waited for them leaves.
     Flush { node: usize, life: u32 },
     Input { node: usize, life: u32, input: Box<Input> },
@@ -65,6 +70,11 @@ impl Ord for Queued {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.at, self.order).cmp(&(other.at, other.order))
     }
+}
+
+/// The virtual time at which a clock shows this.
+fn to_virtual(local: TimestampMs, clock: i64) -> u64 {
+    local.0.saturating_add_signed(-clock).saturating_sub(GENESIS_TIME.0)
 }
 
 #[derive(Debug)]
@@ -241,6 +251,11 @@ impl<'a, B: Bugs> World<'a, B> {
                     self.step(node, None, Input::Tick);
                 }
             }
+            Event::SyncWake { node, at } => {
+                if self.nodes[node].running.as_ref().is_some_and(|r| r.sync_wake_at == at) {
+                    self.sync(node, SyncInput::Tick);
+                }
+            }
             Event::Flush { node, life } => {
                 if self.nodes[node].life == life {
                     self.flush(node);
@@ -282,6 +297,20 @@ impl<'a, B: Bugs> World<'a, B> {
                 self.step(to, Some(from), Input::Message { from: peer, message });
             }
             Payload::Transaction(transaction) => self.add_transaction(to, &transaction),
+            Payload::Request { id, request } => {
+                let truth = sync::answer(&self.nodes[to].disk, &request);
+                let answer = match &mut self.nodes[to].adversary {
+                    Some(adversary) => adversary.answer(truth),
+                    None => Some(truth),
+                };
+                if let Some(response) = answer {
+                    self.transmit(to, from, Payload::Response { id, response: Arc::new(response) });
+                }
+            }
+            Payload::Response { id, response } => {
+                let peer = self.ids[from];
+                self.sync(to, SyncInput::Response { peer, id, response: response.as_ref().clone() });
+            }
         }
     }
 
@@ -302,7 +331,9 @@ impl<'a, B: Bugs> World<'a, B> {
         let now = self.local(node);
         self.trace.input(self.now, node, from, &input);
         let Some(running) = &mut self.nodes[node].running else { return };
+        let before = running.core.head().height;
         let effects = running.core.step(now, input);
+        let head = Arc::clone(running.core.head());
         for effect in effects {
             self.trace.effect(self.now, node, &effect);
             self.checker.report(node, &effect);
@@ -310,13 +341,46 @@ impl<'a, B: Bugs> World<'a, B> {
         }
         self.checker.settled(node);
         self.rearm(node);
+        if head.height > before {
+            self.sync(node, SyncInput::Head(head));
+        }
+    }
+
+    fn sync(&mut self, node: usize, input: SyncInput) {
+        let (now, life) = (self.local(node), self.nodes[node].life);
+        let Some(running) = &mut self.nodes[node].running else { return };
+        let effects = running.sync.step(now, input);
+        for effect in effects {
+            self.trace.sync(self.now, node, &effect);
+            match effect {
+                SyncEffect::Request { peer, id, request } => {
+                    if let Some(to) = self.ids.iter().position(|i| *i == peer) {
+                        self.transmit(node, to, Payload::Request { id, request });
+                    }
+                }
+                SyncEffect::Deliver { from, blocks, finality } => {
+                    let input = Box::new(Input::FinalRange { from, blocks, finality });
+                    self.push(self.now, Event::Input { node, life, input });
+                }
+                SyncEffect::Misbehaved(peer, what) => self.checker.sync_lied(node, &peer, what),
+            }
+        }
+        let clock = self.nodes[node].clock;
+        let Some(running) = &mut self.nodes[node].running else { return };
+        if let Some(local) = running.sync.wake_at() {
+            let at = to_virtual(local, clock).max(self.now + 1);
+            if running.sync_wake_at != at {
+                running.sync_wake_at = at;
+                self.push(at, Event::SyncWake { node, at });
+            }
+        }
     }
 
     fn rearm(&mut self, node: usize) {
         let (now, clock) = (self.now, self.nodes[node].clock);
         let Some(running) = &mut self.nodes[node].running else { return };
         let local = running.core.wake_at();
-        let at = local.0.saturating_add_signed(-clock).saturating_sub(GENESIS_TIME.0).max(now + 1);
+        let at = to_virtual(local, clock).max(now + 1);
         if running.wake_at != at {
             running.wake_at = at;
             self.push(at, Event::Wake { node, at });
@@ -361,10 +425,10 @@ impl<'a, B: Bugs> World<'a, B> {
                 self.store(i, &finalized);
                 self.start_execution(i);
             }
+            Effect::PeerStatus(peer, status) => self.sync(i, SyncInput::Status(peer, status)),
+            Effect::Behind(peer) => self.sync(i, SyncInput::Behind(peer)),
             Effect::Evidence(_)
             | Effect::Misbehaved(..)
-            | Effect::PeerStatus(..)
-            | Effect::Behind(_)
             | Effect::EnteredView(..)
             | Effect::Skipped(..)
             | Effect::Fatal(_) => {}
@@ -544,13 +608,17 @@ impl<B: Bugs> World<'_, B> {
         self.checker.restarted(i, head);
         let core = Core::with_bugs(config, now, node.disk.start(), self.bugs.clone());
         let disk = &node.disk;
+        let scheme = Arc::clone(&self.keys.scheme);
+        let sync = Sync::new(Arc::clone(&self.rules), scheme, Arc::clone(core.head()), SYNC_TIMEOUT, now);
         let app = App::new(disk.last_result(), done_transactions(disk), unexecuted(disk), node.execution_delay);
         self.nodes[i].running = Some(Running {
             core,
+            sync,
             app,
             outbox: VecDeque::new(),
             disk_free_at: self.now,
             wake_at: 0,
+            sync_wake_at: 0,
             has_work: false,
         });
         self.step(i, None, Input::Tick);

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::context::{certificates, readiness};
-use cascade_primitives::HeaderKind;
 
 impl<B: Bugs> Core<B> {
     pub(super) fn on_proposal(&mut self, from: NodeId, block: Arc<SealedBlock>, vote: Vote) {

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::context::filler_path;
-use cascade_primitives::HeaderKind;
 
 impl<B: Bugs> Core<B> {
     pub(super) fn on_committed(&mut self, certificate: &Arc<Certificate>) {
@@ -130,6 +129,7 @@ impl<B: Bugs> Core<B> {
         self.entry = None;
         self.view = View(1);
         self.entered = self.now;
+        self.helped.clear();
         self.resends = 0;
         self.resend_at = self.now.plus(self.config.rules.params().leader_timeout_ms / 2);
         let epoch = self.epoch.epoch;

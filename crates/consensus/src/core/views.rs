@@ -1,7 +1,7 @@
 //! Views: entering, leaving, proposing, resending.
 
 use super::*;
-use cascade_primitives::{Block, Body, Certificates, Header, HeaderKind, L1Origin, SystemItem, block::PROTOCOL_VERSION};
+use cascade_primitives::{Block, Body, Certificates, L1Origin, SystemItem, block::PROTOCOL_VERSION};
 
 /// Certificates in one resend. A stall lasts while no quorum is there, and then no new ones are made.
 const MAX_RESENT: usize = 256;
@@ -14,6 +14,7 @@ impl<B: Bugs> Core<B> {
         }
         self.view = view;
         self.entered = self.now;
+        self.helped.clear();
         self.entry = Some(Arc::clone(&certificate));
         self.building = None;
         self.resends = 0;
@@ -154,7 +155,7 @@ impl<B: Bugs> Core<B> {
         let params = self.config.rules.params();
         let interval = if self.busy() { 1 } else { params.empty_block_interval };
         let at = parent.timestamp.plus(params.block_time_ms.saturating_mul(interval));
-        self.build_request(&parent, view).is_some().then_some(at)
+        self.next_block(&parent).is_some().then_some(at)
     }
 
     pub(super) fn try_propose(&mut self) {
@@ -162,44 +163,56 @@ impl<B: Bugs> Core<B> {
             return;
         }
         let Some(parent) = self.tip().map(Arc::clone) else { return };
-        let Some(request) = self.build_request(&parent, self.view) else { return };
-        self.building = Some((self.view, parent.hash));
+        let Some(next) = self.next_block(&parent) else { return };
+        let Some(ancestors) = self.ancestors(&parent, next.due) else { return };
+        let request = BuildRequest {
+            view: next.view,
+            height: parent.height.next(),
+            timestamp: next.timestamp,
+            may_carry_content: next.may_carry_content,
+            state_height: next.due,
+            ancestors,
+            parent,
+        };
+        self.building = Some(next);
         self.emit(Effect::Build(Box::new(request)));
     }
 
-    /// What the application needs to build on `parent`; none while results that would be due are not computed, or
-    /// the parent is not known to be valid.
-    fn build_request(&self, parent: &Arc<ChainContext>, view: View) -> Option<BuildRequest> {
+    /// The block that this node can make on `parent` now, but for its content; none while results that would be due are
+    /// not computed, or the parent is not known to be valid.
+    fn next_block(&self, parent: &Arc<ChainContext>) -> Option<Building> {
         if !matches!(self.tree.get(&parent.hash)?.standing, Standing::Valid(_)) {
             return None;
         }
         let rules = &self.config.rules;
-        let (base, carried, kind) = self.child_of(parent);
+        let (base, carried, kind, commit, fillers);
+        if parent.epoch < self.epoch.epoch {
+            let finality = self.head_finality.as_ref().expect("an epoch begins with a final block");
+            base = Arc::new(parent.hand_over(rules));
+            (carried, kind) = (parent.height, HeaderKind::Block);
+            (commit, fillers) = (Some(Arc::clone(&finality.certificate)), finality.fillers.clone());
+        } else {
+            base = Arc::clone(parent);
+            kind = if parent.ended { HeaderKind::Filler } else { HeaderKind::Block };
+            let newest = self.newest_commit(parent);
+            carried = newest.as_ref().map_or(parent.carried_commit(), |(height, _)| *height);
+            (commit, fillers) = (newest.map(|(_, certificate)| certificate), Vec::new());
+        }
         let (due, _) = base.due(rules, carried, kind);
         if (base.last_result.0 + 1..=due.0).any(|h| !self.results.contains_key(&Height(h))) {
             return None;
         }
-        Some(BuildRequest {
-            view,
-            height: parent.height.next(),
+        Some(Building {
+            view: self.view,
             timestamp: self.now.max(parent.timestamp.next()),
+            due,
             may_carry_content: base.may_carry_content(rules, carried, kind),
-            state_height: due,
-            ancestors: self.ancestors(parent, due)?,
             parent: Arc::clone(parent),
+            base,
+            kind,
+            commit,
+            fillers,
         })
-    }
-
-    /// The context that a child of `parent` in the current epoch extends, the height of the commit certificate that
-    /// it would carry, and its kind.
-    fn child_of(&self, parent: &Arc<ChainContext>) -> (Arc<ChainContext>, Height, HeaderKind) {
-        if parent.epoch < self.epoch.epoch {
-            let base = Arc::new(parent.hand_over(&self.config.rules));
-            return (base, parent.height, HeaderKind::Block);
-        }
-        let carried = self.newest_commit(parent).map_or(parent.carried_commit(), |(height, _)| height);
-        let kind = if parent.ended { HeaderKind::Filler } else { HeaderKind::Block };
-        (Arc::clone(parent), carried, kind)
     }
 
     /// The newest commit certificate of an ancestor of a child of `parent` that `parent`'s chain does not carry yet.
@@ -238,16 +251,13 @@ impl<B: Bugs> Core<B> {
     }
 
     pub(super) fn on_built(&mut self, view: View, parent: BlockHash, content: BuiltBlock) {
-        if self.building != Some((view, parent)) || self.view != view {
-            return;
-        }
-        self.building = None;
+        let Some(building) = self.building.take_if(|b| b.view == view && b.parent.hash == parent) else { return };
         let Some((hash, certificate, skips)) = self.parent() else { return };
-        let Some(context) = self.tree.get(&hash).and_then(|e| e.standing.context()).map(Arc::clone) else { return };
-        if hash != parent {
+        if self.view != view || hash != parent {
             return;
         }
-        let block = self.assemble(&context, certificate, skips, content);
+        let context = Arc::clone(&building.parent);
+        let Some(block) = self.assemble(building, certificate, skips, content) else { return };
         let hash = block.hash();
         let rules = Arc::clone(&self.config.rules);
         let child = match context.child_with(&rules, &block, &self.bugs) {
@@ -266,36 +276,34 @@ impl<B: Bugs> Core<B> {
         self.count_vote(vote);
     }
 
+    /// The block; none if a result that it must carry has meanwhile been settled by a final block.
     fn assemble(
         &self,
-        parent: &Arc<ChainContext>,
+        building: Building,
         certificate: Option<Arc<Certificate>>,
         skips: Vec<Certificate>,
         content: BuiltBlock,
-    ) -> Arc<SealedBlock> {
+    ) -> Option<Arc<SealedBlock>> {
         let rules = &self.config.rules;
-        let (base, carried, kind) = self.child_of(parent);
-        let (due, _) = base.due(rules, carried, kind);
-        let may_carry = base.may_carry_content(rules, carried, kind);
-        let handover = parent.epoch < self.epoch.epoch;
-        let (commit, fillers) = if handover {
-            let finality = self.head_finality.as_ref().expect("an epoch begins with a final block");
-            (Some(finality.certificate.as_ref().clone()), finality.fillers.clone())
-        } else {
-            (self.newest_commit(parent).map(|(_, c)| c.as_ref().clone()), Vec::new())
-        };
-        let system = if may_carry && !handover {
+        let Building { view, parent, base, kind, timestamp, due, may_carry_content, commit, fillers } = building;
+        let results = (base.last_result.0 + 1..=due.0).map(|h| self.results.get(&Height(h)).copied());
+        let results = results.collect::<Option<Vec<_>>>()?;
+        let system = if may_carry_content && parent.epoch == base.epoch {
             self.readies_to_include().into_iter().map(SystemItem::Ready).collect()
         } else {
             Vec::new()
         };
         let (transactions, ordered_gas) =
-            if may_carry { (content.transactions, content.ordered_gas) } else { (Vec::new(), 0) };
-        let base_fee = if kind == HeaderKind::Filler { parent.base_fee } else { content.base_fee };
+            if may_carry_content { (content.transactions, content.ordered_gas) } else { (Vec::new(), 0) };
         let body = Body {
             l1_items: Vec::new(),
             system,
-            certificates: Certificates { parent: certificate.map(|c| c.as_ref().clone()), skips, commit, fillers },
+            certificates: Certificates {
+                parent: certificate.map(|c| c.as_ref().clone()),
+                skips,
+                commit: commit.map(|c| c.as_ref().clone()),
+                fillers,
+            },
             reveals: Vec::new(),
             transactions,
         };
@@ -305,22 +313,22 @@ impl<B: Bugs> Core<B> {
             chain_id: rules.signing.chain_id,
             genesis_hash: rules.signing.genesis_hash,
             fork: rules.signing.fork,
-            epoch: self.epoch.epoch,
-            view: self.view,
+            epoch: base.epoch,
+            view,
             height: parent.height.next(),
             parent: parent.hash,
-            timestamp: self.now.max(parent.timestamp.next()),
+            timestamp,
             l1_origin: L1Origin::default(),
             committee_root: base.committee.root(),
             next_committee_root: base.next_committee.root(),
             history_root: base.history_root(),
             da: Default::default(),
             body_root: body.root(),
-            base_fee,
+            base_fee: if kind == HeaderKind::Filler { parent.base_fee } else { content.base_fee },
             ordered_gas,
-            results: (base.last_result.0 + 1..=due.0).map(|h| self.results[&Height(h)]).collect(),
+            results,
         };
-        Arc::new(SealedBlock::new(Block { header, body }))
+        Some(Arc::new(SealedBlock::new(Block { header, body })))
     }
 
     /// On a stall: votes of the current view, the last Commit, the newest commit certificate, and every prepare and
@@ -413,9 +421,11 @@ impl<B: Bugs> Core<B> {
         }
     }
 
-    /// Helps a peer that votes in a past view, but not for every one of its votes.
+    /// Helps a peer that votes in a past view, once in each view: answering every vote would let a peer that answers
+    /// in turn keep both busy for ever.
     pub(super) fn send_entry_once(&mut self, to: NodeId) {
-        if self.entered.plus(self.config.rules.params().leader_timeout_ms) <= self.now {
+        let late = self.entered.plus(self.config.rules.params().leader_timeout_ms) <= self.now;
+        if late && self.helped.insert(to) {
             self.send_entry(to);
         }
     }

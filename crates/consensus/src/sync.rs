@@ -1,0 +1,664 @@
+//! Catching up: final blocks from peers, certificates first, then blocks, from several peers at once.
+//!
+//! ```text
+//!   this node                                    peers
+//!     | Headers{from, count} ------------------->  A     headers, closed by the certificate that makes the last final
+//!     | <----------------------------------------  A
+//!     |   checked: hash chain from the own head, certificate of the epoch's committee
+//!     | Bodies{from, count} --> A, B, C ...              in parallel, each checked against its header
+//!     | <----------------------------------------
+//!     +-> Deliver: a run of final blocks for the core, which checks it again and follows it
+//! ```
+//!
+//! A run of headers lies within one epoch, since only the committee at the own head is known; the core's new head then
+//! gives the next one. After the headers nothing rests on trust: a certificate vouches for the last hash and the hashes
+//! for everything below. A peer that sends what does not fit is reported and left alone; one that is slow, or has not
+//! what it seemed to have, is passed over for a while.
+//!
+//! Memory is bounded: one run of headers at a time, of a length that adapts to the size of the blocks, so that a run
+//! stays near [`RUN_BYTES`].
+//!
+//! No I/O here: the shell carries out [`SyncEffect`]s, answers [`SyncInput`]s, and arms one timer for
+//! [`Sync::wake_at`]. [`answer`] is the other side.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use cascade_crypto::{VoteScheme, verify_certificate};
+use cascade_primitives::{
+    Block, BlockHash, Body, Certificate, Committee, Decode, DecodeError, DecodeErrorKind, Encode, Epoch, Header,
+    HeaderKind, Height, NodeId, Reader, SealedBlock, TimestampMs, VoteTarget,
+    block::MAX_FILLER_HEADERS,
+    codec::encode_list,
+};
+
+use crate::{
+    context::{ChainContext, Rules, filler_path},
+    core::Finality,
+    messages::Status,
+};
+
+/// Headers that one response may carry.
+pub const MAX_HEADERS: usize = 1024;
+/// Bodies that one response may carry.
+pub const MAX_BODIES: usize = 64;
+/// Bytes of bodies after which a response takes no further one.
+pub const RESPONSE_BYTES: usize = 4 << 20;
+/// Bytes of bodies that a run of headers should lead to.
+pub const RUN_BYTES: usize = 64 << 20;
+/// Headers that are asked for at first, and at most.
+const RUN_HEADERS: u32 = 256;
+/// Bodies that are asked for at a time.
+const BODIES_AT_A_TIME: u32 = 16;
+/// Requests that one peer works on at a time.
+const REQUESTS_PER_PEER: u32 = 2;
+/// Failures in a row after which a peer's claim to be ahead is forgotten.
+const GIVE_UP: u32 = 3;
+/// Times the request timeout that a peer which lied is left alone.
+const DISTRUST: u64 = 64;
+
+/// Asks a peer for final blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncRequest {
+    /// Headers from a height on, closed by what makes the last one final.
+    Headers {
+        /// The first.
+        from: Height,
+        /// How many, about.
+        count: u32,
+    },
+    /// Bodies from a height on.
+    Bodies {
+        /// The first.
+        from: Height,
+        /// How many at most.
+        count: u32,
+    },
+}
+
+/// Answers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SyncResponse {
+    /// The peer has nothing of it.
+    Nothing,
+    /// Headers of consecutive heights, all of one epoch, and what makes the last one final.
+    Headers(Vec<Header>, Finality),
+    /// Bodies of consecutive heights, at least one, as many as fit.
+    Bodies(Vec<Body>),
+}
+
+/// Names a request, so that a late answer is not taken for another one.
+pub type RequestId = u64;
+
+/// What the catch-up is told.
+#[derive(Clone, Debug)]
+pub enum SyncInput {
+    /// The newest final block of this node.
+    Head(Arc<ChainContext>),
+    /// Where a peer stands ([`crate::Effect::PeerStatus`]).
+    Status(NodeId, Status),
+    /// A peer seems to be far ahead ([`crate::Effect::Behind`]).
+    Behind(NodeId),
+    /// A peer answered.
+    Response {
+        /// The peer.
+        peer: NodeId,
+        /// The request.
+        id: RequestId,
+        /// The answer.
+        response: SyncResponse,
+    },
+    /// A request came to nothing.
+    Failed {
+        /// The peer.
+        peer: NodeId,
+        /// The request.
+        id: RequestId,
+    },
+    /// A peer is gone.
+    Disconnected(NodeId),
+    /// The time has come that [`Sync::wake_at`] named.
+    Tick,
+}
+
+/// What the catch-up wants done.
+#[derive(Clone, Debug)]
+pub enum SyncEffect {
+    /// Ask a peer.
+    Request {
+        /// The peer.
+        peer: NodeId,
+        /// Names the request.
+        id: RequestId,
+        /// The request.
+        request: SyncRequest,
+    },
+    /// Final blocks for the core ([`crate::Input::FinalRange`]).
+    Deliver {
+        /// The peer that sent the headers.
+        from: NodeId,
+        /// The blocks in order of height.
+        blocks: Vec<Arc<SealedBlock>>,
+        /// What makes the last of them final.
+        finality: Finality,
+    },
+    /// A peer sent what no honest one sends.
+    Misbehaved(NodeId, &'static str),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Peer {
+    /// The height that it is believed to have.
+    height: Height,
+    failures: u32,
+    in_flight: u32,
+    not_before: TimestampMs,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    peer: NodeId,
+    request: SyncRequest,
+    deadline: TimestampMs,
+}
+
+/// A run of headers whose end is proved to be final, and the bodies that came for it.
+#[derive(Clone, Debug)]
+struct Run {
+    from: NodeId,
+    headers: Vec<Header>,
+    finality: Finality,
+    bodies: BTreeMap<Height, Body>,
+}
+
+impl Run {
+    fn first(&self) -> Height {
+        self.headers[0].height
+    }
+
+    fn last(&self) -> Height {
+        self.headers[self.headers.len() - 1].height
+    }
+}
+
+/// The catch-up core.
+#[derive(Debug)]
+pub struct Sync {
+    rules: Arc<Rules>,
+    scheme: Arc<dyn VoteScheme>,
+    /// Ms after which a request counts as failed.
+    timeout: u64,
+    now: TimestampMs,
+    effects: Vec<SyncEffect>,
+    head: Arc<ChainContext>,
+    head_since: TimestampMs,
+    peers: BTreeMap<NodeId, Peer>,
+    goal: Option<Height>,
+    run: Option<Run>,
+    flights: BTreeMap<RequestId, Flight>,
+    next_id: RequestId,
+    run_headers: u32,
+}
+
+impl Sync {
+    /// A catch-up that starts at `head` and waits `timeout` ms for an answer.
+    #[must_use]
+    pub fn new(
+        rules: Arc<Rules>,
+        scheme: Arc<dyn VoteScheme>,
+        head: Arc<ChainContext>,
+        timeout: u64,
+        now: TimestampMs,
+    ) -> Self {
+        Self {
+            rules,
+            scheme,
+            timeout: timeout.max(1),
+            now,
+            effects: Vec::new(),
+            head,
+            head_since: now,
+            peers: BTreeMap::new(),
+            goal: None,
+            run: None,
+            flights: BTreeMap::new(),
+            next_id: 0,
+            run_headers: RUN_HEADERS,
+        }
+    }
+
+    /// Takes an input and answers what is to be done, in order.
+    pub fn step(&mut self, now: TimestampMs, input: SyncInput) -> Vec<SyncEffect> {
+        self.now = self.now.max(now);
+        match input {
+            SyncInput::Head(head) => self.on_head(head),
+            SyncInput::Status(peer, status) => self.peers.entry(peer).or_default().height = status.height,
+            SyncInput::Behind(peer) => {
+                let peer = self.peers.entry(peer).or_default();
+                peer.height = peer.height.max(self.head.height.next());
+                self.goal = self.goal.max(Some(peer.height));
+            }
+            SyncInput::Response { peer, id, response } => self.on_response(peer, id, response),
+            SyncInput::Failed { peer, id } => {
+                if self.flights.get(&id).is_some_and(|f| f.peer == peer) {
+                    self.fail(id);
+                }
+            }
+            SyncInput::Disconnected(peer) => {
+                self.peers.remove(&peer);
+                self.flights.retain(|_, f| f.peer != peer);
+            }
+            SyncInput::Tick => {}
+        }
+        self.advance();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When the catch-up next wants a [`SyncInput::Tick`], if nothing happens before; none while there is nothing to do.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<TimestampMs> {
+        let deadline = self.flights.values().map(|f| f.deadline).min();
+        let retry = self.goal.and_then(|_| {
+            self.peers.values().map(|p| p.not_before).filter(|at| *at > self.now).min()
+        });
+        let patience = self.peers.values().any(|p| p.height > self.head.height).then(|| self.patience_ends());
+        let at = [deadline, retry, patience.filter(|at| *at > self.now)].into_iter().flatten().min();
+        at.map(|at| at.max(self.now.next()))
+    }
+
+    /// Where it wants to get to; none while this node keeps up.
+    #[must_use]
+    pub const fn goal(&self) -> Option<Height> {
+        self.goal
+    }
+
+    /// A head that does not move while a peer says that it is ahead is reason enough to ask, however small the
+    /// distance: what the core fetches block by block may have been dropped by those that had it.
+    fn patience_ends(&self) -> TimestampMs {
+        self.head_since.plus(4 * self.timeout)
+    }
+
+    fn on_head(&mut self, head: Arc<ChainContext>) {
+        if head.hash == self.head.hash {
+            return;
+        }
+        self.head_since = self.now;
+        self.head = head;
+        let (height, epoch) = (self.head.height, self.epoch());
+        if let Some(run) = &mut self.run {
+            if run.last() <= height || epoch != run.headers[0].epoch {
+                self.run = None;
+            } else if run.first() <= height {
+                run.headers.drain(..(height.0 + 1 - run.first().0) as usize);
+                run.bodies.retain(|h, _| *h > height);
+            }
+        }
+        if self.goal.is_some_and(|goal| goal <= height) {
+            self.goal = None;
+        }
+    }
+
+    /// The epoch and committee of the blocks above the head.
+    fn committee(&self) -> &Arc<Committee> {
+        if self.head.can_hand_over() { &self.head.next_committee } else { &self.head.committee }
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.committee().epoch()
+    }
+
+    fn advance(&mut self) {
+        let late: Vec<_> = self.flights.iter().filter(|(_, f)| f.deadline <= self.now).map(|(id, _)| *id).collect();
+        for id in late {
+            self.fail(id);
+        }
+        if self.goal.is_none() && self.patience_ends() <= self.now {
+            self.goal = self.peers.values().map(|p| p.height).max().filter(|height| *height > self.head.height);
+            self.head_since = self.now;
+        }
+        if self.goal.is_none() {
+            return;
+        }
+        if self.run.is_none() {
+            self.ask_headers();
+        } else {
+            self.ask_bodies();
+        }
+    }
+
+    fn ask_headers(&mut self) {
+        let asked = self.flights.values().any(|f| matches!(f.request, SyncRequest::Headers { .. }));
+        if asked {
+            return;
+        }
+        let from = self.head.height.next();
+        match self.best_peer(from) {
+            Some(peer) => self.ask(peer, SyncRequest::Headers { from, count: self.run_headers }),
+            // Whoever claimed to be ahead is not, or does not answer for now.
+            None if self.peers.values().all(|p| p.height < from) => self.goal = None,
+            None => {}
+        }
+    }
+
+    /// Asks for the bodies that are neither there nor asked for, from as many peers as have them.
+    fn ask_bodies(&mut self) {
+        let Some(run) = &self.run else { return };
+        let mut open: BTreeSet<u64> = (run.first().0..=run.last().0).filter(|h| !run.bodies.contains_key(&Height(*h))).collect();
+        for flight in self.flights.values() {
+            if let SyncRequest::Bodies { from, count } = flight.request {
+                (from.0..from.0 + u64::from(count)).for_each(|h| {
+                    open.remove(&h);
+                });
+            }
+        }
+        while let Some(&first) = open.first() {
+            let count = (0..u64::from(BODIES_AT_A_TIME)).take_while(|i| open.contains(&(first + i))).count() as u32;
+            let last = Height(first + u64::from(count) - 1);
+            let Some(peer) = self.best_peer(last).or_else(|| self.best_peer(Height(first))) else { return };
+            (first..=last.0).for_each(|h| {
+                open.remove(&h);
+            });
+            self.ask(peer, SyncRequest::Bodies { from: Height(first), count });
+        }
+    }
+
+    /// The peer that has this height, is free, failed least and has least to do.
+    fn best_peer(&self, height: Height) -> Option<NodeId> {
+        let fit = |p: &Peer| p.height >= height && p.not_before <= self.now && p.in_flight < REQUESTS_PER_PEER;
+        let fit = self.peers.iter().filter(|(_, p)| fit(p));
+        // Ties go round with the requests, so that not everybody asks the same peer.
+        let turn = self.next_id as usize;
+        let count = self.peers.len().max(1);
+        fit.enumerate().min_by_key(|(i, (_, p))| (p.failures, p.in_flight, (i + turn) % count)).map(|(_, (id, _))| *id)
+    }
+
+    fn ask(&mut self, peer: NodeId, request: SyncRequest) {
+        self.next_id += 1;
+        let id = self.next_id;
+        self.flights.insert(id, Flight { peer, request, deadline: self.now.plus(self.timeout) });
+        self.peers.entry(peer).or_default().in_flight += 1;
+        self.effects.push(SyncEffect::Request { peer, id, request });
+    }
+
+    fn land(&mut self, id: RequestId) -> Option<Flight> {
+        let flight = self.flights.remove(&id)?;
+        if let Some(peer) = self.peers.get_mut(&flight.peer) {
+            peer.in_flight = peer.in_flight.saturating_sub(1);
+        }
+        Some(flight)
+    }
+
+    fn fail(&mut self, id: RequestId) {
+        let Some(flight) = self.land(id) else { return };
+        let (now, timeout) = (self.now, self.timeout);
+        if let Some(peer) = self.peers.get_mut(&flight.peer) {
+            peer.not_before = now.plus(timeout << peer.failures.min(4));
+            peer.failures = peer.failures.saturating_add(1);
+            if peer.failures >= GIVE_UP {
+                // It may say again where it stands.
+                peer.height = Height(0);
+            }
+        }
+    }
+
+    fn distrust(&mut self, id: NodeId, what: &'static str) {
+        let until = self.now.plus(self.timeout * DISTRUST);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.not_before = until;
+            peer.failures = peer.failures.saturating_add(1);
+        }
+        self.effects.push(SyncEffect::Misbehaved(id, what));
+    }
+
+    fn on_response(&mut self, from: NodeId, id: RequestId, response: SyncResponse) {
+        if self.flights.get(&id).is_none_or(|f| f.peer != from) {
+            return;
+        }
+        let Some(flight) = self.land(id) else { return };
+        match (flight.request, response) {
+            (_, SyncResponse::Nothing) => self.on_nothing(from, flight.request),
+            (SyncRequest::Headers { from: first, .. }, SyncResponse::Headers(headers, finality)) => {
+                self.on_headers(from, first, headers, finality);
+            }
+            (SyncRequest::Bodies { from: first, count }, SyncResponse::Bodies(bodies)) => {
+                self.on_bodies(from, first, count, bodies);
+            }
+            _ => self.distrust(from, "an answer to another request"),
+        }
+    }
+
+    /// It has less than was believed.
+    fn on_nothing(&mut self, from: NodeId, request: SyncRequest) {
+        let (SyncRequest::Headers { from: first, .. } | SyncRequest::Bodies { from: first, .. }) = request;
+        let until = self.now.plus(self.timeout / 2);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.height = peer.height.min(first.minus(1));
+            peer.not_before = until;
+        }
+    }
+
+    fn on_headers(&mut self, from: NodeId, first: Height, headers: Vec<Header>, finality: Finality) {
+        if first != self.head.height.next() || self.run.is_some() {
+            // The head moved while the answer was under way.
+            return;
+        }
+        match self.check_headers(&headers, &finality) {
+            Ok(()) => {
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.failures = 0;
+                    peer.height = peer.height.max(headers[headers.len() - 1].height);
+                }
+                self.run = Some(Run { from, headers, finality, bodies: BTreeMap::new() });
+            }
+            Err(what) => self.distrust(from, what),
+        }
+    }
+
+    fn check_headers(&self, headers: &[Header], finality: &Finality) -> Result<(), &'static str> {
+        let epoch = self.epoch();
+        let (mut below, mut height): (BlockHash, Height) = (self.head.hash, self.head.height);
+        for header in headers {
+            let fits = header.parent == below && header.height == height.next() && header.epoch == epoch;
+            if !fits || header.kind != HeaderKind::Block {
+                return Err("headers that do not follow from the final head");
+            }
+            (below, height) = (header.hash(), header.height);
+        }
+        let Some(last) = headers.last() else { return Err("no headers") };
+        let view = finality.fillers.last().map_or(last.view, |f| f.view);
+        let reached = filler_path(&below, epoch, &finality.fillers).ok_or("filler headers that do not chain")?;
+        if finality.certificate.target != VoteTarget::commit(epoch, view, reached) {
+            return Err("headers that their certificate does not close");
+        }
+        verify_certificate(self.scheme.as_ref(), &self.rules.signing, self.committee(), &finality.certificate)
+            .map_err(|_| "a wrong certificate under headers")
+    }
+
+    fn on_bodies(&mut self, from: NodeId, first: Height, count: u32, bodies: Vec<Body>) {
+        if bodies.is_empty() || bodies.len() > count as usize {
+            self.distrust(from, "no bodies, or more than asked for");
+            return;
+        }
+        let Some(run) = &mut self.run else { return };
+        let mut lied = false;
+        for (height, body) in (first.0..).map(Height).zip(bodies) {
+            let Some(header) = height.0.checked_sub(run.first().0).and_then(|i| run.headers.get(i as usize)) else {
+                continue;
+            };
+            if body.root() == header.body_root {
+                run.bodies.insert(height, body);
+            } else {
+                lied = true;
+                break;
+            }
+        }
+        if lied {
+            self.distrust(from, "a body that is not the header's");
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.failures = 0;
+        }
+        if self.run.as_ref().is_some_and(|run| run.bodies.len() == run.headers.len()) {
+            self.deliver();
+        }
+    }
+
+    fn deliver(&mut self) {
+        let Some(run) = self.run.take() else { return };
+        let bytes: usize = run.bodies.values().map(Body::transaction_bytes).sum();
+        let average = bytes / run.headers.len() + 1;
+        self.run_headers = u32::try_from(RUN_BYTES / average).unwrap_or(u32::MAX).clamp(16, RUN_HEADERS);
+        let blocks = run.headers.into_iter().zip(run.bodies.into_values());
+        let blocks = blocks.map(|(header, body)| Arc::new(SealedBlock::new(Block { header, body }))).collect();
+        self.effects.push(SyncEffect::Deliver { from: run.from, blocks, finality: run.finality });
+    }
+}
+
+/// Final blocks by height, from genesis on.
+pub trait FinalChain {
+    /// The newest final block's height.
+    fn height(&self) -> Height;
+    /// The header of a final block.
+    fn header(&self, height: Height) -> Option<Header>;
+    /// The body of a final block.
+    fn body(&self, height: Height) -> Option<Body>;
+    /// What made a block final.
+    fn finality(&self, height: Height) -> Option<Finality>;
+}
+
+/// Answers a peer's request from final blocks.
+///
+/// A run of headers ends where a certificate closes it: at the largest such height within what was asked for, or, if
+/// more blocks than that became final by one certificate, at the first one above.
+#[must_use]
+pub fn answer(chain: &impl FinalChain, request: &SyncRequest) -> SyncResponse {
+    match *request {
+        SyncRequest::Headers { from, count } => headers(chain, from, count),
+        SyncRequest::Bodies { from, count } => bodies(chain, from, count),
+    }
+}
+
+fn headers(chain: &impl FinalChain, from: Height, count: u32) -> SyncResponse {
+    let wanted = (count as usize).clamp(1, MAX_HEADERS);
+    let mut headers: Vec<Header> = Vec::new();
+    let mut closed: Option<(usize, Finality)> = None;
+    let mut height = from;
+    while from > Height(0) && height <= chain.height() && headers.len() < MAX_HEADERS {
+        let Some(header) = chain.header(height) else { break };
+        if headers.first().is_some_and(|first| first.epoch != header.epoch) || (closed.is_some() && headers.len() >= wanted) {
+            break;
+        }
+        let hash = header.hash();
+        headers.push(header);
+        if let Some(finality) = chain.finality(height)
+            && finality.closes(&hash)
+        {
+            closed = Some((headers.len(), finality));
+        }
+        height = height.next();
+    }
+    match closed {
+        Some((count, finality)) => {
+            headers.truncate(count);
+            SyncResponse::Headers(headers, finality)
+        }
+        None => SyncResponse::Nothing,
+    }
+}
+
+fn bodies(chain: &impl FinalChain, from: Height, count: u32) -> SyncResponse {
+    let mut bodies: Vec<Body> = Vec::new();
+    let mut bytes = 0;
+    for height in (from.0..).map(Height).take((count as usize).min(MAX_BODIES)) {
+        if bytes >= RESPONSE_BYTES || height > chain.height() {
+            break;
+        }
+        let Some(body) = chain.body(height) else { break };
+        bytes += body.transaction_bytes();
+        bodies.push(body);
+    }
+    if bodies.is_empty() { SyncResponse::Nothing } else { SyncResponse::Bodies(bodies) }
+}
+
+impl Finality {
+    /// Whether it proves by itself that the block with this hash is final: it certifies the block, or a filler whose
+    /// headers it has down to the block.
+    #[must_use]
+    pub fn closes(&self, hash: &BlockHash) -> bool {
+        match self.fillers.first() {
+            Some(filler) => filler.parent == *hash,
+            None => self.certificate.target.block == *hash,
+        }
+    }
+}
+
+impl Encode for Finality {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.certificate.encode(out);
+        encode_list(&self.fillers, out);
+    }
+}
+
+impl Decode for Finality {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            certificate: Arc::new(Certificate::decode(r)?),
+            fillers: r.field("filler headers").list(MAX_FILLER_HEADERS)?,
+        })
+    }
+}
+
+impl Encode for SyncRequest {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (tag, from, count) = match self {
+            Self::Headers { from, count } => (1, from, count),
+            Self::Bodies { from, count } => (2, from, count),
+        };
+        out.push(tag);
+        from.encode(out);
+        count.encode(out);
+    }
+}
+
+impl Decode for SyncRequest {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let tag = u8::decode(r.field("sync request"))?;
+        let (from, count) = (Height::decode(r)?, u32::decode(r)?);
+        match tag {
+            1 => Ok(Self::Headers { from, count }),
+            2 => Ok(Self::Bodies { from, count }),
+            tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
+        }
+    }
+}
+
+impl Encode for SyncResponse {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Nothing => out.push(0),
+            Self::Headers(headers, finality) => {
+                out.push(1);
+                encode_list(headers, out);
+                finality.encode(out);
+            }
+            Self::Bodies(bodies) => {
+                out.push(2);
+                encode_list(bodies, out);
+            }
+        }
+    }
+}
+
+impl Decode for SyncResponse {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match u8::decode(r.field("sync response"))? {
+            0 => Ok(Self::Nothing),
+            1 => Ok(Self::Headers(r.field("sync headers").list(MAX_HEADERS)?, Finality::decode(r)?)),
+            2 => Ok(Self::Bodies(r.field("sync bodies").list(MAX_BODIES)?)),
+            tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
+        }
+    }
+}
