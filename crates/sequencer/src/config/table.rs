@@ -180,10 +180,11 @@ pub const KEYS: &[Key] = &[
     key(
         "rpc.allowed_hosts",
         Kind::Texts,
-        Some("[\"localhost\", \"127.0.0.1\", \"[::1]\"]"),
+        Some("[\"localhost\"]"),
         "host names",
         Some("--rpc-hosts"),
-        "Hosts that a request's Host header may name, with any port; `*` is any. Keeps web pages from reaching a local node by rebinding their name. A node that serves others must list its own names and addresses.",
+        "Names that a request's Host header may have, with any port; `*` is any. Keeps web pages from reaching a local \
+         node by rebinding their name. A node that serves others lists its own names; numeric addresses need no entry.",
     ),
     key(
         "rpc.max_request_bytes",

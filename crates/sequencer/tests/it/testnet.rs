@@ -1,0 +1,158 @@
+//! `cascade testnet` as a user and a script meet it.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use cascade_sequencer::cli::Client;
+use serde_json::Value;
+
+use crate::{cli::cascade, cluster::wait_for};
+
+/// What the issue allows from the start to the printed URLs.
+const READY_WITHIN: Duration = Duration::from_secs(5);
+
+/// A testnet with `--json`, after its ready line.
+struct Testnet {
+    child: Child,
+    info: Value,
+    ready_after: Duration,
+}
+
+impl Testnet {
+    fn start(data: &Path, more: &[&str]) -> Self {
+        let started = Instant::now();
+        let mut child = cascade()
+            .args(["testnet", "--json", "--data"])
+            .arg(data)
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("cascade can be started");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("stdout is piped")).read_line(&mut line).expect("a line");
+        let info = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        Self { child, info, ready_after: started.elapsed() }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().expect("kill").success());
+    }
+
+    fn pids(&self) -> Vec<u64> {
+        let nodes = self.info["nodes"].as_array().expect("nodes");
+        nodes.iter().map(|node| node["pid"].as_u64().expect("a pid")).collect()
+    }
+
+    fn height(&self, runtime: &tokio::runtime::Runtime, node: usize) -> u64 {
+        let client = Client::new(self.info["rpc"][node]["http"].as_str().expect("a URL")).expect("a URL");
+        runtime.block_on(client.status()).map_or(0, |status| status.heads.executed.0)
+    }
+}
+
+impl Drop for Testnet {
+    fn drop(&mut self) {
+        // Nodes end with their parent.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn is_alive(pid: u64) -> bool {
+    // A zombie has ended.
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[test]
+fn a_run_of_ten_blocks_ends_with_one_line_that_says_all_agree() {
+    let output = cascade().args(["testnet", "--nodes", "4", "--blocks", "10", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&report["nodes"], &report["agree"]), (&Value::from(4), &Value::from(true)), "{report}");
+    assert!(report["height"].as_u64().unwrap() >= 10, "{report}");
+    assert!(report["blocks_per_s"].as_f64().unwrap() > 0.0, "{report}");
+    let (p50, p99) = (report["finality_ms"]["p50"].as_f64(), report["finality_ms"]["p99"].as_f64());
+    assert!(p50.unwrap() > 0.0 && p50 <= p99, "{report}");
+    let keys: Vec<&String> = report.as_object().unwrap().keys().collect();
+    assert_eq!(keys.len(), 5, "{report}");
+}
+
+#[test]
+fn a_testnet_is_ready_soon_stops_on_ctrl_c_and_is_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("cluster");
+    let runtime = runtime();
+    let first = Testnet::start(&data, &["--nodes", "4"]);
+    assert!(first.ready_after < READY_WITHIN, "it took {:?}", first.ready_after);
+    let file: Value = serde_json::from_slice(&std::fs::read(data.join("testnet.json")).unwrap()).unwrap();
+    assert_eq!(file, first.info, "testnet.json and the ready line say the same");
+    assert_eq!(file["chain_id"], 20252);
+    assert!(file["accounts"].as_array().unwrap().len() >= 10);
+    assert_eq!(file["accounts"][0]["address"], "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
+    let height = wait_for("blocks are executed", || Some(first.height(&runtime, 0)).filter(|height| *height >= 3));
+    let (pids, mut first) = (first.pids(), first);
+    first.signal("-INT");
+    assert_eq!(first.child.wait().unwrap().code(), Some(0));
+    assert!(pids.iter().all(|pid| !is_alive(*pid)), "Ctrl-C stops all nodes");
+
+    let second = Testnet::start(&data, &[]);
+    let ids = |info: &Value| info["nodes"].as_array().unwrap().iter().map(|n| n["node_id"].clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&second.info), ids(&first.info));
+    assert_eq!(second.info["rpc"], first.info["rpc"], "the same ports are taken again");
+    wait_for("the chain goes on", || (second.height(&runtime, 3) > height).then_some(()));
+
+    let output = cascade().args(["testnet", "--nodes", "5", "--data"]).arg(&data).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "another number of nodes is refused");
+}
+
+#[test]
+fn nodes_end_with_a_testnet_that_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut testnet = Testnet::start(&dir.path().join("cluster"), &["--nodes", "4"]);
+    let pids = testnet.pids();
+    assert!(pids.iter().all(|pid| is_alive(*pid)));
+    testnet.child.kill().unwrap();
+    testnet.child.wait().unwrap();
+    wait_for("all nodes end", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
+}
+
+#[test]
+fn a_testnet_of_opaque_payloads_agrees() {
+    let output = cascade().args(["testnet", "--nodes", "4", "--blocks", "5", "--json", "--opaque"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["agree"], true, "{report}");
+    assert!(report["finality_ms"]["p50"].as_f64().is_some(), "{report}");
+}
+
+#[test]
+fn committees_change_by_schedule() {
+    let dir = tempfile::tempdir().unwrap();
+    let schedule = dir.path().join("schedule.toml");
+    std::fs::write(
+        &schedule,
+        "[params]\nepoch_length = 8\nempty_block_interval = 1\n\
+         [[committee]]\nfrom_epoch = 0\nmembers = [{ node = 0 }, { node = 1 }, { node = 2 }, { node = 3 }]\n\
+         [[committee]]\nfrom_epoch = 1\nmembers = [{ node = 1, stake = 40 }, { node = 2 }, { node = 3 }, { node = 4 }]\n",
+    )
+    .unwrap();
+    let output = cascade()
+        .args(["testnet", "--nodes", "5", "--blocks", "40", "--json", "--schedule"])
+        .arg(&schedule)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["agree"], &report["nodes"]), (&Value::from(true), &Value::from(5)), "{report}");
+}
