@@ -3,7 +3,7 @@
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{B256, U256, hex};
 use bytes::Bytes;
-use cascade_primitives::{BlockHash, Height};
+use cascade_primitives::Height;
 use jsonrpsee::types::Params;
 use serde::{
     Deserialize, Deserializer,
@@ -224,17 +224,6 @@ impl<'de> Deserialize<'de> for Subject {
         deserializer.deserialize_any(Visitor)
     }
 }
-
-impl Subject {
-    /// As a block hash, if it is one.
-    pub(super) fn block_hash(&self) -> Option<BlockHash> {
-        match self {
-            Self::Hash(hash) => Some((*hash).into()),
-            Self::Height(_) | Self::Tag(_) => None,
-        }
-    }
-}
-
 
 #[cfg(test)]
 mod tests {
