@@ -280,6 +280,8 @@ struct ViewState {
     skips: Tally,
     /// The first vote of each kind of each member, to see contradictions.
     first: BTreeMap<(MemberIndex, VoteKind), Vote>,
+    /// Members whose contradictions were reported.
+    accused: BTreeSet<MemberIndex>,
     prepared: Option<Arc<Certificate>>,
     committed: Option<Arc<Certificate>>,
     skipped: Option<Arc<Certificate>>,
@@ -329,6 +331,12 @@ pub struct Core<B: Bugs = NoBugs> {
     tree: BTreeMap<BlockHash, Entry>,
     recent: BTreeMap<Height, Arc<SealedBlock>>,
     results: BTreeMap<Height, ResultEntry>,
+    /// Whether there may be something to make final.
+    finalize_due: bool,
+    /// The proof that the epoch ended, while the epoch's last block is not known: the block, the certificate, the fillers.
+    epoch_end: Option<(BlockHash, Arc<Certificate>, Vec<Header>)>,
+    /// Log records of epochs that this node, which lost final blocks, has yet to reach.
+    later: Vec<Record>,
     /// Results in final headers that this node has yet to compute.
     claimed: BTreeMap<Height, ResultEntry>,
 
@@ -351,6 +359,7 @@ pub struct Core<B: Bugs = NoBugs> {
     helped: BTreeSet<NodeId>,
     skipped_terms: u64,
     readies: BTreeMap<MemberIndex, Ready>,
+    announced_at: TimestampMs,
     verified: VecDeque<Certificate>,
     requested: BTreeMap<BlockHash, TimestampMs>,
     waiting: BTreeSet<BlockHash>,
@@ -394,6 +403,9 @@ impl<B: Bugs> Core<B> {
             recent,
             results: start.results.into_iter().map(|r| (r.height, r)).collect(),
             claimed: BTreeMap::new(),
+            finalize_due: false,
+            epoch_end: None,
+            later: Vec::new(),
             view: View(1),
             entered: now,
             entry: None,
@@ -410,6 +422,7 @@ impl<B: Bugs> Core<B> {
             helped: BTreeSet::new(),
             skipped_terms: 0,
             readies: BTreeMap::new(),
+            announced_at: TimestampMs(0),
             verified: VecDeque::new(),
             requested: BTreeMap::new(),
             waiting: BTreeSet::new(),
@@ -442,19 +455,13 @@ impl<B: Bugs> Core<B> {
     }
 
     /// When the core next wants a [`Input::Tick`], if nothing happens before.
+    ///
+    /// What was due by now was done in the last step, if it can be done at all; a tick would not change that.
     #[must_use]
     pub fn wake_at(&mut self) -> TimestampMs {
-        let mut at = self.resend_at;
-        if let Some(deadline) = self.skip_deadline() {
-            at = at.min(deadline);
-        }
-        if let Some(propose) = self.propose_at() {
-            at = at.min(propose);
-        }
-        if let Some(ripe) = self.next_ripe() {
-            at = at.min(ripe);
-        }
-        at.max(self.now.next())
+        let deadlines = [Some(self.resend_at), self.skip_deadline(), self.propose_at(), self.next_ripe()];
+        let next = deadlines.into_iter().flatten().filter(|at| *at > self.now).min();
+        next.unwrap_or_else(|| self.now.plus(self.config.rules.params().leader_timeout_ms))
     }
 
     /// The newest final block's chain.
@@ -543,6 +550,7 @@ impl<B: Bugs> Core<B> {
         }
         records.extend(self.entry.iter().map(|c| Record::Certificate(Arc::clone(c))));
         records.extend(self.my_votes.values().map(|v| Record::Vote(*v)));
+        records.extend(self.later.iter().cloned());
         records
     }
 
@@ -565,10 +573,23 @@ impl<B: Bugs> Core<B> {
 
     /// Follows every consequence that needs no further input.
     fn advance(&mut self) {
-        self.recheck_waiting();
+        self.follow();
         self.tick_views();
+        self.follow();
         self.try_propose();
         self.tick_resend();
+    }
+
+    /// Judges what has become known and makes final what can be, until neither leads to the other. Nothing else
+    /// changes the epoch while a message is being taken up, but for the proofs of its end themselves.
+    fn follow(&mut self) {
+        loop {
+            self.recheck_waiting();
+            if !std::mem::take(&mut self.finalize_due) {
+                return;
+            }
+            self.try_finalize();
+        }
     }
 
     fn on_message(&mut self, from: NodeId, message: Message) {
@@ -604,6 +625,11 @@ impl<B: Bugs> Core<B> {
 
     fn on_status(&mut self, from: NodeId, status: Status) {
         self.emit(Effect::PeerStatus(from, status));
+        if status.height < self.head.height {
+            // It cannot ask for what it does not know of.
+            let own = self.status();
+            self.emit(Effect::Send(from, Message::Status(own)));
+        }
         if status.height.0 > self.head.height.0 + SYNC_DISTANCE
             || (status.epoch > self.epoch.epoch && status.height > self.head.height)
         {
@@ -615,41 +641,51 @@ impl<B: Bugs> Core<B> {
         }
     }
 
-    /// Takes up the vote log: blocks, certificates and votes of the epoch that the node is in.
+    /// Takes up the vote log.
     fn restore(&mut self, records: Vec<Record>) {
+        let (fork, per_term) = (self.config.rules.signing.fork, self.per_term());
+        for record in &records {
+            if let Record::Vote(vote) = record {
+                // The record beside the key is at least as new; where it is lost, the log alone must do.
+                let _ = self.sign.allow(fork, &vote.target, per_term);
+            }
+        }
+        let results = self.recent.values().flat_map(|b| &b.header.results);
+        self.claimed = results.filter(|r| !self.results.contains_key(&r.height)).map(|r| (r.height, *r)).collect();
+        self.later = records;
+        self.take_up_log();
+        self.follow();
+    }
+
+    /// Takes up blocks, certificates and votes of the epoch that the node is in, and keeps those of later ones: a node
+    /// whose newest final blocks were lost gets to those epochs again, and what its votes there rest on must be there.
+    fn take_up_log(&mut self) {
+        let epoch = self.epoch.epoch;
         let (mut blocks, mut certificates) = (Vec::new(), Vec::new());
-        let fork = self.config.rules.signing.fork;
-        let per_term = self.per_term();
-        for record in records {
+        for record in std::mem::take(&mut self.later) {
             match record {
+                _ if record.epoch() < epoch => {}
+                _ if record.epoch() > epoch => self.later.push(record),
                 Record::Block(block) => blocks.push(block),
                 Record::Certificate(certificate) => certificates.push(certificate),
                 Record::Vote(vote) => {
-                    // The record beside the key is at least as new; where it is lost, the log alone must do.
-                    let _ = self.sign.allow(fork, &vote.target, per_term);
-                    if vote.target.epoch == self.epoch.epoch {
-                        self.my_votes.insert((vote.target.view, vote.target.kind), vote);
-                    }
+                    self.my_votes.insert((vote.target.view, vote.target.kind), vote);
                 }
             }
         }
-        blocks.sort_by_key(|b| (b.header.epoch, b.header.height, b.header.view));
+        blocks.sort_by_key(|b| (b.header.height, b.header.view));
         for block in blocks {
-            if block.header.height > self.head.height && block.header.epoch >= self.epoch.epoch {
+            if block.header.height > self.head.height {
                 self.insert_block(&block);
             }
         }
-        certificates.sort_by_key(|c| (c.target.epoch, c.target.view, c.target.kind));
+        certificates.sort_by_key(|c| (c.target.view, c.target.kind));
         for certificate in certificates {
-            if certificate.target.epoch == self.epoch.epoch {
-                self.learn(certificate);
-            }
+            self.learn(certificate);
         }
         let votes: Vec<Vote> = self.my_votes.values().copied().collect();
         for vote in votes {
-            if vote.target.epoch == self.epoch.epoch {
-                self.count_vote(vote);
-            }
+            self.count_vote(vote);
         }
     }
 

@@ -174,6 +174,18 @@ pub enum Record {
     Certificate(Arc<Certificate>),
 }
 
+impl Record {
+    /// The epoch that it belongs to.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        match self {
+            Self::Block(block) => block.header.epoch,
+            Self::Vote(vote) => vote.target.epoch,
+            Self::Certificate(certificate) => certificate.target.epoch,
+        }
+    }
+}
+
 impl Encode for Record {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {

@@ -177,7 +177,7 @@ impl Adversary {
                 self.equivocate(block, vote, out);
                 return;
             }
-            if self.does(Fault::InvalidBlocks, 500)
+            if self.does(Fault::InvalidBlocks, 800)
                 && let Some(broken) = self.broken(&block)
             {
                 let vote = self.sign(VoteTarget::prepare(vote.target.epoch, vote.target.view, broken.hash()), vote.signer);
@@ -340,14 +340,14 @@ impl Adversary {
 
     /// The block with one rule broken.
     fn broken(&mut self, block: &SealedBlock) -> Option<SealedBlock> {
-        if self.rng.permille(350)
+        if self.rng.permille(400)
             && let Some(fork) = self.fork_block(block)
         {
             return Some(fork);
         }
         let mut b = Block { header: block.header.clone(), body: block.body.clone() };
         let certificates = &mut b.body.certificates;
-        match self.rng.below(18) {
+        match self.rng.below(22) {
             0 => b.header.timestamp = TimestampMs(b.header.timestamp.0 / 2),
             1 => b.header.height = b.header.height.next(),
             2 => b.header.history_root.0[0] ^= 1,
@@ -371,12 +371,12 @@ impl Adversary {
                 let next = b.header.results.last().map_or(Height(1), |r| r.height.next());
                 b.header.results.push(ResultEntry { height: next, ..ResultEntry::default() });
             }
-            15 => {
+            15..19 => {
                 // The certificate of another block in place of the parent's.
-                let old = self.prepares.iter().find(|c| Some(c.target) != certificates.parent.as_ref().map(|p| p.target))?;
+                let old = self.prepares.iter().rev().find(|c| Some(c.target) != certificates.parent.as_ref().map(|p| p.target))?;
                 certificates.parent.as_mut()?.clone_from(old);
             }
-            16 => certificates.parent.as_mut()?.signature.0[0] ^= 1,
+            19 => certificates.parent.as_mut()?.signature.0[0] ^= 1,
             _ => {
                 certificates.skips.pop()?;
             }
@@ -391,10 +391,10 @@ impl Adversary {
     /// between.
     fn fork_block(&mut self, block: &SealedBlock) -> Option<SealedBlock> {
         let epoch = block.header.epoch;
-        let candidates: Vec<_> = self
+        let mut candidates: Vec<_> = self
             .contexts
             .iter()
-            .filter(|c| c.epoch == epoch && c.hash != block.header.parent && !c.ended)
+            .filter(|c| c.epoch == epoch && c.hash != block.header.parent && !c.ended && c.view.next() < block.header.view)
             .filter_map(|c| {
                 let certificate = self.prepares.iter().find(|p| p.target.block == c.hash && p.target.epoch == epoch)?;
                 Some((Arc::clone(c), Arc::clone(certificate)))
@@ -403,10 +403,11 @@ impl Adversary {
         if candidates.is_empty() {
             return None;
         }
-        let (parent, certificate) = self.rng.pick(&candidates).clone();
-        if parent.view.next() >= block.header.view {
-            return None;
-        }
+        // Others have forgotten what is far below their head, so the newest make the best forks.
+        candidates.sort_by_key(|(c, _)| c.view);
+        let back = self.rng.below(3).min(self.rng.below(3)) as usize;
+        let newest = (candidates.len() - 1).saturating_sub(back);
+        let (parent, certificate) = candidates.swap_remove(newest);
         let (due, _) = parent.due(&self.rules, parent.carried_commit(), HeaderKind::Block);
         let results: Option<Vec<_>> =
             (parent.last_result.0 + 1..=due.0).map(|h| self.results.get(&Height(h)).copied()).collect();

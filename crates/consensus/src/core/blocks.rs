@@ -19,16 +19,22 @@ impl<B: Bugs> Core<B> {
             self.misbehaved(from, "a proposal without its leader's vote");
             return;
         }
-        if view > self.view {
-            // Its certificates lead there, also from beyond the window.
-            self.learn_from(from, &block);
-        }
         if !self.in_window(view) {
-            return;
+            if view > self.view {
+                // Its certificates lead there, also from beyond the window.
+                self.learn_from(from, &block);
+            }
+            if !self.in_window(view) {
+                return;
+            }
         }
         if self.epoch.leaders.of_view(view) != vote.signer {
             self.misbehaved(from, "a proposal out of turn");
             return;
+        }
+        self.learn_from(from, &block);
+        if header.height.0 > self.head.height.0 + SYNC_DISTANCE {
+            self.emit(Effect::Behind(from));
         }
         let state = self.views.entry(view).or_default();
         let first = *state.proposal.get_or_insert(block.hash());
@@ -152,7 +158,7 @@ impl<B: Bugs> Core<B> {
             self.judge(child);
             self.maybe_prepare(child);
         }
-        self.try_finalize();
+        self.finalize_due = true;
     }
 
     /// Everything that the block and its ancestors alone decide.

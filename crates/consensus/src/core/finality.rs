@@ -10,11 +10,21 @@ impl<B: Bugs> Core<B> {
         if !self.tree.contains_key(&hash) {
             self.request_block(hash, None);
         }
-        self.try_finalize();
+        self.finalize_due = true;
     }
 
     /// Makes final what the newest commit certificate with a known chain allows.
     pub(super) fn try_finalize(&mut self) {
+        if let Some((last, certificate, fillers)) = self.epoch_end.take() {
+            match self.tree.get(&last).and_then(|e| e.standing.context()).cloned() {
+                Some(context) if context.can_hand_over() => {
+                    self.finalize_epoch(&context, certificate, fillers);
+                    return;
+                }
+                Some(_) => {}
+                None => self.epoch_end = Some((last, certificate, fillers)),
+            }
+        }
         let committed: Vec<_> = self.views.values().rev().filter_map(|s| s.committed.clone()).collect();
         for certificate in committed {
             let known = self.tree.get(&certificate.target.block).and_then(|e| e.standing.context()).cloned();
@@ -100,14 +110,8 @@ impl<B: Bugs> Core<B> {
         while self.my_votes.len() > 64 && self.my_votes.first_key_value().is_some_and(|((v, _), _)| *v < oldest) {
             self.my_votes.pop_first();
         }
-        self.announce_ready_if_new();
-    }
-
-    fn announce_ready_if_new(&mut self) {
-        // The first block of an epoch is where it becomes possible.
-        if self.head.view == self.oldest_view() && self.head.height.0 + self.config.rules.params().epoch_length
-            == self.head.content_end.0 + 1
-        {
+        // Statements get lost, and a chain that goes well has no stall on which they would be repeated.
+        if self.announced_at.plus(self.config.rules.params().leader_timeout_ms) <= self.now {
             self.announce_ready();
         }
     }
@@ -124,6 +128,7 @@ impl<B: Bugs> Core<B> {
         self.heard.clear();
         self.readies.clear();
         self.requested.clear();
+        self.epoch_end = None;
         self.building = None;
         self.busy_since = None;
         self.entry = None;
@@ -137,6 +142,7 @@ impl<B: Bugs> Core<B> {
         if let Some(finality) = self.head_finality.clone() {
             self.emit(Effect::Broadcast(Message::EpochEnd(finality.certificate, finality.fillers)));
         }
+        self.take_up_log();
     }
 
     pub(super) fn send_epoch_end(&mut self, to: NodeId) {
@@ -176,6 +182,7 @@ impl<B: Bugs> Core<B> {
             Some(context) if context.can_hand_over() => self.finalize_epoch(&context, certificate, fillers),
             Some(_) => self.learn(certificate),
             None => {
+                self.epoch_end = Some((base, certificate, fillers));
                 self.request_block(base, None);
                 self.emit(Effect::Behind(from));
             }

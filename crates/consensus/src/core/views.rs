@@ -3,7 +3,7 @@
 use super::*;
 use cascade_primitives::{Block, Body, Certificates, L1Origin, SystemItem, block::PROTOCOL_VERSION};
 
-/// Certificates in one resend. A stall lasts while no quorum is there, and then no new ones are made.
+/// Certificates in one resend, the newest: what lies below them the blocks above carry.
 const MAX_RESENT: usize = 256;
 
 impl<B: Bugs> Core<B> {
@@ -79,6 +79,8 @@ impl<B: Bugs> Core<B> {
         if self.my_votes.contains_key(&(self.view, VoteKind::Skip)) {
             return None;
         }
+        let target = VoteTarget::skip(self.epoch.epoch, self.view);
+        self.sign.check(self.config.rules.signing.fork, &target, self.per_term()).ok()?;
         let params = self.config.rules.params();
         let (timeout, block_time) = (params.leader_timeout_ms, params.block_time_ms);
         let idle = block_time.saturating_mul(params.empty_block_interval);
@@ -154,7 +156,9 @@ impl<B: Bugs> Core<B> {
         let parent = Arc::clone(self.tip()?);
         let params = self.config.rules.params();
         let interval = if self.busy() { 1 } else { params.empty_block_interval };
-        let at = parent.timestamp.plus(params.block_time_ms.saturating_mul(interval));
+        // A parent whose time is ahead of this node's clock must not hold it up: its leader's clock may be wrong, or lie.
+        let since = parent.timestamp.min(self.entered);
+        let at = since.plus(params.block_time_ms.saturating_mul(interval));
         self.next_block(&parent).is_some().then_some(at)
     }
 
@@ -347,7 +351,10 @@ impl<B: Bugs> Core<B> {
                 Message::Certificate(Arc::clone(&finality.certificate))
             });
         }
-        let certificates = self.views.values().flat_map(|s| [&s.prepared, &s.skipped]).flatten().take(MAX_RESENT);
+        // A commit certificate whose block is missing here may be all that others miss.
+        let newest = self.views.values().rev().find_map(|s| s.committed.as_ref());
+        let certificates = self.views.values().rev().flat_map(|s| [&s.prepared, &s.skipped]).flatten().take(MAX_RESENT);
+        let certificates = newest.into_iter().chain(certificates);
         messages.extend(certificates.map(|c| Message::Certificate(Arc::clone(c))));
         let current = self.my_votes.range((self.view, VoteKind::Prepare)..=(self.view, VoteKind::Skip));
         let last_commit = self.my_votes.values().rev().find(|v| v.target.kind == VoteKind::Commit);
@@ -384,6 +391,7 @@ impl<B: Bugs> Core<B> {
 
     /// Tells the others that this node is ready for the next epoch, while the chain does not say so.
     pub(super) fn announce_ready(&mut self) {
+        self.announced_at = self.now;
         let Some(signer) = self.config.signer.clone() else { return };
         if self.head.epoch != self.epoch.epoch || self.head.in_tail() {
             return;

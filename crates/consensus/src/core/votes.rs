@@ -49,7 +49,7 @@ impl<B: Bugs> Core<B> {
     /// Counts a vote and follows what it completes. Own votes come here too.
     pub(super) fn count_vote(&mut self, vote: Vote) {
         let target = vote.target;
-        if !self.in_window(target.view) {
+        if target.epoch != self.epoch.epoch || !self.in_window(target.view) {
             return;
         }
         let state = self.views.entry(target.view).or_default();
@@ -110,7 +110,10 @@ impl<B: Bugs> Core<B> {
             self.config.scheme.verify(&member.bls_key, &digest, &vote.signature)
         };
         if valid(&first) && valid(&second) {
-            self.emit(Effect::Evidence(Evidence { node: member.node, first, second }));
+            let state = self.views.entry(second.target.view).or_default();
+            if state.accused.insert(second.signer) {
+                self.emit(Effect::Evidence(Evidence { node: member.node, first, second }));
+            }
             if second.target.kind == VoteKind::Prepare
                 && second.target.view == self.view
                 && self.epoch.leaders.of_view(self.view) == second.signer

@@ -1,1 +1,3 @@
-//! Tests of the simulator.
+//! Tests of the simulator, and the runs that CI makes with it.
+
+mod planted;
