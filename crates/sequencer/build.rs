@@ -17,7 +17,7 @@ fn of_git() -> Option<String> {
     };
     // A repository around an unpacked archive says nothing about what is in the archive.
     git(&["ls-files", "--error-unmatch", "crates/sequencer/build.rs"])?;
-    for file in ["HEAD"] {
+    for file in ["HEAD", "logs/HEAD"] {
         let path = root.join(git(&["rev-parse", "--git-path", file])?);
         if path.exists() {
             println!("cargo::rerun-if-changed={}", path.display());

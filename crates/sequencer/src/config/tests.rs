@@ -71,7 +71,7 @@ fn every_key_has_a_place_in_the_configuration_and_the_other_way_round() {
 #[test]
 fn the_defaults_of_the_rpc_server_are_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(at(dir.path()).resolve().unwrap().config.rpc, crate::rpc::config::RpcConfig::default());
+    assert_eq!(at(dir.path()).resolve().unwrap().config.rpc, RpcConfig::default());
 }
 
 #[test]

@@ -250,6 +250,7 @@ async fn drive(args: &LoadArgs, program: PathBuf, cluster: &mut Cluster) -> Resu
     drop(stdin);
     let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
     let pids: Vec<u32> = cluster.nodes().iter().map(|node| node.file().pid).collect();
+    let driver = child.id();
     let mut meter = Meter::default();
     let mut sample = tokio::time::interval(SAMPLE_EVERY);
     loop {
@@ -262,7 +263,13 @@ async fn drive(args: &LoadArgs, program: PathBuf, cluster: &mut Cluster) -> Resu
                     DriverEvent::Ready => output::note(&format!("sending {}/s for {} s", args.rate, args.warmup + args.secs)),
                     DriverEvent::WindowStart => meter.start(&pids),
                     DriverEvent::WindowEnd => meter.end(&pids),
-                    DriverEvent::Result(result) => return Ok(report(result, &meter)),
+                    DriverEvent::Result(result) => {
+                        // A driver that is short of CPU measures itself.
+                        if let Some(usage) = driver.and_then(Usage::of) {
+                            output::note(&format!("the driver used {:.1} s of CPU", usage.cpu.as_secs_f64()));
+                        }
+                        return Ok(report(result, &meter));
+                    }
                 }
             }
             _ = sample.tick() => {

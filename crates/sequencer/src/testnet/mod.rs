@@ -47,7 +47,12 @@ const POLL: Duration = Duration::from_millis(20);
 /// Ctrl-C. DIR/testnet.json holds the same for scripts. The accounts come from the public development mnemonic.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cascade testnet\n  cascade testnet --nodes 4 --data cluster\n  \
-                        cascade testnet --nodes 4 --blocks 20 --json")]
+                        cascade testnet --nodes 4 --blocks 20 --json\n\n\
+                        A schedule (constants are those of the genesis file; stake in CAS and hat may be left away):\n  \
+                        [params]\n  epoch_length = 50\n  [[committee]]\n  from_epoch = 0\n  \
+                        members = [{ node = 0 }, { node = 1 }, { node = 2 }, { node = 3 }]\n  [[committee]]\n  \
+                        from_epoch = 2\n  \
+                        members = [{ node = 1, stake = 40 }, { node = 2 }, { node = 3 }, { node = 4, hat = 80 }]")]
 pub struct TestnetArgs {
     /// How many nodes [default: 5].
     #[arg(long, value_name = "N")]
@@ -64,7 +69,7 @@ pub struct TestnetArgs {
     /// Order opaque bytes instead of transactions.
     #[arg(long)]
     opaque: bool,
-    /// A TOML file that says which nodes vote from which epoch on, with what stake, and changes constants.
+    /// A TOML file that says which nodes vote from which epoch on, with what stake, and changes constants. See below.
     #[arg(long, value_name = "FILE")]
     schedule: Option<PathBuf>,
     /// Start a node again that ended by itself.
@@ -325,7 +330,8 @@ impl Session {
                         return Ok(Some(report));
                     }
                 }
-                _ = probe.tick() => {
+                // Before the first final block the nodes still look for each other, which is not what a probe measures.
+                _ = probe.tick(), if self.first.is_some() => {
                     let nodes = self.cluster.nodes();
                     self.probes.send(|node| nodes[node].is_running()).await;
                 }

@@ -75,16 +75,17 @@ impl Fixture {
         self.dir.path().join(name).display().to_string()
     }
 
-    /// Arguments of a node that takes free ports and stops by itself.
+    /// A node that takes free ports.
     fn node(&self, name: &str) -> Command {
         let mut command = cascade();
         let (data, free) = (self.path(name), "127.0.0.1:0");
-        command.args(["node", "--data", &data, "--listen", free, "--rpc-listen", free, "--until-height", "1"]);
+        command.args(["node", "--data", &data, "--listen", free, "--rpc-listen", free]);
         command
     }
 
+    /// Runs a node until its first block.
     fn run_node(&self, name: &str, more: &[&str]) -> Output {
-        self.node(name).args(more).output().expect("cascade can be started")
+        self.node(name).args(["--until-height", "1"]).args(more).output().expect("cascade can be started")
     }
 }
 
@@ -128,8 +129,7 @@ fn init_refuses_to_overwrite_and_a_sixth_node_joins_by_the_genesis_file() {
     assert_fails(&again, ExitCode::Failed, &["never overwritten"]);
     let genesis = fixture.path("home/genesis.json");
     let (sixth, bootstrap) = (fixture.path("sixth"), "127.0.0.1:9");
-    let joined =
-        json(&run(&["init", "--json", "--data", &sixth, "--genesis", &genesis, "--bootstrap", bootstrap]));
+    let joined = json(&run(&["init", "--json", "--data", &sixth, "--genesis", &genesis, "--bootstrap", bootstrap]));
     assert_eq!(joined["role"], "full");
     assert!(!Path::new(&fixture.path("sixth/keys/bls.key")).exists(), "a node that does not vote has no voting key");
     let config = json(&run(&["config", "--json", "--data", &sixth]));
@@ -169,7 +169,7 @@ fn wrong_usage_is_said_so() {
 fn a_node_runs_until_the_height_asked_for_and_starts_again() {
     let fixture = Fixture::new();
     for height in ["2", "4"] {
-        let output = fixture.run_node("home", &["--until-height", height]);
+        let output = fixture.node("home").args(["--until-height", height]).output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
         assert!(output.stdout.is_empty());
     }
@@ -284,14 +284,11 @@ fn data_of_another_version() {
 #[test]
 fn a_home_that_is_in_use() {
     let fixture = Fixture::new();
-    let mut first = fixture
-        .node("home")
-        .args(["--until-height", "1000000", "--exit-with-parent"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    crate::cluster::wait_for("the first node runs", || Path::new(&fixture.path("home/node.json")).exists().then_some(()));
+    let mut first =
+        fixture.node("home").arg("--exit-with-parent").stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    crate::cluster::wait_for("the first node runs", || {
+        Path::new(&fixture.path("home/node.json")).exists().then_some(())
+    });
     assert_fails(&fixture.run_node("home", &[]), ExitCode::Locked, &["in use"]);
     // The end of its stdin, which is what a node sees of its parent's end.
     drop(first.stdin.take());

@@ -128,6 +128,23 @@ fn nodes_end_with_a_testnet_that_is_killed() {
 }
 
 #[test]
+fn a_node_that_dies_is_started_again_if_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("cluster");
+    let testnet = Testnet::start(&data, &["--nodes", "4", "--restart"]);
+    let pid = testnet.pids()[1];
+    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill").success());
+    let again = wait_for("testnet.json names another process", || {
+        let info: Value = serde_json::from_slice(&std::fs::read(data.join("testnet.json")).ok()?).ok()?;
+        info["nodes"][1]["pid"].as_u64().filter(|again| *again != pid)
+    });
+    assert!(is_alive(again));
+    let runtime = runtime();
+    let height = testnet.height(&runtime, 0);
+    wait_for("the node catches up", || (testnet.height(&runtime, 1) > height).then_some(()));
+}
+
+#[test]
 fn a_testnet_of_opaque_payloads_agrees() {
     let output = cascade().args(["testnet", "--nodes", "4", "--blocks", "5", "--json", "--opaque"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
