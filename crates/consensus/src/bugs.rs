@@ -23,11 +23,21 @@ pub enum Bug {
     ParentUnchecked,
     /// Prepares every proposal of a view, not the first alone.
     PrepareTwice,
+    /// Results in a header are not compared with the own ones.
+    ResultsUnchecked,
+    /// The content of a block is not put before the application.
+    ContentUnchecked,
+    /// Nothing is resent on a stall.
+    NoResend,
+    /// Certificates are not written with the votes that rest on them.
+    CertificatesNotPersisted,
+    /// No block is made while the results that a fixed lag would demand are not final, in place of an empty one.
+    LagStops,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::QuorumTooLow,
         Self::CommitAfterSkip,
         Self::VoteNotPersisted,
@@ -35,6 +45,11 @@ impl Bug {
         Self::GapUnchecked,
         Self::ParentUnchecked,
         Self::PrepareTwice,
+        Self::ResultsUnchecked,
+        Self::ContentUnchecked,
+        Self::NoResend,
+        Self::CertificatesNotPersisted,
+        Self::LagStops,
     ];
 }
 

@@ -177,13 +177,8 @@ impl Adversary {
                 self.equivocate(block, vote, out);
                 return;
             }
-            if self.does(Fault::InvalidBlocks, 800)
-                && let Some(broken) = self.broken(&block)
-            {
-                let vote = self.sign(VoteTarget::prepare(vote.target.epoch, vote.target.view, broken.hash()), vote.signer);
-                self.invalid.push(broken.hash());
-                let broken = Arc::new(broken);
-                out.extend(self.others().map(|i| (i, Message::Proposal(Arc::clone(&broken), vote))));
+            if self.does(Fault::InvalidBlocks, 800) {
+                self.propose_invalid(&block, vote, out);
                 return;
             }
         }
@@ -203,6 +198,22 @@ impl Adversary {
         }
         if self.does(Fault::Forgery, 30) {
             self.forge(out);
+        }
+    }
+
+    /// Blocks with a rule broken: the same to everybody, or to everybody another one.
+    fn propose_invalid(&mut self, block: &SealedBlock, vote: Vote, out: &mut Outgoing) {
+        let VoteTarget { epoch, view, .. } = vote.target;
+        let (same, others) = (self.rng.permille(500), self.others());
+        let mut last = None;
+        for node in others {
+            if !same || last.is_none() {
+                last = self.broken(block).or(last);
+            }
+            let Some(broken) = &last else { continue };
+            self.invalid.push(broken.hash());
+            let vote = self.sign(VoteTarget::prepare(epoch, view, broken.hash()), vote.signer);
+            out.push((node, Message::Proposal(Arc::new(broken.clone()), vote)));
         }
     }
 
@@ -347,7 +358,7 @@ impl Adversary {
         }
         let mut b = Block { header: block.header.clone(), body: block.body.clone() };
         let certificates = &mut b.body.certificates;
-        match self.rng.below(22) {
+        match self.rng.below(24) {
             0 => b.header.timestamp = TimestampMs(b.header.timestamp.0 / 2),
             1 => b.header.height = b.header.height.next(),
             2 => b.header.history_root.0[0] ^= 1,
@@ -375,6 +386,14 @@ impl Adversary {
                 // The certificate of another block in place of the parent's.
                 let old = self.prepares.iter().rev().find(|c| Some(c.target) != certificates.parent.as_ref().map(|p| p.target))?;
                 certificates.parent.as_mut()?.clone_from(old);
+            }
+            20 => {
+                certificates.parent.take()?;
+            }
+            21 => {
+                // A skip that was superfluous, or none any more.
+                let skip = certificates.skips.first().cloned()?;
+                certificates.skips.push(skip);
             }
             19 => certificates.parent.as_mut()?.signature.0[0] ^= 1,
             _ => {

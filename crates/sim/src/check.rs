@@ -5,15 +5,14 @@
 //! uses the checks of the core; where both check the same rule, they are written apart.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
 };
 
 use cascade_consensus::{Effect, Finality, Finalized, Message, Record, Rules};
 use cascade_crypto::VoteScheme;
 use cascade_primitives::{
-    B256, BlockHash, Certificate, Committee, Epoch, HeaderKind, Height, MemberIndex, NodeId, ResultEntry, SealedBlock,
-    Term, TimestampMs, View, Vote, VoteKind, VoteTarget, block::MAX_RESULTS_PER_HEADER,
+    B256, BlockHash, Certificate, Committee, Epoch, HeaderKind, Height, NodeId, ResultEntry, SealedBlock, Term, View, Vote, VoteKind, VoteTarget, block::MAX_RESULTS_PER_HEADER,
 };
 
 use crate::{app, scheme};
@@ -30,6 +29,8 @@ struct Known {
     /// Last height whose result the chain carries.
     last_result: Height,
     result: ResultEntry,
+    /// When it first was final anywhere, in ms.
+    at: u64,
 }
 
 /// What one key has said, to see contradictions.
@@ -74,7 +75,7 @@ impl Checker {
         committee: Arc<Committee>,
     ) -> Self {
         let result = genesis.header.results[0];
-        let known = Known { block: genesis, carried: Height(0), last_result: Height(0), result };
+        let known = Known { block: genesis, carried: Height(0), last_result: Height(0), result, at: 0 };
         Self {
             rules,
             scheme,
@@ -94,10 +95,6 @@ impl Checker {
         &self.violations
     }
 
-    pub(crate) fn into_violations(self) -> Vec<String> {
-        self.violations
-    }
-
     pub(crate) fn violation(&mut self, what: String) {
         if self.violations.len() < MOST_VIOLATIONS {
             self.violations.push(what);
@@ -109,8 +106,9 @@ impl Checker {
         Height(self.chain.len() as u64 - 1)
     }
 
-    pub(crate) fn block_time(&self, height: Height) -> TimestampMs {
-        self.chain[height.0 as usize].block.header.timestamp
+    /// The chain that is final anywhere, and when each block first was.
+    pub(crate) fn chain(&self) -> impl Iterator<Item = (u64, &Arc<SealedBlock>)> {
+        self.chain.iter().map(|k| (k.at, &k.block))
     }
 
     pub(crate) fn is_honest(&self, node: usize) -> bool {
@@ -210,7 +208,7 @@ impl Checker {
     }
 
     /// A block became final at a node.
-    pub(crate) fn finalized(&mut self, node: usize, finalized: &Finalized) {
+    pub(crate) fn finalized(&mut self, node: usize, finalized: &Finalized, now: u64) {
         if !self.honest[node] {
             return;
         }
@@ -230,7 +228,7 @@ impl Checker {
                 let other = known.block.hash();
                 self.violation(format!("two final blocks at height {height}: {other:?}, and {hash:?} at node {node}"));
             }
-            None => self.extend(block),
+            None => self.extend(block, now),
         }
     }
 
@@ -273,12 +271,12 @@ impl Checker {
     }
 
     /// The first time that a block is final anywhere: it must be right in itself.
-    fn extend(&mut self, block: &Arc<SealedBlock>) {
+    fn extend(&mut self, block: &Arc<SealedBlock>, now: u64) {
         match self.verify(block) {
             Ok((carried, last_result)) => {
                 let parent = self.chain.last().expect("genesis is there").result;
                 let result = app::execute(&parent, block);
-                self.chain.push(Known { block: Arc::clone(block), carried, last_result, result });
+                self.chain.push(Known { block: Arc::clone(block), carried, last_result, result, at: now });
             }
             Err(why) => self.violation(format!("final block {} breaks a rule: {why}", block.header.height)),
         }
@@ -414,15 +412,5 @@ impl Checker {
         if self.honest[node] && known.result != *result {
             self.violation(format!("P11: node {node} has another result of height {}", result.height));
         }
-    }
-
-    /// Whether the seats of Byzantine nodes are more than a committee tolerates, so that nothing is promised.
-    pub(crate) fn byzantine_seats(&self, committee: &Committee) -> u32 {
-        let byzantine = |m: &MemberIndex| {
-            let node = committee.members()[m.index()].node;
-            !self.honest_peer(&node)
-        };
-        let all: BTreeSet<_> = (0..committee.members().len() as u16).map(MemberIndex).collect();
-        all.iter().filter(|m| byzantine(m)).map(|m| committee.members()[m.index()].seats.0).sum()
     }
 }

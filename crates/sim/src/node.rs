@@ -12,8 +12,9 @@ use crate::{adversary::Adversary, app::App, disk::Disk};
 pub(crate) enum Payload {
     Consensus(Message),
     Transaction(Bytes),
-    Request { id: u64, request: SyncRequest },
-    Response { id: u64, response: Arc<SyncResponse> },
+    /// The life of the asker names the stream: no answer outlives it.
+    Request { life: u32, id: u64, request: SyncRequest },
+    Response { life: u32, id: u64, response: Arc<SyncResponse> },
 }
 
 /// Messages that wait for the syncs of what they rest on.

@@ -1,8 +1,8 @@
 //! What a seed decides before anything runs: constants of the chain, committees, who is Byzantine, and when what fails.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use cascade_consensus::seats::committee_of;
+use cascade_consensus::{Message, seats::committee_of};
 use cascade_primitives::{
     Address, BlsSignature, ChainParams, Epoch, Genesis, Network, NodeId, ScheduledCommittee, SequencerSpec,
     TimestampMs, TransactionRule,
@@ -72,6 +72,20 @@ impl Character {
     }
 }
 
+/// Consensus messages that are lost.
+#[derive(Clone)]
+pub(crate) struct Loss {
+    pub(crate) during: Range<u64>,
+    /// Sender, receiver, message.
+    pub(crate) what: Arc<dyn Fn(usize, usize, &Message) -> bool + Send + Sync>,
+}
+
+impl std::fmt::Debug for Loss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Loss({:?})", self.during)
+    }
+}
+
 /// Everything that is fixed before a run.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -85,6 +99,9 @@ pub(crate) struct Plan {
     pub(crate) calm_at: u64,
     /// Mean ms between two transactions.
     pub(crate) transaction_every: u64,
+    pub(crate) losses: Vec<Loss>,
+    /// Whether disks sync final blocks before they are asked to.
+    pub(crate) syncs_blocks: bool,
 }
 
 /// The node id of a place.
@@ -113,6 +130,8 @@ impl Plan {
             actions: Vec::new(),
             calm_at: config.fault_ms,
             transaction_every: *rng.pick(&[60, 250, 1000]),
+            losses: Vec::new(),
+            syncs_blocks: true,
         };
         plan.schedule(config, rng);
         plan
@@ -241,15 +260,20 @@ fn params(faults: Faults, rng: &mut Rng) -> ChainParams {
     params
 }
 
-fn committees(config: &SimConfig, keys: &Keys, rng: &mut Rng) -> Vec<ScheduledCommittee> {
-    let spec = |node: usize, stake: u64, hat: u8| SequencerSpec {
+/// A sequencer of the genesis file.
+pub(crate) fn spec(keys: &Keys, node: usize, stake: u64, hat: u8) -> SequencerSpec {
+    SequencerSpec {
         node: node_id(node),
         bls_key: keys.signers[node].public_key(),
         bls_proof: BlsSignature::ZERO,
         address: Address::with_last_byte(node as u8 + 1),
         stake,
         hat,
-    };
+    }
+}
+
+fn committees(config: &SimConfig, keys: &Keys, rng: &mut Rng) -> Vec<ScheduledCommittee> {
+    let spec = |node: usize, stake: u64, hat: u8| spec(keys, node, stake, hat);
     let mut members: Vec<usize> = (0..config.nodes).collect();
     let first = members.iter().map(|&i| spec(i, 100, 80)).collect();
     let mut schedule = vec![ScheduledCommittee { from_epoch: Epoch(0), sequencers: first }];

@@ -180,7 +180,7 @@ impl<'a> Trace<'a> {
         }
     }
 
-    pub(crate) fn finish(self) -> B256 {
-        B256::from(<[u8; 32]>::from(self.hasher.finalize()))
+    pub(crate) fn finish(&self) -> B256 {
+        B256::from(<[u8; 32]>::from(self.hasher.clone().finalize()))
     }
 }

@@ -106,9 +106,20 @@ pub(crate) struct World<'a, B: Bugs> {
 impl<'a, B: Bugs> World<'a, B> {
     pub(crate) fn new(config: &SimConfig, seed: u64, bugs: B, words: Option<&'a mut dyn FnMut(String)>) -> Self {
         let joiners = if config.faults.has(Fault::Epochs) { JOINERS } else { 0 };
-        let count = config.nodes + joiners;
-        let keys = Keys::new(config.scheme, count, &mut Rng::new(seed, 1));
+        let keys = Keys::new(config.scheme, config.nodes + joiners, &mut Rng::new(seed, 1));
         let plan = Plan::new(config, &keys, &mut Rng::new(seed, 2));
+        Self::with_plan(config, seed, plan, keys, bugs, words)
+    }
+
+    pub(crate) fn with_plan(
+        config: &SimConfig,
+        seed: u64,
+        plan: Plan,
+        keys: Keys,
+        bugs: B,
+        words: Option<&'a mut dyn FnMut(String)>,
+    ) -> Self {
+        let count = plan.nodes;
         let rules = Arc::new(Rules::new(plan.genesis.clone()));
         let (context, genesis) = ChainContext::genesis(&rules, app::genesis_root()).expect("the schedule is right");
         let (context, genesis) = (Arc::new(context), Arc::new(genesis));
@@ -158,6 +169,11 @@ impl<'a, B: Bugs> World<'a, B> {
 
     /// Runs to the end.
     pub(crate) fn run(mut self, seed: u64) -> SeedReport {
+        self.run_through(seed)
+    }
+
+    /// Runs to the end and leaves the world to be looked at.
+    pub(crate) fn run_through(&mut self, seed: u64) -> SeedReport {
         let (plan, now) = (&self.plan, self.now);
         let (params, byzantine, clocks) = (&plan.genesis.params, &plan.byzantine, &plan.clocks);
         self.trace.note(now, || {
@@ -207,11 +223,15 @@ impl<'a, B: Bugs> World<'a, B> {
             commits: self.checker.height().0,
             virtual_ms: self.now,
             recovery_ms: self.recovered_at.map(|at| at - self.plan.calm_at),
-            faults: self.counts,
+            faults: self.counts.clone(),
             trace: self.trace.finish(),
-            violations: self.checker.into_violations(),
+            violations: self.checker.violations().to_vec(),
             stalls,
         }
+    }
+
+    pub(crate) fn checker(&self) -> &Checker {
+        &self.checker
     }
 
     fn push(&mut self, at: u64, event: Event) {
@@ -297,19 +317,21 @@ impl<'a, B: Bugs> World<'a, B> {
                 self.step(to, Some(from), Input::Message { from: peer, message });
             }
             Payload::Transaction(transaction) => self.add_transaction(to, &transaction),
-            Payload::Request { id, request } => {
+            Payload::Request { life, id, request } => {
                 let truth = sync::answer(&self.nodes[to].disk, &request);
                 let answer = match &mut self.nodes[to].adversary {
                     Some(adversary) => adversary.answer(truth),
                     None => Some(truth),
                 };
                 if let Some(response) = answer {
-                    self.transmit(to, from, Payload::Response { id, response: Arc::new(response) });
+                    self.transmit(to, from, Payload::Response { life, id, response: Arc::new(response) });
                 }
             }
-            Payload::Response { id, response } => {
-                let peer = self.ids[from];
-                self.sync(to, SyncInput::Response { peer, id, response: response.as_ref().clone() });
+            Payload::Response { life, id, response } => {
+                if self.nodes[to].life == life {
+                    let peer = self.ids[from];
+                    self.sync(to, SyncInput::Response { peer, id, response: response.as_ref().clone() });
+                }
             }
         }
     }
@@ -355,7 +377,7 @@ impl<'a, B: Bugs> World<'a, B> {
             match effect {
                 SyncEffect::Request { peer, id, request } => {
                     if let Some(to) = self.ids.iter().position(|i| *i == peer) {
-                        self.transmit(node, to, Payload::Request { id, request });
+                        self.transmit(node, to, Payload::Request { life, id, request });
                     }
                 }
                 SyncEffect::Deliver { from, blocks, finality } => {
@@ -421,7 +443,7 @@ impl<'a, B: Bugs> World<'a, B> {
                 self.push(self.now + delay, Event::Input { node: i, life, input });
             }
             Effect::Finalized(finalized) => {
-                self.checker.finalized(i, &finalized);
+                self.checker.finalized(i, &finalized, self.now);
                 self.store(i, &finalized);
                 self.start_execution(i);
             }
@@ -448,7 +470,7 @@ impl<'a, B: Bugs> World<'a, B> {
             adversary.learn_context(&finalized.context);
         }
         let head = running.core.head().height;
-        if self.disk_rng.permille(250) {
+        if self.plan.syncs_blocks && self.disk_rng.permille(250) {
             let results = self.disk_rng.permille(600);
             node.disk.sync_blocks(results);
             if self.disk_rng.permille(400) && node.disk.is_quiet() && head == finalized.context.height {
@@ -510,6 +532,11 @@ impl<'a, B: Bugs> World<'a, B> {
     }
 
     fn transmit(&mut self, from: usize, to: usize, payload: Payload) {
+        if let Payload::Consensus(message) = &payload
+            && self.plan.losses.iter().any(|l| l.during.contains(&self.now) && (l.what)(from, to, message))
+        {
+            return;
+        }
         let [first, second] = self.network.route(self.now, from, to, &mut self.counts);
         if let Some(at) = second {
             self.push(at, Event::Deliver { from, to, payload: payload.clone() });

@@ -192,7 +192,7 @@ impl<B: Bugs> Core<B> {
         let vouched = self.is_vouched(&block);
         for result in &block.header.results {
             match self.results.get(&result.height) {
-                Some(own) if own == result => {}
+                Some(own) if own == result || self.bugs.planted(Bug::ResultsUnchecked) => {}
                 Some(own) => {
                     let reason = InvalidBlock::WrongResult(result.height);
                     if vouched {
@@ -257,6 +257,11 @@ impl<B: Bugs> Core<B> {
             ancestors,
             parent,
         };
+        if self.bugs.planted(Bug::ContentUnchecked) {
+            self.set(hash, Standing::Valid(Arc::clone(context)));
+            self.maybe_prepare(hash);
+            return;
+        }
         self.set(hash, Standing::Asked(Arc::clone(context)));
         self.emit(Effect::Validate(Arc::clone(block), Box::new(request)));
     }
@@ -342,7 +347,7 @@ impl<B: Bugs> Core<B> {
         }
     }
 
-    fn set(&mut self, hash: BlockHash, standing: Standing) {
+    pub(super) fn set(&mut self, hash: BlockHash, standing: Standing) {
         if let Some(entry) = self.tree.get_mut(&hash) {
             entry.standing = standing;
         }

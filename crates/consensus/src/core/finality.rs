@@ -77,6 +77,9 @@ impl<B: Bugs> Core<B> {
                 }
             }
         }
+        // Whatever this node could not judge by itself: a final block is valid, and what stands on it can be judged.
+        self.set(context.hash, Standing::Valid(Arc::clone(&context)));
+        self.waiting.remove(&context.hash);
         self.recent.insert(context.height, Arc::clone(&block));
         self.head = Arc::clone(&context);
         self.emit(Effect::Finalized(Box::new(Finalized { block, context, producer, finality })));

@@ -202,6 +202,9 @@ impl<B: Bugs> Core<B> {
             carried = newest.as_ref().map_or(parent.carried_commit(), |(height, _)| *height);
             (commit, fillers) = (newest.map(|(_, certificate)| certificate), Vec::new());
         }
+        if self.bugs.planted(Bug::LagStops) && parent.height.0 - carried.0 >= rules.params().results_lag {
+            return None;
+        }
         let (due, _) = base.due(rules, carried, kind);
         if (base.last_result.0 + 1..=due.0).any(|h| !self.results.contains_key(&Height(h))) {
             return None;
@@ -339,6 +342,10 @@ impl<B: Bugs> Core<B> {
     /// skip certificate since that one's view (decision 2 of the architecture).
     pub(super) fn tick_resend(&mut self) {
         if self.resend_at > self.now {
+            return;
+        }
+        if self.bugs.planted(Bug::NoResend) {
+            self.resend_at = self.now.plus(self.resend_interval());
             return;
         }
         self.resends += 1;

@@ -219,6 +219,9 @@ impl<B: Bugs> Core<B> {
         let vote = self.sign(target)?;
         self.my_votes.insert((target.view, target.kind), vote);
         records.extend(self.entry.iter().map(|c| Record::Certificate(Arc::clone(c))));
+        if self.bugs.planted(Bug::CertificatesNotPersisted) {
+            records.retain(|r| !matches!(r, Record::Certificate(_)));
+        }
         records.push(Record::Vote(vote));
         if !self.bugs.planted(Bug::VoteNotPersisted) {
             self.emit(Effect::Persist { records: std::mem::take(records), sign_state: Box::new(self.sign.clone()) });
