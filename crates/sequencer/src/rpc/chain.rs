@@ -86,9 +86,8 @@ fn blocks(methods: &mut Methods) {
         block(rpc, args)
     });
     for name in ["eth_getBlockTransactionCountByNumber", "eth_getBlockTransactionCountByHash"] {
-        methods.cheap(name, 1, |rpc, args| {
-            Ok(find(rpc, args)?.map(|data| U64::from(data.block.body.transactions.len())))
-        });
+        methods
+            .cheap(name, 1, |rpc, args| Ok(find(rpc, args)?.map(|data| U64::from(data.block.body.transactions.len()))));
     }
     for name in ["eth_getUncleCountByBlockNumber", "eth_getUncleCountByBlockHash"] {
         methods.cheap(name, 1, |rpc, args| Ok(find(rpc, args)?.map(|_| U64::ZERO)));

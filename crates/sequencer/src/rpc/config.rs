@@ -131,7 +131,8 @@ impl RpcConfig {
 fn is_origin(origin: &str) -> bool {
     let printable = origin.bytes().all(|b| b.is_ascii_graphic());
     origin == "*"
-        || printable && origin.split_once("://").is_some_and(|(s, h)| !s.is_empty() && !h.is_empty() && !h.contains('/'))
+        || printable
+            && origin.split_once("://").is_some_and(|(s, h)| !s.is_empty() && !h.is_empty() && !h.contains('/'))
 }
 
 fn is_host(host: &str) -> bool {

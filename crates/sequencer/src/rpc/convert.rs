@@ -247,4 +247,3 @@ pub(super) fn receipt(data: &BlockData, receipt: &Receipt, index: usize) -> RpcR
         l2: ReceiptExtra { outcome: receipt.outcome.to_string(), evm_gas_used: U256::from(receipt.evm_gas_used) },
     }
 }
-

@@ -184,6 +184,9 @@ mod tests {
             assert_eq!(check_percentiles(bad).unwrap_err().code(), error::PARAMS);
         }
         let error = check_percentiles(&[1.0; 101]).unwrap_err();
-        assert_eq!((error.code(), error.message()), (error::LIMIT, "limit exceeded: reward percentiles: 101, limit 100"));
+        assert_eq!(
+            (error.code(), error.message()),
+            (error::LIMIT, "limit exceeded: reward percentiles: 101, limit 100")
+        );
     }
 }

@@ -101,9 +101,8 @@ pub(super) fn random_id() -> u128 {
 
 pub(super) fn register(methods: &mut Methods) {
     methods.cheap("eth_newFilter", 1, new_log_filter);
-    methods.cheap("eth_newBlockFilter", 0, |rpc, _| {
-        rpc.filters.add(Kind::Blocks { next: rpc.heads().executed.next() })
-    });
+    methods
+        .cheap("eth_newBlockFilter", 0, |rpc, _| rpc.filters.add(Kind::Blocks { next: rpc.heads().executed.next() }));
     methods.cheap("eth_newPendingTransactionFilter", 1, |rpc, args| {
         if args.optional::<bool>(0)?.unwrap_or(false) {
             return Err(error::params("invalid argument 0: full transactions are not supported, only hashes"));

@@ -3,9 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::{Address, B256, Bytes as HexBytes};
-use cascade_primitives::{
-    ChainParams, Encode, Epoch, Height, ResultEntry, Seats, TimestampMs,
-};
+use cascade_primitives::{ChainParams, Encode, Epoch, Height, ResultEntry, Seats, TimestampMs};
 
 use super::{
     CLIENT_VERSION, Methods, Rpc,

@@ -105,7 +105,8 @@ pub(super) fn of_block<'a>(
     data: &'a BlockData,
     receipts: &'a [Receipt],
 ) -> impl Iterator<Item = Log> + use<'a> {
-    let wanted = |log: &alloy_primitives::Log| filter.matches_address(log.address) && filter.matches_topics(log.topics());
+    let wanted =
+        |log: &alloy_primitives::Log| filter.matches_address(log.address) && filter.matches_topics(log.topics());
     receipts
         .iter()
         .enumerate()

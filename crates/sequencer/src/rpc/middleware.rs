@@ -41,8 +41,9 @@ impl RpcMetrics {
     pub fn new() -> Self {
         let rule = "constant names follow the rules";
         let requests = Opts::new("cascade_rpc_requests_total", "RPC requests by method and outcome (ok, error)");
-        let seconds = HistogramOpts::new("cascade_rpc_request_seconds", "Time from a request (not in a batch) to its answer")
-            .buckets(vec![0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]);
+        let seconds =
+            HistogramOpts::new("cascade_rpc_request_seconds", "Time from a request (not in a batch) to its answer")
+                .buckets(vec![0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]);
         let batch = HistogramOpts::new("cascade_rpc_batch_requests", "Requests in a batch")
             .buckets(vec![1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0]);
         Self {

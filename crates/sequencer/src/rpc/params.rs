@@ -147,8 +147,10 @@ impl<'de> Deserialize<'de> for Data {
             }
 
             fn visit_str<E: de::Error>(self, value: &str) -> Result<Data, E> {
-                let digits = value.strip_prefix("0x").ok_or_else(|| E::custom("hex string without 0x prefix"))?;
-                hex::decode(digits).map(|bytes| Data(bytes.into())).map_err(|reason| E::custom(reason))
+                if !value.starts_with("0x") {
+                    return Err(E::custom("hex string without 0x prefix"));
+                }
+                hex::decode(value).map(|bytes| Data(bytes.into())).map_err(E::custom)
             }
         }
 
@@ -255,7 +257,9 @@ mod tests {
         assert_eq!(number("\"0x1f\""), Some(31));
         assert_eq!(number("31"), Some(31));
         assert_eq!(number("\"0xffffffffffffffff\""), Some(u64::MAX));
-        for bad in ["\"0x10000000000000000\"", "\"0x\"", "\"31\"", "-1", "1.5", "1e30", "\"0x-1\"", "\"0x+1\"", "{}", "[]"] {
+        for bad in
+            ["\"0x10000000000000000\"", "\"0x\"", "\"31\"", "-1", "1.5", "1e30", "\"0x-1\"", "\"0x+1\"", "{}", "[]"]
+        {
             assert_eq!(number(bad), None, "{bad}");
         }
         assert_eq!(number(&format!("\"{}\"", "\u{20ac}".repeat(100))), None);

@@ -25,7 +25,7 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use super::{
     Backend, Rpc, RpcConfig, RpcConfigError, RpcMetrics,
-    gate::Gate,
+    gate::{Activity, Gate, IDLE_FOR, Watched},
     methods,
     middleware::{Middleware, Shared},
     subscribe::HexIds,
@@ -175,10 +175,18 @@ async fn serve(
             continue;
         };
         let _ = socket.set_nodelay(true);
-        let service = builder.clone().build(methods.clone(), stop.clone());
+        let activity = Activity::new();
+        let inner = builder.clone().build(methods.clone(), stop.clone());
+        let service = Watched { inner, activity: activity.clone() };
         let (stopped, counted) = (stop.clone().shutdown(), Counted::new(connections.clone(), permit));
         open.spawn(async move {
-            if let Err(reason) = serve_with_graceful_shutdown(socket, service, stopped).await {
+            let end = async move {
+                tokio::select! {
+                    () = stopped => {}
+                    () = activity.idle(IDLE_FOR) => {}
+                }
+            };
+            if let Err(reason) = serve_with_graceful_shutdown(socket, service, end).await {
                 tracing::debug!(reason, "an RPC connection ended with an error");
             }
             drop(counted);

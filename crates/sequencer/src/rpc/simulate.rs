@@ -88,7 +88,8 @@ fn request(rpc: &Rpc, request: TransactionRequest) -> Answer<CallRequest> {
     if blobs || request.authorization_list.is_some_and(|list| !list.is_empty()) {
         return Err(error::server("transaction type not supported"));
     }
-    if request.gas_price.is_some() && (request.max_fee_per_gas.is_some() || request.max_priority_fee_per_gas.is_some()) {
+    if request.gas_price.is_some() && (request.max_fee_per_gas.is_some() || request.max_priority_fee_per_gas.is_some())
+    {
         return Err(error::params("both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified"));
     }
     if let (Some(max), Some(tip)) = (request.max_fee_per_gas, request.max_priority_fee_per_gas)
@@ -97,7 +98,9 @@ fn request(rpc: &Rpc, request: TransactionRequest) -> Answer<CallRequest> {
         return Err(error::server(format!("maxFeePerGas ({max}) < maxPriorityFeePerGas ({tip})")));
     }
     let data = request.input.try_into_unique_input().map_err(|_| {
-        error::params(r#"both "data" and "input" are set and not equal. Please use "input" to pass transaction call data"#)
+        error::params(
+            r#"both "data" and "input" are set and not equal. Please use "input" to pass transaction call data"#,
+        )
     })?;
     let to = match request.to {
         Some(TxKind::Call(to)) => Some(to),

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::B256;
 use bytes::Bytes;
-use jsonrpsee::{Extensions, types::{ErrorObjectOwned, Params}};
+use jsonrpsee::{
+    Extensions,
+    types::{ErrorObjectOwned, Params},
+};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{

@@ -23,7 +23,8 @@ struct Token {
 impl Token {
     /// Deploys it with account 0, whose next nonce is `nonce`, in a block of its own.
     fn deploy(node: &Mock, nonce: u64) -> Self {
-        let artifact: Value = serde_json::from_str(include_str!("../../../../testnet/contracts/TestToken.json")).unwrap();
+        let artifact: Value =
+            serde_json::from_str(include_str!("../../../../testnet/contracts/TestToken.json")).unwrap();
         let mut data = hex::decode(artifact["bytecode"].as_str().unwrap()).unwrap();
         data.extend(("Test Token".to_owned(), "TST".to_owned(), U256::from(1000)).abi_encode_params());
         let height = node.produce(vec![Tx { gas: 3_000_000, value: 0, data, ..Tx::new(nonce, None) }.raw(0)]);

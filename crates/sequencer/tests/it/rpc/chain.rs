@@ -11,8 +11,9 @@ use cascade_sequencer::rpc::{Backend, types::SyncProgress};
 use serde_json::{Value, json};
 
 use super::{
-    Token, hex_of,
+    Token,
     client::Server,
+    hex_of,
     mock::{Mock, PRODUCER, Tx, signer},
 };
 
@@ -172,7 +173,9 @@ async fn transactions_of_all_types_have_their_fields_and_receipts() {
         for key in ["r", "s", "v", "gasPrice", "blockHash"] {
             assert!(transaction[key].is_string(), "{key} of type {}", tx.kind);
         }
-        let by_index = server.ok("eth_getTransactionByBlockNumberAndIndex", json!([hex_of(height), transaction["transactionIndex"]])).await;
+        let by_index = server
+            .ok("eth_getTransactionByBlockNumberAndIndex", json!([hex_of(height), transaction["transactionIndex"]]))
+            .await;
         assert_eq!(by_index, transaction);
         let receipt = server.ok("eth_getTransactionReceipt", json!([hash])).await;
         for (key, value) in [
@@ -247,7 +250,8 @@ async fn calls_answer_reverts_with_code_3_and_their_data() {
     let server = Server::start(Mock::plain());
     let token = Token::deploy(&server.node, 0);
     let (owner, stranger) = (signer(0).address(), Address::repeat_byte(0x55));
-    let call = |from: Address, data: Vec<u8>| json!({"from": from, "to": token.address, "input": hex::encode_prefixed(data)});
+    let call =
+        |from: Address, data: Vec<u8>| json!({"from": from, "to": token.address, "input": hex::encode_prefixed(data)});
     let supply = server.ok("eth_call", json!([call(owner, token.call("totalSupply()", &())), "latest"])).await;
     assert_eq!(supply, json!(B256::from(U256::from(1000))));
     // `data` is the older name of `input`; the block may be left out.
@@ -263,12 +267,18 @@ async fn calls_answer_reverts_with_code_3_and_their_data() {
         let (code, message, _) = server.fails(method, json!([call(stranger, pull.clone()), "latest"])).await;
         assert_eq!((code, message.as_str()), (3, "execution reverted: TestToken: allowance too low"));
     }
-    let gas = server.ok("eth_estimateGas", json!([call(owner, token.call("transfer(address,uint256)", &(stranger, U256::from(5))))])).await;
+    let gas = server
+        .ok(
+            "eth_estimateGas",
+            json!([call(owner, token.call("transfer(address,uint256)", &(stranger, U256::from(5))))]),
+        )
+        .await;
     let gas = u64::from_str_radix(&gas.as_str().unwrap()[2..], 16).unwrap();
     assert!((21_000..100_000).contains(&gas), "{gas}");
     assert_eq!(server.ok("eth_estimateGas", json!([{"from": owner, "to": stranger, "value": "0x1"}])).await, "0x5208");
     // No gas for it: an error that is not a revert.
-    let (code, message) = server.error("eth_call", json!([{"to": token.address, "input": "0x18160ddd", "gas": "0x5300"}])).await;
+    let (code, message) =
+        server.error("eth_call", json!([{"to": token.address, "input": "0x18160ddd", "gas": "0x5300"}])).await;
     assert_eq!((code, message.as_str()), (-32000, "out of gas"));
     let rich = json!([{"from": stranger, "to": owner, "value": "0xffffffffffffffff"}]);
     assert!(server.error("eth_estimateGas", rich).await.1.starts_with("insufficient funds"));
@@ -280,9 +290,17 @@ async fn calls_refuse_what_they_would_otherwise_ignore() {
     for (call, code, text) in [
         (json!([{"chainId": "0x1"}]), -32602, "chainId does not match node's (have=1, want="),
         (json!([{"gasPrice": "0x1", "maxFeePerGas": "0x1"}]), -32602, "both gasPrice and"),
-        (json!([{"maxFeePerGas": "0x1", "maxPriorityFeePerGas": "0x2"}]), -32000, "maxFeePerGas (1) < maxPriorityFeePerGas (2)"),
+        (
+            json!([{"maxFeePerGas": "0x1", "maxPriorityFeePerGas": "0x2"}]),
+            -32000,
+            "maxFeePerGas (1) < maxPriorityFeePerGas (2)",
+        ),
         (json!([{"data": "0x01", "input": "0x02"}]), -32602, "both \"data\" and \"input\""),
-        (json!([{}, "latest", {"0x0000000000000000000000000000000000000001": {"balance": "0x1"}}]), -32602, "invalid argument 2: state overrides"),
+        (
+            json!([{}, "latest", {"0x0000000000000000000000000000000000000001": {"balance": "0x1"}}]),
+            -32602,
+            "invalid argument 2: state overrides",
+        ),
         (json!([{}, "latest", {}, {"number": "0x1"}]), -32602, "invalid argument 3: block overrides"),
         (json!([{"blobVersionedHashes": [B256::ZERO]}]), -32000, "transaction type not supported"),
     ] {
@@ -318,7 +336,10 @@ async fn logs_are_found_by_address_topic_range_and_hash() {
     assert_eq!(logs(range(json!({"address": token.address}))).await, [one.clone(), two.clone()]);
     assert_eq!(logs(range(json!({"address": [token.address, other.address]}))).await.len(), 3);
     assert_eq!(logs(range(json!({"topics": [null, null, topic(b)]}))).await, [two.clone()]);
-    assert_eq!(logs(range(json!({"topics": [null, null, [topic(a), topic(b)]], "address": token.address}))).await.len(), 2);
+    assert_eq!(
+        logs(range(json!({"topics": [null, null, [topic(a), topic(b)]], "address": token.address}))).await.len(),
+        2
+    );
     assert_eq!(logs(range(json!({"topics": [topic(b)]}))).await, []);
     assert_eq!(logs(json!({})).await, [two.clone()], "without bounds it is the newest block");
     assert_eq!(logs(json!({"fromBlock": "earliest"})).await.len(), 5);
@@ -367,7 +388,10 @@ async fn fees_follow_the_blocks() {
     let all = server.ok("eth_feeHistory", json!([1000, "pending"])).await;
     assert_eq!((all["oldestBlock"].clone(), all["gasUsedRatio"].as_array().unwrap().len()), (json!("0x0"), 6));
     assert!(all.get("reward").is_none_or(Value::is_null));
-    assert_eq!(server.error("eth_feeHistory", json!(["0x1", "0xff", []])).await, (-32000, "request beyond head block".to_owned()));
+    assert_eq!(
+        server.error("eth_feeHistory", json!(["0x1", "0xff", []])).await,
+        (-32000, "request beyond head block".to_owned())
+    );
     assert_eq!(server.error("eth_feeHistory", json!(["0x1", "latest", [90, 10]])).await.0, -32602);
     let (code, message) = server.error("eth_blobBaseFee", json!([])).await;
     assert!(code == -32601 && message.contains("no blobs"));

@@ -9,11 +9,7 @@ use jsonrpsee::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    Token, hex_of,
-    client::Server,
-    mock::Mock,
-};
+use super::{Token, client::Server, hex_of, mock::Mock};
 
 const TO: Address = Address::repeat_byte(0x70);
 
@@ -89,7 +85,8 @@ async fn logs_pending_and_final_blocks_are_pushed() {
     let mut pending = subscribe(&socket, vec![json!("newPendingTransactions")]).await.unwrap();
     let mut finals = subscribe(&socket, vec![json!("l2_finalBlocks")]).await.unwrap();
     let first = wanted.transfer(2, TO, 1);
-    let sent: B256 = socket.request("eth_sendRawTransaction", rpc_params![hex::encode_prefixed(first.raw(0))]).await.unwrap();
+    let sent: B256 =
+        socket.request("eth_sendRawTransaction", rpc_params![hex::encode_prefixed(first.raw(0))]).await.unwrap();
     assert_eq!(pending.next().await.unwrap().unwrap(), json!(sent));
     let height = server.node.produce(vec![first.raw(0), other.transfer(3, TO, 1).raw(0)]);
     let last = wanted.transfer(4, TO, 1);

@@ -6,8 +6,8 @@ use cascade_primitives::{BlockHash, Certificate, Decode, Epoch, Header, Height, 
 use cascade_sequencer::rpc::{
     Backend,
     types::{
-        AccountProof, BlockInfo, CertifiedBlock, Finality, FinalityStatus, Health, HealthStatus, Leader, Sequencers, Status,
-        SyncProgress,
+        AccountProof, BlockInfo, CertifiedBlock, Finality, FinalityStatus, Health, HealthStatus, Leader, Sequencers,
+        Status, SyncProgress,
     },
 };
 use serde::de::DeserializeOwned;

@@ -15,14 +15,14 @@ use alloy_primitives::{Address, B256, Bloom, TxKind, U256, keccak256};
 use bytes::Bytes;
 use cascade_consensus::Health;
 use cascade_execution::{
-    BlockEnv, CacheSizes, ExecutedBlock, MemoryStore, Receipt, State, StateStoreMut, StateView, StoreError, execute_block,
-    genesis_changes, next_base_fee,
+    BlockEnv, CacheSizes, ExecutedBlock, MemoryStore, Receipt, State, StateStoreMut, StateView, StoreError,
+    execute_block, genesis_changes, next_base_fee,
 };
 use cascade_mempool::{AdmissionError, OpaqueError, OpaquePool};
 use cascade_primitives::{
     Block, BlockHash, BlsPublicKey, BlsSignature, Body, Certificate, ChainId, ChainParams, Committee, Epoch, Genesis,
-    GenesisAccount, Header, Height, Member, MemberIndex, Network, NodeId, RecoveredTransaction, ResultEntry, SealedBlock,
-    Seats, SignerSet, ThresholdKeys, TimestampMs, Transaction, TransactionRule, View, VoteTarget,
+    GenesisAccount, Header, Height, Member, MemberIndex, Network, NodeId, RecoveredTransaction, ResultEntry,
+    SealedBlock, Seats, SignerSet, ThresholdKeys, TimestampMs, Transaction, TransactionRule, View, VoteTarget,
 };
 use cascade_sequencer::rpc::backend::{
     Backend, BackendError, BlockData, BlockResult, ChainEvent, Counters, FinalityProof, Heads, Location, NodeStatus,
@@ -210,7 +210,8 @@ impl Mock {
         let chain = &mut *self.chain.write();
         let parent = &chain.blocks.last().unwrap().block;
         let height = parent.header.height.next();
-        let gas = |raw: &Bytes| Transaction::decode(raw.clone(), self.params.chain_id, 1 << 20).map_or(0, |t| t.gas_limit());
+        let gas =
+            |raw: &Bytes| Transaction::decode(raw.clone(), self.params.chain_id, 1 << 20).map_or(0, |t| t.gas_limit());
         let carried = height.0.checked_sub(self.params.results_lag).filter(|carried| *carried > 0);
         let result = |at: u64| chain.blocks[at as usize].result.map(|result| result.entry);
         let header = Header {

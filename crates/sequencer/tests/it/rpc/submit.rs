@@ -35,7 +35,10 @@ async fn refusals_have_geths_code_and_words() {
         hex::encode_prefixed(bytes)
     };
     for (transaction, message) in [
-        (raw(&Tx { chain_id: 1, ..Tx::new(2, TO) }), format!("invalid sender: invalid chain id for signer: have 1 want {want}")),
+        (
+            raw(&Tx { chain_id: 1, ..Tx::new(2, TO) }),
+            format!("invalid sender: invalid chain id for signer: have 1 want {want}"),
+        ),
         (high_s, "invalid sender: invalid transaction v, r, s values".to_owned()),
         (raw(&Tx::new(0, TO)), "nonce too low: next nonce 1, tx nonce 0".to_owned()),
         (raw(&waiting), "already known".to_owned()),
@@ -51,7 +54,9 @@ async fn refusals_have_geths_code_and_words() {
         let (code, message) = server.error("eth_sendRawTransaction", json!([nothing])).await;
         assert!([-32000, -32602].contains(&code), "{nothing}: {code} {message}");
     }
-    for wrong in [json!([]), json!([1]), json!(["zz"]), json!(["0x1"]), json!([["0x"]]), json!(["0x", 1]), json!({"tx": "0x"})] {
+    for wrong in
+        [json!([]), json!([1]), json!(["zz"]), json!(["0x1"]), json!([["0x"]]), json!(["0x", 1]), json!({"tx": "0x"})]
+    {
         assert_eq!(server.error("eth_sendRawTransaction", wrong.clone()).await.0, -32602, "{wrong}");
     }
 }
