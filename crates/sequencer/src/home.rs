@@ -151,7 +151,11 @@ impl Home {
         Ok(keys)
     }
 
-    fn write_keys(&self, keys: &NewKeys) -> Result<(), Failure> {
+    /// Writes keys, with the sign-state of a key that has never signed.
+    ///
+    /// # Errors
+    /// If a file exists or cannot be written.
+    pub fn write_keys(&self, keys: &NewKeys) -> Result<(), Failure> {
         write_secret(&self.node_key(), &keys.identity.seed())?;
         if let Some(bls) = &keys.bls {
             write_secret(&self.bls_key(), &bls.to_bytes())?;

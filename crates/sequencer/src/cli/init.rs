@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use alloy_primitives::{Address, U256};
+use alloy_primitives::Address;
 use cascade_primitives::{
     ChainParams, Epoch, Genesis, GenesisAccount, Network, ScheduledCommittee, SequencerSpec, TimestampMs,
 };
@@ -14,9 +14,9 @@ use serde::Serialize;
 
 use super::{Failure, NodeFlags, output};
 use crate::{
-    config::{KEYS, NodeConfig, Role, load_genesis},
-    home::{self, Home},
-    testnet::accounts,
+    config::{KEYS, NodeConfig, Role, check_genesis, load_genesis},
+    home::{self, Home, NewKeys},
+    testnet::{accounts, genesis::account_balance},
 };
 
 /// Creates a node's home: keys, configuration and genesis.
@@ -86,11 +86,6 @@ struct Summary {
     genesis_hash: String,
 }
 
-/// Balance of each account of the development mnemonic: 10,000 CAS.
-pub(crate) fn dev_balance() -> U256 {
-    U256::from(10_000) * U256::from(10).pow(U256::from(18))
-}
-
 /// Runs the command.
 pub fn run(args: InitArgs) -> Result<(), Failure> {
     let mut config = args.flags.resolve()?.config;
@@ -109,20 +104,18 @@ pub fn run(args: InitArgs) -> Result<(), Failure> {
     // A genesis that cannot be used leaves nothing behind.
     let joined = joins.then(|| load_genesis(&config.genesis)).transpose()?;
     let others = args.sequencer.iter().map(|file| read_json(file)).collect::<Result<Vec<SequencerSpec>, _>>()?;
-    let keys = home.create_keys(config.role)?;
+    let keys = NewKeys::generate(config.role)?;
     let genesis = match joined {
         Some(genesis) => genesis,
         None => {
             let network = Network::from(args.network.unwrap_or(NetworkName::Regtest));
-            let genesis = new_genesis(network, &args, &config, &keys, others)?;
-            genesis.check().map_err(|error| Failure::usage(format!("the new genesis: {error}")))?;
-            genesis
+            new_genesis(network, &args, &config, &keys, others)?
         }
     };
+    check_genesis(&genesis, &home.genesis())?;
+    home.write_keys(&keys)?;
     home.write_genesis(&genesis)?;
     home.write_config(&settings(&args, &config, &genesis))?;
-    // What was written is read as a node reads it.
-    load_genesis(&home.genesis())?;
     report(&args, &config, &genesis, &keys)
 }
 
@@ -130,7 +123,7 @@ fn new_genesis(
     network: Network,
     args: &InitArgs,
     config: &NodeConfig,
-    keys: &home::NewKeys,
+    keys: &NewKeys,
     others: Vec<SequencerSpec>,
 ) -> Result<Genesis, Failure> {
     let params = ChainParams::of(network);
@@ -139,7 +132,7 @@ fn new_genesis(
         None => BTreeMap::new(),
     };
     if network == Network::Regtest {
-        let account = GenesisAccount { balance: dev_balance(), ..GenesisAccount::default() };
+        let account = GenesisAccount { balance: account_balance(), ..GenesisAccount::default() };
         alloc.extend(accounts::dev_accounts().iter().map(|wallet| (wallet.address(), account.clone())));
     }
     let mut sequencers = others;
@@ -184,7 +177,7 @@ fn given(args: &InitArgs, name: &str) -> bool {
     args.flags.values().iter().any(|(_, key, _)| key == name)
 }
 
-fn report(args: &InitArgs, config: &NodeConfig, genesis: &Genesis, keys: &home::NewKeys) -> Result<(), Failure> {
+fn report(args: &InitArgs, config: &NodeConfig, genesis: &Genesis, keys: &NewKeys) -> Result<(), Failure> {
     let summary = Summary {
         home: config.data.clone(),
         node_id: keys.identity.node_id().to_string(),

@@ -37,7 +37,7 @@ pub struct SendArgs {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8545", env = "CASCADE_RPC")]
     rpc: String,
     /// The sender's private key, 32 bytes of hex. Other users of this machine can see it; --key-file hides it.
-    #[arg(long, value_name = "HEX", env = "CASCADE_KEY", hide_env_values = true)]
+    #[arg(long, value_name = "HEX")]
     key: Option<String>,
     /// A file with the sender's private key, mode 600.
     #[arg(long, value_name = "FILE")]

@@ -95,6 +95,15 @@ pub fn read_genesis(path: &Path) -> Result<Genesis, GenesisFileError> {
 /// [`GenesisFileError`].
 pub fn load_genesis(path: &Path) -> Result<Genesis, GenesisFileError> {
     let genesis = read_genesis(path)?;
+    check_genesis(&genesis, path)?;
+    Ok(genesis)
+}
+
+/// Checks all of a genesis, as [`load_genesis`] does; errors name the file.
+///
+/// # Errors
+/// [`GenesisFileError`], but neither `Read` nor `Syntax`.
+pub fn check_genesis(genesis: &Genesis, path: &Path) -> Result<(), GenesisFileError> {
     let rule = |source| GenesisFileError::Rule { path: path.to_owned(), source };
     genesis.check().map_err(rule)?;
     for sequencer in genesis.committees.iter().flat_map(|committee| &committee.sequencers) {
@@ -110,5 +119,5 @@ pub fn load_genesis(path: &Path) -> Result<Genesis, GenesisFileError> {
             return Err(GenesisFileError::PublicKeys { path: path.to_owned(), what });
         }
     }
-    Ok(genesis)
+    Ok(())
 }

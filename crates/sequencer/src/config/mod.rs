@@ -35,7 +35,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
-pub use genesis::{GenesisFileError, load_genesis, read_genesis};
+pub use genesis::{GenesisFileError, check_genesis, load_genesis, read_genesis};
 pub use keys::{KeyError, NodeKeys};
 pub use layers::{Layers, Origin, Resolved};
 pub use table::{KEYS, Key, Kind};

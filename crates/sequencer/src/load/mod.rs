@@ -34,7 +34,7 @@ use tokio::{
 use crate::{
     cli::{Failure, block_on, output},
     testnet::{
-        RpcUrls, TemporaryDir,
+        Ends, RpcUrls, TemporaryDir,
         cluster::{Cluster, ClusterSpec},
         genesis::Schedule,
         stats::round,
@@ -203,7 +203,12 @@ async fn run_in(args: &LoadArgs, dir: PathBuf) -> Result<Report, Failure> {
         load_accounts: if args.kind == LoadKind::Transfer { args.senders } else { 0 },
         log: args.log_level.clone(),
     };
-    let mut cluster = Cluster::start(spec).await?;
+    let mut ends = Ends::new()?;
+    // Nodes that were started end with the future that is dropped here.
+    let mut cluster = tokio::select! {
+        cluster = Cluster::start(spec) => cluster?,
+        () = ends.wait() => return Err(Failure::new("interrupted")),
+    };
     if cluster.is_resumed() {
         return Err(Failure::usage(
             "--data holds a cluster already: its senders' nonces are used; choose an empty one",
@@ -211,7 +216,7 @@ async fn run_in(args: &LoadArgs, dir: PathBuf) -> Result<Report, Failure> {
     }
     let result = tokio::select! {
         result = drive(args, program, &mut cluster) => result,
-        _ = tokio::signal::ctrl_c() => Err(Failure::new("interrupted")),
+        () = ends.wait() => Err(Failure::new("interrupted")),
     };
     let stopped = cluster.stop().await;
     let report = result?;

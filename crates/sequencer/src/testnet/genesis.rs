@@ -28,8 +28,8 @@ use crate::{
     wallet::Wallet,
 };
 
-/// Wei of 10,000 CAS, which every funded account starts with.
-fn balance() -> U256 {
+/// Wei of 10,000 CAS, which every funded account of a regtest chain starts with.
+pub(crate) fn account_balance() -> U256 {
     U256::from(10_000) * U256::from(10).pow(U256::from(18))
 }
 
@@ -124,7 +124,7 @@ pub fn build(
             Ok(ScheduledCommittee { from_epoch: Epoch(committee.from_epoch), sequencers })
         })
         .collect::<Result<_, Failure>>()?;
-    let account = GenesisAccount { balance: balance(), ..GenesisAccount::default() };
+    let account = GenesisAccount { balance: account_balance(), ..GenesisAccount::default() };
     let funded = accounts::dev_accounts().iter().map(Wallet::address);
     let funded = funded.chain([accounts::probe_account().address()]);
     let funded = funded.chain(accounts::load_accounts(load_accounts).map(|wallet| wallet.address()));

@@ -246,20 +246,20 @@ fn print_report(report: &Report) -> Result<(), Failure> {
     ))
 }
 
-/// The signals that end the command.
-struct Ends {
+/// The signals that end a command with a cluster.
+pub(crate) struct Ends {
     signals: [tokio::signal::unix::Signal; 3],
 }
 
 impl Ends {
-    fn new() -> Result<Self, Failure> {
+    pub(crate) fn new() -> Result<Self, Failure> {
         let take = |kind| signal(kind).map_err(|error| Failure::io("cannot handle signals", &error));
         Ok(Self {
             signals: [take(SignalKind::interrupt())?, take(SignalKind::terminate())?, take(SignalKind::hangup())?],
         })
     }
 
-    async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -138,6 +138,16 @@ fn init_refuses_to_overwrite_and_a_sixth_node_joins_by_the_genesis_file() {
 }
 
 #[test]
+fn init_with_a_genesis_that_breaks_a_rule_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let data = home.display().to_string();
+    let output = run(&["init", "--data", &data, "--network", "testnet"]);
+    assert_fails(&output, ExitCode::Foreign, &["committees[0]", "1 sequencers"]);
+    assert!(!home.exists());
+}
+
+#[test]
 fn keys_are_shown_proved_and_imported() {
     let fixture = Fixture::new();
     let (home, new) = (fixture.path("home"), fixture.path("new"));
