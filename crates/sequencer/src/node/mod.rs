@@ -273,7 +273,7 @@ impl Running {
             source,
         })?;
         let backend: Arc<dyn rpc::backend::Backend> = Arc::clone(&self.backend) as _;
-        let server = rpc::start(&config.rpc, listeners.rpc, backend).await.map_err(NodeError::Rpc)?;
+        let server = rpc::start(&config.rpc, listeners.rpc, backend, &registry).await.map_err(NodeError::Rpc)?;
         let metrics_address = listeners.metrics.as_ref().and_then(|l| l.local_addr().ok());
         if let Some(listener) = listeners.metrics {
             tokio::spawn(crate::metrics_http::serve(listener, registry));

@@ -247,7 +247,7 @@ mod tests {
         let answered = Mutex::new(Some(answered));
         let inner = tower::service_fn(move |()| {
             let answered = answered.lock().take().expect("one request");
-            async move { answered.await }
+            answered
         });
         let request = tokio::spawn(Watched { inner, activity: activity.clone() }.call(()));
         let idle = tokio::spawn(activity.idle(limit));

@@ -58,17 +58,19 @@ use params::{Args, BlockRef};
 /// What `web3_clientVersion` answers.
 pub const CLIENT_VERSION: &str = concat!("cascade/", env!("CARGO_PKG_VERSION"));
 
-/// Serves RPC on `listener`, which is non-blocking already, with metrics that nobody reads; [`RpcServer::start`] takes
-/// them as well.
+/// Serves RPC on `listener`, which is non-blocking already, and adds the server's metrics to `registry`.
 ///
 /// # Errors
-/// If a setting makes no sense or the listener cannot be used.
+/// If a setting makes no sense, the listener cannot be used, or the registry has metrics of the same names.
 pub async fn start(
     config: &RpcConfig,
     listener: std::net::TcpListener,
     backend: Arc<dyn Backend>,
+    registry: &prometheus::Registry,
 ) -> std::io::Result<RpcServer> {
-    RpcServer::start(config, listener, backend, RpcMetrics::new()).map_err(|reason| match reason {
+    let metrics = RpcMetrics::new();
+    metrics.register(registry).map_err(std::io::Error::other)?;
+    RpcServer::start(config, listener, backend, metrics).map_err(|reason| match reason {
         RpcServerError::Listen { reason, .. } => reason,
         RpcServerError::Config(reason) => std::io::Error::new(std::io::ErrorKind::InvalidInput, reason.to_string()),
     })

@@ -325,6 +325,7 @@ async fn logs_are_found_by_address_topic_range_and_hash() {
     };
     let (one, two) = (token.transfer(2, a, 1).hash(0), token.transfer(4, b, 2).hash(0));
     let (one, two) = ((json!(one), json!("0x0")), (json!(two), json!("0x0")));
+    let only_two = std::slice::from_ref(&two);
     let elsewhere = (json!(other.transfer(3, a, 9).hash(0)), json!("0x1"));
     let range = |more: Value| {
         let mut filter = json!({"fromBlock": hex_of(first), "toBlock": hex_of(last)});
@@ -335,15 +336,15 @@ async fn logs_are_found_by_address_topic_range_and_hash() {
     assert_eq!(logs(range(json!({}))).await, [one.clone(), elsewhere.clone(), two.clone()]);
     assert_eq!(logs(range(json!({"address": token.address}))).await, [one.clone(), two.clone()]);
     assert_eq!(logs(range(json!({"address": [token.address, other.address]}))).await.len(), 3);
-    assert_eq!(logs(range(json!({"topics": [null, null, topic(b)]}))).await, [two.clone()]);
+    assert_eq!(logs(range(json!({"topics": [null, null, topic(b)]}))).await, only_two);
     assert_eq!(
         logs(range(json!({"topics": [null, null, [topic(a), topic(b)]], "address": token.address}))).await.len(),
         2
     );
     assert_eq!(logs(range(json!({"topics": [topic(b)]}))).await, []);
-    assert_eq!(logs(json!({})).await, [two.clone()], "without bounds it is the newest block");
+    assert_eq!(logs(json!({})).await, only_two, "without bounds it is the newest block");
     assert_eq!(logs(json!({"fromBlock": "earliest"})).await.len(), 5);
-    assert_eq!(logs(json!({"fromBlock": hex_of(last), "toBlock": "0xffffff"})).await, [two]);
+    assert_eq!(logs(json!({"fromBlock": hex_of(last), "toBlock": "0xffffff"})).await, only_two);
     assert_eq!(logs(json!({"fromBlock": "0xfffffe", "toBlock": "0xffffff"})).await, []);
     let hash = server.node.block(first).unwrap().unwrap().block.hash();
     assert_eq!(logs(json!({"blockHash": hash, "address": token.address})).await, [one]);
