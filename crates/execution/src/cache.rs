@@ -1,17 +1,17 @@
 //! Bounded caches in front of the store. They change how long an answer takes, never the answer.
 
-use std::{collections::HashMap, hash::Hash};
+use std::{hash::Hash, sync::Arc};
 
 use alloy_primitives::B256;
 use cascade_primitives::Height;
 use jmt::storage::Node;
 use parking_lot::Mutex;
-use revm::bytecode::Bytecode;
+use revm::{bytecode::Bytecode, primitives::HashMap};
 
 use crate::store::{StateChanges, StateKey, TreeNodeKey, VersionedValue};
 
 /// A map of bounded size in two generations: what is used moves to the young one; when that is full it becomes the old
-/// one and what was in the old one is forgotten.
+/// one and what was in the old one is forgotten. A key is in one of them at most.
 struct Generations<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
@@ -20,27 +20,28 @@ struct Generations<K, V> {
 
 impl<K: Eq + Hash + Clone, V> Generations<K, V> {
     fn new(capacity: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), capacity: (capacity / 2).max(1) }
+        Self { young: HashMap::default(), old: HashMap::default(), capacity: (capacity / 2).max(1) }
     }
 
     fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        if !self.young.contains_key(key) {
-            let value = self.old.remove(key)?;
+        if let Some(value) = self.old.remove(key) {
             self.insert(key.clone(), value);
         }
         self.young.get_mut(key)
     }
 
     fn insert(&mut self, key: K, value: V) {
-        if self.young.len() >= self.capacity && !self.young.contains_key(&key) {
+        if self.young.len() >= self.capacity {
             self.old = std::mem::take(&mut self.young);
         }
+        self.old.remove(&key);
         self.young.insert(key, value);
     }
 
     fn remove(&mut self, key: &K) {
-        self.young.remove(key);
-        self.old.remove(key);
+        if self.young.remove(key).is_none() {
+            self.old.remove(key);
+        }
     }
 
     fn clear(&mut self) {
@@ -50,25 +51,29 @@ impl<K: Eq + Hash + Clone, V> Generations<K, V> {
 }
 
 /// Decoded nodes of the tree. A key names one content for ever, unless the store reverts: then [`Self::clear`].
-pub(crate) struct NodeCache(Mutex<Generations<TreeNodeKey, Node>>);
+pub(crate) struct NodeCache(Mutex<Generations<TreeNodeKey, Arc<Node>>>);
 
 impl NodeCache {
     pub(crate) fn new(capacity: usize) -> Self {
         Self(Mutex::new(Generations::new(capacity)))
     }
 
-    pub(crate) fn get(&self, key: &TreeNodeKey) -> Option<Node> {
+    pub(crate) fn get(&self, key: &TreeNodeKey) -> Option<Arc<Node>> {
         self.0.lock().get_mut(key).cloned()
     }
 
-    pub(crate) fn insert(&self, key: TreeNodeKey, node: Node) {
+    pub(crate) fn insert(&self, key: TreeNodeKey, node: Arc<Node>) {
         self.0.lock().insert(key, node);
     }
 
-    pub(crate) fn remove_all(&self, keys: &[TreeNodeKey]) {
+    /// Adds what a version wrote and forgets what it made obsolete, which nothing but old versions reads.
+    pub(crate) fn apply(&self, changes: &StateChanges) {
         let mut cache = self.0.lock();
-        for key in keys {
+        for key in &changes.stale {
             cache.remove(key);
+        }
+        for ((key, _), node) in changes.nodes.iter().zip(&changes.decoded) {
+            cache.insert(key.clone(), Arc::clone(node));
         }
     }
 

@@ -224,10 +224,9 @@ impl<'a> Overlay<'a> {
             }
             let entry = self.entry(address)?;
             if account.is_selfdestructed() {
-                // Since EIP-6780 only an account that the same transaction created is destroyed, and that had no
-                // storage before it.
+                // Since EIP-6780 only an account that the same transaction created is destroyed. It had no storage before
+                // the transaction, and what it wrote since goes with it.
                 entry.now = None;
-                entry.slots.values_mut().for_each(|(_, now)| *now = U256::ZERO);
                 continue;
             }
             let AccountInfo { nonce, balance, code_hash, code, .. } = account.info;

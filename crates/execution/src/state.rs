@@ -140,10 +140,7 @@ impl State {
     /// Tells the caches that the store has written `changes`.
     pub fn committed(&self, changes: &StateChanges) {
         self.0.values.apply(changes);
-        self.0.nodes.remove_all(&changes.stale);
-        for ((key, _), node) in changes.nodes.iter().zip(&changes.decoded) {
-            self.0.nodes.insert(key.clone(), node.clone());
-        }
+        self.0.nodes.apply(changes);
     }
 
     /// Tells the caches that the store has reverted or was changed in any other way than [`Self::committed`] says.

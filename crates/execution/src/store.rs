@@ -27,11 +27,12 @@
 //!   then delete `index[w]` for `w < v` only. Afterwards the oldest readable version is `v`; versions from `v` on read
 //!   exactly as before. (`index[v]` is kept because later pruning starts at `v`; doing its work twice is harmless.)
 
-use std::{fmt, ops::RangeInclusive};
+use std::{fmt, ops::RangeInclusive, sync::Arc};
 
 use alloy_primitives::B256;
 use bytes::Bytes;
 use cascade_primitives::{Decode, DecodeError, Encode, Height, Reader, codec::encode_list};
+use jmt::storage::Node;
 use thiserror::Error;
 
 use crate::tree::{TreeUpdate, encode_node};
@@ -253,7 +254,7 @@ pub struct StateChanges {
     pub(crate) codes: Vec<(B256, Bytes)>,
     pub(crate) stale: Vec<TreeNodeKey>,
     /// The nodes of `nodes`, in the same order, for the cache.
-    pub(crate) decoded: Vec<jmt::storage::Node>,
+    pub(crate) decoded: Vec<Arc<Node>>,
 }
 
 impl StateChanges {
@@ -271,7 +272,7 @@ impl StateChanges {
     ) -> Self {
         let TreeUpdate { root, nodes, stale } = update;
         let (keys, decoded): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
-        let nodes = keys.into_iter().zip(decoded.iter().map(encode_node)).collect();
+        let nodes = keys.into_iter().zip(decoded.iter().map(|node| encode_node(node))).collect();
         Self { version, root, nodes, values, codes, stale, decoded }
     }
 

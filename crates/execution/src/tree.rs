@@ -7,6 +7,8 @@
 //! Two ways lead to the same root: a version without deletions goes through `jmt`'s batch insertion, which hashes each
 //! inner node once per version; one with deletions goes key by key, because the batch insertion knows none.
 
+use std::sync::Arc;
+
 use alloy_primitives::B256;
 use cascade_primitives::Height;
 use jmt::{
@@ -30,7 +32,7 @@ pub(crate) struct Tree<'a> {
 pub(crate) struct TreeUpdate {
     pub(crate) root: B256,
     /// In order of key.
-    pub(crate) nodes: Vec<(TreeNodeKey, Node)>,
+    pub(crate) nodes: Vec<(TreeNodeKey, Arc<Node>)>,
     /// In order of key.
     pub(crate) stale: Vec<TreeNodeKey>,
 }
@@ -68,7 +70,7 @@ impl<'a> Tree<'a> {
 
     fn collect(&self, version: Height, root: B256, batch: TreeUpdateBatch) -> TreeUpdate {
         let nodes = batch.node_batch.nodes().iter();
-        let mut nodes: Vec<_> = nodes.map(|(key, node)| (tree_node_key(key), node.clone())).collect();
+        let mut nodes: Vec<_> = nodes.map(|(key, node)| (tree_node_key(key), Arc::new(node.clone()))).collect();
         nodes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let mut stale: Vec<_> = batch.stale_node_index_batch.iter().map(|s| tree_node_key(&s.node_key)).collect();
         if version > Height::ZERO {
@@ -82,7 +84,8 @@ impl<'a> Tree<'a> {
 
     /// The root of a version.
     pub(crate) fn root(&self, version: Height) -> Result<B256, StoreError> {
-        Ok(node_hash(&self.node(&root_key(version))?.ok_or_else(|| missing_root(version))?))
+        let root = self.node(&root_key(version))?;
+        root.map(|node| node_hash(&node)).ok_or_else(|| missing_root(version))
     }
 
     /// Proves that `key` is, or is not, in the tree at `version`.
@@ -92,7 +95,7 @@ impl<'a> Tree<'a> {
         let mut node_version = version;
         let end = loop {
             let node_key = TreeNodeKey::new(node_version.0, path.iter().copied());
-            match self.node(&node_key)? {
+            match self.node(&node_key)?.as_deref() {
                 Some(Node::Internal(node)) => {
                     if path.len() == 64 {
                         return Err(StoreError::new("prove", "an inner node below the last nibble"));
@@ -111,7 +114,7 @@ impl<'a> Tree<'a> {
                         None => break PathEnd::Empty,
                     }
                 }
-                Some(Node::Leaf(leaf)) => break self.leaf_end(version, key, &leaf)?,
+                Some(Node::Leaf(leaf)) => break self.leaf_end(version, key, leaf)?,
                 Some(Node::Null) if path.is_empty() => break PathEnd::Empty,
                 None if path.is_empty() => return Err(missing_root(version)),
                 Some(Node::Null) | None => {
@@ -133,13 +136,13 @@ impl<'a> Tree<'a> {
         Ok(PathEnd::Value(value.into()))
     }
 
-    fn node(&self, key: &TreeNodeKey) -> Result<Option<Node>, StoreError> {
+    fn node(&self, key: &TreeNodeKey) -> Result<Option<Arc<Node>>, StoreError> {
         if let Some(node) = self.nodes.get(key) {
             return Ok(Some(node));
         }
         let Some(bytes) = self.store.node(key)? else { return Ok(None) };
-        let node = decode_node(&bytes)?;
-        self.nodes.insert(key.clone(), node.clone());
+        let node = Arc::new(decode_node(&bytes)?);
+        self.nodes.insert(key.clone(), Arc::clone(&node));
         Ok(Some(node))
     }
 }
@@ -226,7 +229,7 @@ fn store_error(operation: &'static str, error: anyhow::Error) -> StoreError {
 
 impl TreeReader for Tree<'_> {
     fn get_node_option(&self, node_key: &NodeKey) -> anyhow::Result<Option<Node>> {
-        Ok(self.node(&tree_node_key(node_key))?)
+        Ok(self.node(&tree_node_key(node_key))?.map(|node| (*node).clone()))
     }
 
     fn get_value_option(&self, max_version: u64, key_hash: KeyHash) -> anyhow::Result<Option<OwnedValue>> {

@@ -104,6 +104,31 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_store_pruned_to_its_last_version_holds_one_tree_and_its_values(versions in versions(), first: prop::sample::Index) {
+        let store = Arc::new(MemoryStore::new());
+        let nodes = NodeCache::new(1000);
+        let mut content = BTreeMap::new();
+        for (version, changes) in versions.iter().enumerate() {
+            content.extend(changes.clone());
+            let changes: Vec<_> = changes.clone().into_iter().collect();
+            let update = Tree::new(&*store, &nodes).update(Height(version as u64), &changes).unwrap();
+            store.apply(&StateChanges::new(Height(version as u64), update, changes, Vec::new())).unwrap();
+        }
+        let last = Height(versions.len() as u64 - 1);
+        store.prune_below(Height(first.index(versions.len()) as u64)).unwrap();
+        store.prune_below(last).unwrap();
+        let content: Vec<_> = content.into_iter().filter(|(_, value)| value.is_some()).collect();
+        let fresh = Tree::new(&MemoryStore::new(), &NodeCache::new(1)).update(Height(0), &content).unwrap();
+        prop_assert_eq!(Tree::new(&*store, &NodeCache::new(1)).root(last).unwrap(), fresh.root);
+        let [nodes, values, _, index] = store.counts();
+        prop_assert_eq!((nodes, values, index), (fresh.nodes.len(), content.len(), 1));
+    }
+}
+
 #[test]
 fn a_missing_node_is_an_error_and_no_panic() {
     let (full, nodes) = (Arc::new(MemoryStore::new()), NodeCache::new(1));

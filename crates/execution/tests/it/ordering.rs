@@ -128,7 +128,7 @@ proptest! {
     fn p14_and_the_reserve_whatever_passes_the_rule_runs_and_pays(blocks in prop::collection::vec(candidates(), 1..12)) {
         const LAG: u64 = 3;
         let mut chain = Chain::with_users(4);
-        chain.params = ChainParams { block_gas_limit: 1_500_000, sender_tx_limit: 4, ..chain.params };
+        chain.params = ChainParams { block_gas_limit: 1_500_000, sender_tx_limit: 2, ..chain.params };
         let mut branch = InFlight::empty(Height(0));
         let mut ordered: VecDeque<(u64, Vec<Tx>, u64)> = VecDeque::new();
         let mut base_fee = chain.base_fee;
