@@ -109,7 +109,9 @@ impl Disk {
     }
 
     /// What a crash leaves. Answers whether it took anything.
-    pub(crate) fn crash(&mut self, now: u64, take: bool, rng: &mut Rng) -> bool {
+    ///
+    /// Of blocks and results it takes everything since the last sync (`all`), or a part of it.
+    pub(crate) fn crash(&mut self, now: u64, take: bool, all: bool, rng: &mut Rng) -> bool {
         self.sync_log(now);
         let mut lost = false;
         let pending = std::mem::take(&mut self.pending);
@@ -129,7 +131,8 @@ impl Disk {
             break;
         }
         if take {
-            let kept = rng.between(self.synced_blocks as u64, self.blocks.len() as u64) as usize;
+            let most = if all { self.synced_blocks } else { self.blocks.len() };
+            let kept = rng.between(self.synced_blocks as u64, most as u64) as usize;
             lost |= kept < self.blocks.len();
             self.blocks.truncate(kept);
             let kept = rng.between(self.synced_results as u64, self.results.len().max(self.synced_results) as u64);

@@ -168,7 +168,7 @@ impl Scenario {
         self
     }
 
-    /// Leaves final blocks and results unsynced, so that a crash takes any number of them.
+    /// Leaves final blocks and results unsynced, so that a crash takes all of them.
     #[must_use]
     pub const fn lazy_disks(mut self) -> Self {
         self.syncs_blocks = false;

@@ -676,7 +676,7 @@ impl<B: Bugs> World<'_, B> {
         let (now, node) = (self.now, &mut self.nodes[i]);
         node.running = None;
         node.life += 1;
-        if node.disk.crash(now, take, &mut self.disk_rng) {
+        if node.disk.crash(now, take, !self.plan.syncs_blocks, &mut self.disk_rng) {
             self.counts.add(Fault::UnsyncedLoss);
         }
         if wipe {

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use cascade_consensus::Message;
-use cascade_primitives::{Height, VoteKind};
+use cascade_primitives::{Height, Vote, VoteKind};
 use cascade_sim::{Fault, Scenario};
 
 fn is_commit(message: &Message) -> bool {
@@ -149,16 +149,22 @@ fn a_power_cut_that_takes_final_blocks_back_over_an_epochs_start_is_survived() {
 
 #[test]
 fn a_node_that_learns_of_an_epochs_end_before_it_could_judge_the_last_block_votes_on() {
-    // Node 3 has not executed what the last blocks report; the epoch's end reaches it as a proof. With node 0 away in
-    // the next epoch, its votes are needed.
+    // With D = 1 the last block is that of view 10. Node 3 gets it, but has not executed what it reports, and hears of
+    // no vote for it; the epoch's end reaches it as a proof. With node 0 away in the next epoch its votes are needed.
+    let last = |m: &Message| match m {
+        Message::Vote(Vote { target, .. }, _) => target.epoch.0 == 0 && target.view.0 >= 10,
+        Message::Certificate(c) => c.target.epoch.0 == 0 && c.target.view.0 >= 10,
+        _ => false,
+    };
     let outcome = Scenario::new(4)
         .params(|p| {
             p.epoch_length = 10;
+            p.epoch_extension = 5000;
             p.results_lag = 1;
         })
-        .slow_execution(3, 2000..9000, 1500)
-        .lose(3000..9000, |_, to, m| to == 3 && is_commit(m) && !matches!(m, Message::EpochEnd(..)))
-        .down(0, 9000..25_000)
+        .slow_execution(3, 3000..9000, 3000)
+        .lose(0..9000, move |_, to, m| to == 3 && last(m))
+        .down(0, 5300..25_000)
         .faults_end(25_000)
         .run();
     outcome.assert_clean();
