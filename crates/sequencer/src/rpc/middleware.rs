@@ -1,4 +1,5 @@
-//! What every request passes: batches, metrics, and the answer to methods that do not exist.
+//! What every request passes: batches, metrics, a bound on what is in progress, and the answer to methods that do not
+//! exist.
 //!
 //! The raw transactions of a batch are taken out of it and given to the node as one call; everything else of it runs in
 //! its order afterwards. JSON-RPC leaves the order within a batch open, and answers carry their request's id.
@@ -13,6 +14,7 @@ use jsonrpsee::{
     types::{ErrorObjectOwned, Id, Params},
 };
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     backend::Backend,
@@ -77,12 +79,39 @@ impl Default for RpcMetrics {
     }
 }
 
+/// Bounds the memory of all requests in progress together: a WebSocket may send any number before it reads an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Budget {
+    kib: Arc<Semaphore>,
+    limit: usize,
+}
+
+impl Budget {
+    /// 256 MiB, or room for four of the largest requests.
+    pub(super) fn new(max_request_bytes: u32) -> Self {
+        let limit = (256 << 10).max(4 * (max_request_bytes as usize / 1024 + 1));
+        Self { kib: Arc::new(Semaphore::new(limit)), limit }
+    }
+
+    /// Takes room for a request with parameters of this many bytes; small ones count as 1 KiB.
+    fn take(&self, bytes: usize) -> Answer<OwnedSemaphorePermit> {
+        let kib = u32::try_from(1 + bytes / 1024).unwrap_or(u32::MAX);
+        let refused = |_| error::limit("KiB of requests in progress", format!("{kib} more"), self.limit);
+        Arc::clone(&self.kib).try_acquire_many_owned(kib).map_err(refused)
+    }
+}
+
+fn parameter_bytes(request: &Request<'_>) -> usize {
+    request.params.as_ref().map_or(0, |params| params.get().len())
+}
+
 /// What the middleware of all connections shares.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) methods: Arc<HashSet<&'static str>>,
     pub(super) metrics: RpcMetrics,
+    pub(super) budget: Budget,
     /// Most requests in a batch.
     pub(super) max_batch: usize,
     /// Most bytes of an answer.
@@ -117,6 +146,10 @@ where
         let this = self.clone();
         async move {
             let started = Instant::now();
+            let _room = match this.shared.budget.take(parameter_bytes(&request)) {
+                Ok(room) => room,
+                Err(reason) => return MethodResponse::error(request.id().into_owned(), reason),
+            };
             let response = this.one(request).await;
             this.shared.metrics.seconds.observe(started.elapsed().as_secs_f64());
             response
@@ -132,6 +165,14 @@ where
                 return MethodResponse::error(Id::Null, error::limit("requests in a batch", batch.len(), most));
             }
             let entries: Vec<_> = batch.into_iter().collect();
+            let bytes = entries.iter().map(|entry| match entry {
+                Ok(BatchEntry::Call(request)) => parameter_bytes(request),
+                Ok(BatchEntry::Notification(_)) | Err(_) => 0,
+            });
+            let _room = match this.shared.budget.take(bytes.sum()) {
+                Ok(room) => room,
+                Err(reason) => return MethodResponse::error(Id::Null, reason),
+            };
             let sent = this.send_together(&entries).await;
             this.rest(entries, sent).await
         }
@@ -240,5 +281,24 @@ where
         } else {
             MethodResponse::from_batch(answers.finish())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_refuses_what_is_too_much_and_gets_back_what_is_done() {
+        let budget = Budget::new(1 << 20);
+        let taken: Vec<_> = (0..255).map(|_| budget.take((1 << 20) - 1024).unwrap()).collect();
+        let small: Vec<_> = (0..1024).map(|_| budget.take(100).unwrap()).collect();
+        let error = budget.take(0).unwrap_err();
+        assert_eq!(error.message(), "limit exceeded: KiB of requests in progress: 1 more, limit 262144");
+        drop(small);
+        assert!(budget.take((1 << 20) - 1024).is_ok());
+        drop(taken);
+        // The largest request that a configuration allows always fits.
+        assert!(Budget::new(u32::MAX).take(u32::MAX as usize).is_ok());
     }
 }

@@ -27,7 +27,7 @@ use super::{
     Backend, Rpc, RpcConfig, RpcConfigError, RpcMetrics,
     gate::{Activity, Gate, IDLE_FOR, Watched},
     methods,
-    middleware::{Middleware, Shared},
+    middleware::{Budget, Middleware, Shared},
     subscribe::HexIds,
 };
 
@@ -139,11 +139,12 @@ async fn serve(
     let (most, server_config) = (config.max_connections, server_config(&config));
     let http = tower::ServiceBuilder::new().layer(Gate::new(&config)).layer(cors(&config));
     let (max_batch, max_response) = (config.max_batch as usize, config.max_response_bytes as usize);
+    let budget = Budget::new(config.max_request_bytes);
     let plain = backend.params().transactions == TransactionRule::Plain;
     let methods: Methods = methods(Rpc::new(Arc::clone(&backend), config)).into();
     let names = Arc::new(methods.method_names().collect());
     let connections = metrics.connections.clone();
-    let shared = Arc::new(Shared { backend, methods: names, metrics, max_batch, max_response, plain });
+    let shared = Arc::new(Shared { backend, methods: names, metrics, budget, max_batch, max_response, plain });
     let layer = RpcServiceBuilder::new().layer_fn(move |inner| Middleware { inner, shared: Arc::clone(&shared) });
     let builder = Server::builder()
         .set_config(server_config)

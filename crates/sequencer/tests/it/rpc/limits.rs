@@ -228,6 +228,24 @@ async fn a_stopped_server_is_gone_and_its_sockets_are_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_documented_method_exists() {
+    let server = Server::start(Mock::plain());
+    let text = include_str!("../../../../../docs/rpc.md");
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let names: std::collections::BTreeSet<&str> = words
+        .filter(|word| ["eth_", "net_", "web3_", "l2_"].iter().any(|prefix| word.starts_with(prefix) && word != prefix))
+        .collect();
+    assert!(names.len() > 50, "{names:?}");
+    // An example of an unknown method, a kind of subscription, and the name of notifications.
+    let not_methods = ["eth_x", "l2_finalBlocks", "eth_subscription"];
+    for name in names.into_iter().filter(|name| !not_methods.contains(name)) {
+        let answer = server.answer(name, json!([])).await;
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(!message.ends_with("does not exist/is not available"), "{name}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_are_counted_by_method_and_unknown_ones_together() {
     let server = Server::start(Mock::plain());
     let registry = prometheus::Registry::new();
