@@ -1,0 +1,133 @@
+//! What travels and what is stored reads back as it was, and in no other way.
+
+use std::sync::Arc;
+
+use cascade_consensus::{Finality, Message, Record, SkipReason, Status, SyncRequest, SyncResponse};
+use cascade_primitives::{
+    BlockHash, Decode, Encode, Epoch, Fork, Height, MemberIndex, NodeId, Ready, View, Vote, VoteTarget,
+};
+use proptest::prelude::*;
+
+use crate::chain::{Chain, RIGHT, certificate};
+
+fn chain() -> &'static Chain {
+    static CHAIN: std::sync::OnceLock<Chain> = std::sync::OnceLock::new();
+    CHAIN.get_or_init(|| {
+        let mut chain = Chain::new();
+        chain.grow(30);
+        chain
+    })
+}
+
+fn targets() -> impl Strategy<Value = VoteTarget> {
+    (0u64..5, 1u64..1000, 0u8..3, prop::array::uniform32(1u8..255)).prop_map(|(epoch, view, kind, hash)| match kind {
+        0 => VoteTarget::prepare(Epoch(epoch), View(view), BlockHash(hash)),
+        1 => VoteTarget::commit(Epoch(epoch), View(view), BlockHash(hash)),
+        _ => VoteTarget::skip(Epoch(epoch), View(view)),
+    })
+}
+
+fn votes() -> impl Strategy<Value = Vote> {
+    (targets(), any::<u16>()).prop_map(|(target, i)| Vote { target, signer: MemberIndex(i), signature: RIGHT })
+}
+
+fn finalities() -> impl Strategy<Value = Finality> {
+    (targets(), 0usize..3).prop_map(|(target, fillers)| Finality {
+        certificate: Arc::new(certificate(target)),
+        fillers: chain().blocks[1..=fillers].iter().map(|b| b.header.clone()).collect(),
+    })
+}
+
+fn messages() -> impl Strategy<Value = Message> {
+    let block = || (1usize..30).prop_map(|i| Arc::clone(&chain().blocks[i]));
+    let reason = prop::option::of(prop::sample::select(vec![
+        SkipReason::Timeout,
+        SkipReason::Invalid,
+        SkipReason::Silent,
+        SkipReason::Joined,
+    ]));
+    prop_oneof![
+        (block(), votes()).prop_map(|(block, vote)| Message::Proposal(block, vote)),
+        (votes(), reason).prop_map(|(vote, reason)| Message::Vote(vote, reason)),
+        targets().prop_map(|t| Message::Certificate(Arc::new(certificate(t)))),
+        finalities().prop_map(|f| Message::EpochEnd(f.certificate, f.fillers)),
+        (any::<u64>(), any::<[u8; 32]>())
+            .prop_map(|(e, n)| Message::Ready(Ready { epoch: Epoch(e), node: NodeId(n), signature: RIGHT })),
+        any::<[u8; 32]>().prop_map(|h| Message::GetBlock(BlockHash(h))),
+        block().prop_map(Message::Block),
+        (any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(f, e, v, h, hash)| {
+            Message::Status(Status {
+                fork: Fork(f),
+                epoch: Epoch(e),
+                view: View(v),
+                height: Height(h),
+                hash: BlockHash(hash),
+            })
+        }),
+    ]
+}
+
+fn responses() -> impl Strategy<Value = SyncResponse> {
+    let run = || (1usize..20, 0usize..10);
+    prop_oneof![
+        Just(SyncResponse::Nothing),
+        (run(), finalities()).prop_map(|((from, count), finality)| {
+            SyncResponse::Headers(chain().blocks[from..from + count].iter().map(|b| b.header.clone()).collect(), finality)
+        }),
+        run().prop_map(|(from, count)| {
+            SyncResponse::Bodies(chain().blocks[from..from + count].iter().map(|b| b.body.clone()).collect())
+        }),
+    ]
+}
+
+/// It reads back; a prefix does not; a changed byte is refused or read as something else.
+fn round_trips<T: Encode + Decode + PartialEq + std::fmt::Debug>(
+    value: &T,
+    at: &prop::sample::Index,
+) -> Result<(), TestCaseError> {
+    let mut bytes = value.to_bytes();
+    prop_assert_eq!(&T::from_slice(&bytes).unwrap(), value);
+    prop_assert!(T::from_slice(&bytes[..at.index(bytes.len())]).is_err());
+    let i = at.index(bytes.len());
+    bytes[i] ^= 0x40;
+    if let Ok(other) = T::from_slice(&bytes) {
+        prop_assert_ne!(&other, value);
+        prop_assert_eq!(other.to_bytes(), bytes);
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn messages_round_trip(message in messages(), at: prop::sample::Index) {
+        round_trips(&message, &at)?;
+    }
+
+    #[test]
+    fn records_round_trip(block in 1usize..30, vote in votes(), target in targets(), at: prop::sample::Index) {
+        round_trips(&Record::Block(Arc::clone(&chain().blocks[block])), &at)?;
+        round_trips(&Record::Vote(vote), &at)?;
+        round_trips(&Record::Certificate(Arc::new(certificate(target))), &at)?;
+    }
+
+    #[test]
+    fn sync_round_trips(from: u64, count: u32, response in responses(), finality in finalities(), at: prop::sample::Index) {
+        round_trips(&SyncRequest::Headers { from: Height(from), count }, &at)?;
+        round_trips(&SyncRequest::Bodies { from: Height(from), count }, &at)?;
+        round_trips(&response, &at)?;
+        round_trips(&finality, &at)?;
+    }
+
+    #[test]
+    fn any_bytes_are_refused_or_canonical(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        if let Ok(message) = Message::from_slice(&bytes) {
+            prop_assert_eq!(message.to_bytes(), bytes.clone());
+        }
+        if let Ok(record) = Record::from_slice(&bytes) {
+            prop_assert_eq!(record.to_bytes(), bytes.clone());
+        }
+        if let Ok(response) = SyncResponse::from_slice(&bytes) {
+            prop_assert_eq!(response.to_bytes(), bytes);
+        }
+    }
+}
