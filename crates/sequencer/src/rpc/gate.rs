@@ -245,10 +245,7 @@ mod tests {
         let (activity, limit) = (Activity::new(), Duration::from_millis(5));
         let (answer, answered) = tokio::sync::oneshot::channel::<()>();
         let answered = Mutex::new(Some(answered));
-        let inner = tower::service_fn(move |()| {
-            let answered = answered.lock().take().expect("one request");
-            answered
-        });
+        let inner = tower::service_fn(move |()| answered.lock().take().expect("one request"));
         let request = tokio::spawn(Watched { inner, activity: activity.clone() }.call(()));
         let idle = tokio::spawn(activity.idle(limit));
         assert!(tokio::time::timeout(limit * 10, request).await.is_err(), "it waits for its answer");
