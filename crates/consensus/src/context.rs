@@ -292,7 +292,12 @@ impl ChainContext {
         self.child_with(rules, block, &NoBugs)
     }
 
-    pub(crate) fn child_with<B: Bugs>(&self, rules: &Rules, block: &SealedBlock, bugs: &B) -> Result<Self, InvalidBlock> {
+    pub(crate) fn child_with<B: Bugs>(
+        &self,
+        rules: &Rules,
+        block: &SealedBlock,
+        bugs: &B,
+    ) -> Result<Self, InvalidBlock> {
         let header = &block.header;
         block.check_form(rules.params())?;
         let handed_over;
@@ -389,7 +394,8 @@ impl ChainContext {
         commit: &Certificate,
     ) -> Result<Vec<Ancestor>, InvalidBlock> {
         let last = *self.uncommitted.last().expect("a chain is never empty");
-        let reached = filler_path(&last.hash, last.epoch, &body.certificates.fillers).ok_or(InvalidBlock::CommitCertificate)?;
+        let reached =
+            filler_path(&last.hash, last.epoch, &body.certificates.fillers).ok_or(InvalidBlock::CommitCertificate)?;
         let view = body.certificates.fillers.last().map_or(last.view, |f| f.view);
         if commit.target != VoteTarget::commit(last.epoch, view, reached) {
             return Err(InvalidBlock::CommitCertificate);
@@ -430,7 +436,8 @@ impl ChainContext {
         carried: Height,
     ) -> Result<Vec<MemberIndex>, InvalidBlock> {
         let content = self.may_carry_content(rules, carried, header.kind);
-        if !content && !(body.is_empty() && body.system.is_empty() && header.ordered_gas == 0) {
+        let empty = body.is_empty() && body.system.is_empty() && header.ordered_gas == 0;
+        if !content && !empty {
             return Err(InvalidBlock::NotEmpty);
         }
         let mut found = Vec::new();
@@ -529,12 +536,9 @@ pub fn certificates<'a>(
 ) -> impl Iterator<Item = (&'a Certificate, &'a Arc<Committee>)> {
     let carried = &block.body.certificates;
     let own = if block.header.epoch == base.epoch { &base.committee } else { &base.next_committee };
-    carried
-        .parent
-        .iter()
-        .chain(&carried.skips)
-        .map(move |c| (c, own))
-        .chain(carried.commit.iter().map(move |c| (c, if c.target.epoch == base.epoch { &base.committee } else { own })))
+    carried.parent.iter().chain(&carried.skips).map(move |c| (c, own)).chain(
+        carried.commit.iter().map(move |c| (c, if c.target.epoch == base.epoch { &base.committee } else { own })),
+    )
 }
 
 /// The keys of the next committee whose readiness a block records, with the statements.

@@ -9,6 +9,7 @@
 
 mod blocks;
 mod finality;
+mod io;
 mod views;
 mod votes;
 
@@ -19,8 +20,8 @@ use std::{
 
 use cascade_crypto::{VoteScheme, VoteSigner, scheme::CertificateError};
 use cascade_primitives::{
-    Address, BlockHash, Bytes, Certificate, Committee, Epoch, Header, HeaderKind, Height, MemberIndex, NodeId, Ready, ResultEntry,
-    SealedBlock, Term, TimestampMs, View, Vote, VoteKind, VoteTarget,
+    Address, BlockHash, Bytes, Certificate, Committee, Epoch, Header, HeaderKind, Height, MemberIndex, NodeId, Ready,
+    ResultEntry, SealedBlock, Term, TimestampMs, View, Vote, VoteKind, VoteTarget,
 };
 
 use crate::{
@@ -32,6 +33,10 @@ use crate::{
     tally::Tally,
 };
 
+pub use io::{BuildRequest, BuiltBlock, Config, Effect, Finality, Finalized, Health, Input, Start, Verdict};
+
+/// Members that are asked for a block at a time, after its proposer did not answer.
+const ASKED_AT_A_TIME: usize = 3;
 /// Terms above the current one for which votes and proposals are kept.
 const TERMS_AHEAD: u64 = 2;
 /// Final blocks that are kept to answer requests for single blocks.
@@ -42,203 +47,6 @@ const VERIFIED_CERTIFICATES: usize = 128;
 const MAX_ORPHANS: usize = 256;
 /// Heights above its own head at which a node asks for ranges of final blocks in place of single ones.
 const SYNC_DISTANCE: u64 = 16;
-
-/// What a core is made with.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The chain.
-    pub rules: Arc<Rules>,
-    /// Verifies votes.
-    pub scheme: Arc<dyn VoteScheme>,
-    /// Signs this node's votes; none on a node that only follows.
-    pub signer: Option<Arc<dyn VoteSigner>>,
-    /// This node.
-    pub node: NodeId,
-}
-
-/// What a core starts or restarts from.
-#[derive(Clone, Debug)]
-pub struct Start {
-    /// The newest final block that is stored.
-    pub head: Arc<SealedBlock>,
-    /// The chain up to it.
-    pub context: ChainContext,
-    /// The certificate that made it final; none for genesis.
-    pub finality: Option<Finality>,
-    /// Final blocks below the head, at least those above `context.last_result`.
-    pub recent: Vec<Arc<SealedBlock>>,
-    /// Results above `context.last_result` that were computed before.
-    pub results: Vec<ResultEntry>,
-    /// The vote log.
-    pub records: Vec<Record>,
-    /// The record beside the key; none for a key that never signed.
-    pub sign_state: Option<SignState>,
-}
-
-/// What made a block final.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finality {
-    /// A commit certificate of the block, of a descendant, or of a filler above it.
-    pub certificate: Arc<Certificate>,
-    /// For the last block of an epoch: the headers from it up to the filler that the certificate is for.
-    pub fillers: Vec<Header>,
-}
-
-/// A block that became final.
-#[derive(Clone, Debug)]
-pub struct Finalized {
-    /// The block.
-    pub block: Arc<SealedBlock>,
-    /// The chain up to it.
-    pub context: Arc<ChainContext>,
-    /// Where its producer's fees go.
-    pub producer: Address,
-    /// What made it final.
-    pub finality: Finality,
-}
-
-/// The application's answer to [`Effect::Validate`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The content follows the application's rules.
-    Valid,
-    /// It breaks one that the block and its ancestors alone decide.
-    Invalid(String),
-}
-
-/// Asks the application for the content of a block.
-#[derive(Clone, Debug)]
-pub struct BuildRequest {
-    /// The view that it is for.
-    pub view: View,
-    /// The chain up to its parent.
-    pub parent: Arc<ChainContext>,
-    /// Its height.
-    pub height: Height,
-    /// Its time.
-    pub timestamp: TimestampMs,
-    /// Whether it may carry transactions.
-    pub may_carry_content: bool,
-    /// The newest height whose result its chain carries: the state that content is checked against.
-    pub state_height: Height,
-    /// Blocks above `state_height` up to the parent, in order.
-    pub ancestors: Vec<Arc<SealedBlock>>,
-}
-
-/// The content of a block, from the application.
-#[derive(Clone, Debug, Default)]
-pub struct BuiltBlock {
-    /// Transactions in the order in which they shall run.
-    pub transactions: Vec<Bytes>,
-    /// Base fee in wei per gas.
-    pub base_fee: u64,
-    /// Sum of their gas limits.
-    pub ordered_gas: u64,
-}
-
-/// What a core is told.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// A peer's message. The connection proves who the peer is.
-    Message {
-        /// The peer.
-        from: NodeId,
-        /// What it said.
-        message: Message,
-    },
-    /// A peer is there (again).
-    Connected(NodeId),
-    /// The time has come that [`Core::wake_at`] named.
-    Tick,
-    /// Whether the pool holds anything that a block could carry.
-    Work(bool),
-    /// A final block was executed.
-    Executed(ResultEntry),
-    /// Answers [`Effect::Build`].
-    Built {
-        /// The view it was asked for.
-        view: View,
-        /// The parent it was asked for.
-        parent: BlockHash,
-        /// The content.
-        content: BuiltBlock,
-    },
-    /// Answers [`Effect::Validate`].
-    Validated {
-        /// The block.
-        hash: BlockHash,
-        /// The answer. Until the application knows, it says nothing.
-        verdict: Verdict,
-    },
-    /// A run of final blocks above the head, from a peer that was asked for it.
-    FinalRange {
-        /// The peer.
-        from: NodeId,
-        /// The blocks in order of height, all of one epoch.
-        blocks: Vec<Arc<SealedBlock>>,
-        /// What makes the last of them final.
-        finality: Finality,
-    },
-}
-
-/// What a core wants done.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Write and sync, before anything that follows leaves the machine.
-    Persist {
-        /// For the vote log.
-        records: Vec<Record>,
-        /// For the record beside the key.
-        sign_state: Box<SignState>,
-    },
-    /// Tell every peer.
-    Broadcast(Message),
-    /// Tell one peer.
-    Send(NodeId, Message),
-    /// Ask the application for content.
-    Build(Box<BuildRequest>),
-    /// Ask the application whether content is valid; the request names the block's parent.
-    Validate(Arc<SealedBlock>, Box<BuildRequest>),
-    /// A block is final.
-    Finalized(Box<Finalized>),
-    /// A sequencer contradicted itself.
-    Evidence(Evidence),
-    /// A peer sent what no honest one sends.
-    Misbehaved(NodeId, &'static str),
-    /// Where a peer stands, for catching up.
-    PeerStatus(NodeId, Status),
-    /// Peers are ahead: fetch final blocks.
-    Behind(NodeId),
-    /// A view began, for metrics.
-    EnteredView(Epoch, View),
-    /// This node skipped a view, for logs and metrics.
-    Skipped(View, SkipReason),
-    /// A quorum contradicts what this node computed. It must stop.
-    Fatal(String),
-}
-
-/// How the node fares, for `l2_health` and metrics.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The view.
-    pub view: View,
-    /// The leader of the view.
-    pub leader: NodeId,
-    /// The newest final block.
-    pub height: Height,
-    /// When this node last saw a block become final.
-    pub finalized_at: TimestampMs,
-    /// Whether this node votes in this epoch.
-    pub votes: bool,
-    /// Seats of members heard of within the last leader timeouts, this node's included.
-    pub seats_heard: u32,
-    /// Seats of a quorum.
-    pub quorum: u32,
-    /// All seats.
-    pub seats: u32,
-}
 
 /// What is known of a block.
 #[derive(Clone, Debug)]
@@ -297,6 +105,14 @@ struct EpochState {
     leaders: Leaders,
     /// The block that the epoch stands on.
     root: BlockHash,
+}
+
+/// A block that peers were asked for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at: TimestampMs,
+    /// How often.
+    times: u32,
 }
 
 /// A block that the application was asked to fill. What it stands on is fixed with the request: a certificate or
@@ -361,7 +177,9 @@ pub struct Core<B: Bugs = NoBugs> {
     readies: BTreeMap<MemberIndex, Ready>,
     announced_at: TimestampMs,
     verified: VecDeque<Certificate>,
-    requested: BTreeMap<BlockHash, TimestampMs>,
+    requested: BTreeMap<BlockHash, Asked>,
+    /// When peers of an earlier epoch were last told that it ended.
+    told_end: BTreeMap<NodeId, TimestampMs>,
     waiting: BTreeSet<BlockHash>,
 }
 
@@ -389,10 +207,8 @@ impl<B: Bugs> Core<B> {
         let epoch = EpochState::after(&config, &head);
         let mut recent: BTreeMap<_, _> = start.recent.into_iter().map(|b| (b.header.height, b)).collect();
         recent.insert(head.height, Arc::clone(&start.head));
-        let tree = BTreeMap::from([(
-            head.hash,
-            Entry { block: start.head, standing: Standing::Valid(Arc::clone(&head)) },
-        )]);
+        let tree =
+            BTreeMap::from([(head.hash, Entry { block: start.head, standing: Standing::Valid(Arc::clone(&head)) })]);
         let mut core = Self {
             bugs,
             now,
@@ -425,6 +241,7 @@ impl<B: Bugs> Core<B> {
             announced_at: TimestampMs(0),
             verified: VecDeque::new(),
             requested: BTreeMap::new(),
+            told_end: BTreeMap::new(),
             waiting: BTreeSet::new(),
             epoch,
             head,
@@ -459,7 +276,8 @@ impl<B: Bugs> Core<B> {
     /// What was due by now was done in the last step, if it can be done at all; a tick would not change that.
     #[must_use]
     pub fn wake_at(&mut self) -> TimestampMs {
-        let deadlines = [Some(self.resend_at), self.skip_deadline(), self.propose_at(), self.next_ripe()];
+        let deadlines =
+            [Some(self.resend_at), self.skip_deadline(), self.propose_at(), self.next_ripe(), self.next_request()];
         let next = deadlines.into_iter().flatten().filter(|at| *at > self.now).min();
         next.unwrap_or_else(|| self.now.plus(self.config.rules.params().leader_timeout_ms))
     }
@@ -577,6 +395,7 @@ impl<B: Bugs> Core<B> {
         self.tick_views();
         self.follow();
         self.try_propose();
+        self.tick_requests();
         self.tick_resend();
     }
 

@@ -6,9 +6,7 @@
 //! in proportion, not by its square root: a square root would pay for splitting a stake. HAT times the square root of
 //! the stake weighs who *leads*, not who votes.
 
-use cascade_primitives::{
-    Committee, CommitteeError, Epoch, Genesis, Member, Seats, SequencerSpec, ThresholdKeys,
-};
+use cascade_primitives::{Committee, CommitteeError, Epoch, Genesis, Member, Seats, SequencerSpec, ThresholdKeys};
 
 /// The committee of an epoch as the genesis file schedules it.
 ///

@@ -29,8 +29,7 @@ use std::{
 use cascade_crypto::{VoteScheme, verify_certificate};
 use cascade_primitives::{
     Block, BlockHash, Body, Certificate, Committee, Decode, DecodeError, DecodeErrorKind, Encode, Epoch, Header,
-    HeaderKind, Height, NodeId, Reader, SealedBlock, TimestampMs, VoteTarget,
-    block::MAX_FILLER_HEADERS,
+    HeaderKind, Height, NodeId, Reader, SealedBlock, TimestampMs, VoteTarget, block::MAX_FILLER_HEADERS,
     codec::encode_list,
 };
 
@@ -260,9 +259,7 @@ impl Sync {
     #[must_use]
     pub fn wake_at(&self) -> Option<TimestampMs> {
         let deadline = self.flights.values().map(|f| f.deadline).min();
-        let retry = self.goal.and_then(|_| {
-            self.peers.values().map(|p| p.not_before).filter(|at| *at > self.now).min()
-        });
+        let retry = self.goal.and_then(|_| self.peers.values().map(|p| p.not_before).filter(|at| *at > self.now).min());
         let patience = self.peers.values().any(|p| p.height > self.head.height).then(|| self.patience_ends());
         let at = [deadline, retry, patience.filter(|at| *at > self.now)].into_iter().flatten().min();
         at.map(|at| at.max(self.now.next()))
@@ -345,7 +342,8 @@ impl Sync {
     /// Asks for the bodies that are neither there nor asked for, from as many peers as have them.
     fn ask_bodies(&mut self) {
         let Some(run) = &self.run else { return };
-        let mut open: BTreeSet<u64> = (run.first().0..=run.last().0).filter(|h| !run.bodies.contains_key(&Height(*h))).collect();
+        let mut open: BTreeSet<u64> =
+            (run.first().0..=run.last().0).filter(|h| !run.bodies.contains_key(&Height(*h))).collect();
         for flight in self.flights.values() {
             if let SyncRequest::Bodies { from, count } = flight.request {
                 (from.0..from.0 + u64::from(count)).for_each(|h| {
@@ -548,7 +546,9 @@ fn headers(chain: &impl FinalChain, from: Height, count: u32) -> SyncResponse {
     let mut height = from;
     while from > Height(0) && height <= chain.height() && headers.len() < MAX_HEADERS {
         let Some(header) = chain.header(height) else { break };
-        if headers.first().is_some_and(|first| first.epoch != header.epoch) || (closed.is_some() && headers.len() >= wanted) {
+        if headers.first().is_some_and(|first| first.epoch != header.epoch)
+            || (closed.is_some() && headers.len() >= wanted)
+        {
             break;
         }
         let hash = header.hash();

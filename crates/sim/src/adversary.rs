@@ -45,6 +45,8 @@ pub(crate) struct Adversary {
     twins: BTreeMap<(Epoch, View), (Arc<SealedBlock>, Vote)>,
     /// What it voted for because it heard of it.
     answered: VecDeque<VoteTarget>,
+    /// The newest proposal that it heard of.
+    template: Option<Arc<SealedBlock>>,
     /// Blocks that break a rule, since the last time somebody asked.
     pub(crate) invalid: Vec<BlockHash>,
     pub(crate) counts: FaultCounts,
@@ -73,6 +75,7 @@ impl Adversary {
             results: BTreeMap::new(),
             twins: BTreeMap::new(),
             answered: VecDeque::new(),
+            template: None,
             invalid: Vec::new(),
             counts: FaultCounts::default(),
         }
@@ -149,7 +152,8 @@ impl Adversary {
     }
 
     fn learn_certificate(&mut self, certificate: &Certificate) {
-        if certificate.target.kind == VoteKind::Prepare && self.prepares.iter().all(|c| c.target != certificate.target) {
+        if certificate.target.kind == VoteKind::Prepare && self.prepares.iter().all(|c| c.target != certificate.target)
+        {
             self.prepares.push_back(Arc::new(certificate.clone()));
             if self.prepares.len() > 4 * MEMORY {
                 self.prepares.pop_front();
@@ -315,6 +319,9 @@ impl Adversary {
 
     /// What it says besides, when it hears this. `place` is its index in the committee of `epoch`.
     pub(crate) fn incoming(&mut self, place: Option<MemberIndex>, epoch: Epoch, message: &Message, out: &mut Outgoing) {
+        if let Message::Proposal(block, _) = message {
+            self.template = Some(Arc::clone(block));
+        }
         match message {
             Message::Certificate(certificate) => self.learn_certificate(certificate),
             Message::Proposal(block, _) | Message::Block(block) => {
@@ -358,7 +365,7 @@ impl Adversary {
         }
         let mut b = Block { header: block.header.clone(), body: block.body.clone() };
         let certificates = &mut b.body.certificates;
-        match self.rng.below(24) {
+        match self.rng.below(30) {
             0 => b.header.timestamp = TimestampMs(b.header.timestamp.0 / 2),
             1 => b.header.height = b.header.height.next(),
             2 => b.header.history_root.0[0] ^= 1,
@@ -370,21 +377,25 @@ impl Adversary {
             8 => b.header.da.width = 1,
             9 => b.header.base_fee += 1,
             10 => b.header.body_root.0[0] ^= 1,
-            11 => b.body.transactions.push(app::marked(self.rng.bits())),
+            11 | 22 | 23 => b.body.transactions.push(app::marked(self.rng.bits())),
             12 => {
                 b.header.kind = match b.header.kind {
                     HeaderKind::Block => HeaderKind::Filler,
                     HeaderKind::Filler => HeaderKind::Block,
                 };
             }
-            13 => b.header.results.last_mut()?.state_root.0[0] ^= 1,
+            13 | 24 | 25 | 26 => b.header.results.last_mut()?.state_root.0[0] ^= 1,
             14 => {
                 let next = b.header.results.last().map_or(Height(1), |r| r.height.next());
                 b.header.results.push(ResultEntry { height: next, ..ResultEntry::default() });
             }
-            15..19 => {
+            15..19 | 27 | 28 => {
                 // The certificate of another block in place of the parent's.
-                let old = self.prepares.iter().rev().find(|c| Some(c.target) != certificates.parent.as_ref().map(|p| p.target))?;
+                let old = self
+                    .prepares
+                    .iter()
+                    .rev()
+                    .find(|c| Some(c.target) != certificates.parent.as_ref().map(|p| p.target))?;
                 certificates.parent.as_mut()?.clone_from(old);
             }
             20 => {
@@ -406,6 +417,25 @@ impl Adversary {
         Some(SealedBlock::new(b))
     }
 
+    /// It leads the view that it just entered. Before the votes for the last block can have made it final, it proposes
+    /// one beside it.
+    pub(crate) fn leads(&mut self, epoch: Epoch, view: View, place: MemberIndex, out: &mut Outgoing) {
+        let Some(template) = self.template.clone().filter(|b| b.header.epoch == epoch && b.header.view < view) else {
+            return;
+        };
+        if self.character.has(Fault::Silence) || !self.does(Fault::InvalidBlocks, 500) {
+            return;
+        }
+        let mut block = Block { header: template.header.clone(), body: Default::default() };
+        block.header.parent = template.hash();
+        block.header.view = view;
+        let Some(fork) = self.fork_block(&SealedBlock::new(block)) else { return };
+        self.invalid.push(fork.hash());
+        let vote = self.sign(VoteTarget::prepare(epoch, view, fork.hash()), place);
+        let fork = Arc::new(fork);
+        out.extend(self.others().map(|i| (i, Message::Proposal(Arc::clone(&fork), vote))));
+    }
+
     /// A block like this one, but on an older block whose prepare certificate it knows: nothing covers the views
     /// between.
     fn fork_block(&mut self, block: &SealedBlock) -> Option<SealedBlock> {
@@ -413,7 +443,9 @@ impl Adversary {
         let mut candidates: Vec<_> = self
             .contexts
             .iter()
-            .filter(|c| c.epoch == epoch && c.hash != block.header.parent && !c.ended && c.view.next() < block.header.view)
+            .filter(|c| {
+                c.epoch == epoch && c.hash != block.header.parent && !c.ended && c.view.next() < block.header.view
+            })
             .filter_map(|c| {
                 let certificate = self.prepares.iter().find(|p| p.target.block == c.hash && p.target.epoch == epoch)?;
                 Some((Arc::clone(c), Arc::clone(certificate)))

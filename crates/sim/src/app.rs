@@ -93,8 +93,7 @@ impl App {
     }
 
     pub(crate) fn build(&self, request: &BuildRequest) -> BuiltBlock {
-        let taken: BTreeSet<u64> =
-            request.ancestors.iter().flat_map(|b| &b.body.transactions).map(number).collect();
+        let taken: BTreeSet<u64> = request.ancestors.iter().flat_map(|b| &b.body.transactions).map(number).collect();
         let transactions: Vec<Bytes> = if request.may_carry_content {
             self.pool.iter().filter(|(n, _)| !taken.contains(n)).map(|(_, t)| t.clone()).take(MOST_PER_BLOCK).collect()
         } else {

@@ -12,7 +12,8 @@ use std::{
 use cascade_consensus::{Effect, Finality, Finalized, Message, Record, Rules};
 use cascade_crypto::VoteScheme;
 use cascade_primitives::{
-    B256, BlockHash, Certificate, Committee, Epoch, HeaderKind, Height, NodeId, ResultEntry, SealedBlock, Term, View, Vote, VoteKind, VoteTarget, block::MAX_RESULTS_PER_HEADER,
+    B256, BlockHash, Certificate, Committee, Epoch, HeaderKind, Height, NodeId, ResultEntry, SealedBlock, Term, View,
+    Vote, VoteKind, VoteTarget, block::MAX_RESULTS_PER_HEADER,
 };
 
 use crate::{app, scheme};
@@ -135,15 +136,11 @@ impl Checker {
         }
         match effect {
             Effect::Fatal(text) => self.violation(format!("node {node} must stop: {text}")),
-            Effect::Evidence(evidence) => {
-                if self.honest_peer(&evidence.node) {
-                    self.violation(format!("node {node} accuses an honest sequencer: {evidence:?}"));
-                }
+            Effect::Evidence(evidence) if self.honest_peer(&evidence.node) => {
+                self.violation(format!("node {node} accuses an honest sequencer: {evidence:?}"));
             }
-            Effect::Misbehaved(peer, what) => {
-                if self.honest_peer(peer) {
-                    self.violation(format!("node {node} says that honest {} sent {what}", self.nodes[peer]));
-                }
+            Effect::Misbehaved(peer, what) if self.honest_peer(peer) => {
+                self.violation(format!("node {node} says that honest {} sent {what}", self.nodes[peer]));
             }
             _ => {}
         }
@@ -197,7 +194,9 @@ impl Checker {
             }
         };
         if let Some(other) = contradicted {
-            self.violation(format!("node {node}: {kind:?} in epoch {epoch} view {view} contradicts its vote in {other}"));
+            self.violation(format!(
+                "node {node}: {kind:?} in epoch {epoch} view {view} contradicts its vote in {other}"
+            ));
         }
         if !log.iter().rev().any(|r| matches!(r, Record::Vote(v) if v == vote)) {
             self.violation(format!("node {node} sent {kind:?} of epoch {epoch} view {view} before it was on disk"));
@@ -396,7 +395,7 @@ impl Checker {
     }
 
     fn verify_content(&self, block: &SealedBlock, carried: Height) -> Result<(), String> {
-        if block.body.transactions.iter().any(|t| app::is_invalid(t)) {
+        if block.body.transactions.iter().any(app::is_invalid) {
             return Err("it carries a transaction that makes it invalid".to_owned());
         }
         let lag = self.rules.params().results_lag;

@@ -13,8 +13,16 @@ pub(crate) enum Payload {
     Consensus(Message),
     Transaction(Bytes),
     /// The life of the asker names the stream: no answer outlives it.
-    Request { life: u32, id: u64, request: SyncRequest },
-    Response { life: u32, id: u64, response: Arc<SyncResponse> },
+    Request {
+        life: u32,
+        id: u64,
+        request: SyncRequest,
+    },
+    Response {
+        life: u32,
+        id: u64,
+        response: Arc<SyncResponse>,
+    },
 }
 
 /// Messages that wait for the syncs of what they rest on.

@@ -72,12 +72,14 @@ impl Character {
     }
 }
 
+/// Says of sender, receiver and message whether the message is meant.
+pub(crate) type Selector = Arc<dyn Fn(usize, usize, &Message) -> bool + Send + Sync>;
+
 /// Consensus messages that are lost.
 #[derive(Clone)]
 pub(crate) struct Loss {
     pub(crate) during: Range<u64>,
-    /// Sender, receiver, message.
-    pub(crate) what: Arc<dyn Fn(usize, usize, &Message) -> bool + Send + Sync>,
+    pub(crate) what: Selector,
 }
 
 impl std::fmt::Debug for Loss {
@@ -330,8 +332,12 @@ fn byzantine(config: &SimConfig, genesis: &Genesis, rng: &mut Rng) -> BTreeMap<u
         let tolerated = genesis.committees.iter().all(|scheduled| {
             let committee = committee_of(&scheduled.sequencers, scheduled.from_epoch, genesis.params.seats)
                 .expect("the simulator's schedules are right");
-            let seats: u32 =
-                committee.members().iter().filter(|m| chosen.keys().any(|&i| node_id(i) == m.node)).map(|m| m.seats.0).sum();
+            let seats: u32 = committee
+                .members()
+                .iter()
+                .filter(|m| chosen.keys().any(|&i| node_id(i) == m.node))
+                .map(|m| m.seats.0)
+                .sum();
             seats <= committee.faulty_seats().0
         });
         if !tolerated {
@@ -339,7 +345,8 @@ fn byzantine(config: &SimConfig, genesis: &Genesis, rng: &mut Rng) -> BTreeMap<u
         }
     }
     for character in chosen.values_mut() {
-        character.faults = kinds.iter().copied().filter(|f| rng.permille(if *f == Fault::Silence { 60 } else { 400 })).collect();
+        character.faults =
+            kinds.iter().copied().filter(|f| rng.permille(if *f == Fault::Silence { 60 } else { 400 })).collect();
         if character.faults.is_empty() {
             character.faults.push(*rng.pick(&kinds));
         }

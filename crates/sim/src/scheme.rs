@@ -37,7 +37,8 @@ impl Keys {
             Scheme::Mock => {
                 let mut master = [0; 32];
                 master.chunks_mut(8).for_each(|c| c.copy_from_slice(&rng.bits().to_le_bytes()));
-                let signers = (0..count).map(|i| Arc::new(MockSigner { master, key: mock_key(i) }) as Arc<dyn VoteSigner>);
+                let signers =
+                    (0..count).map(|i| Arc::new(MockSigner { master, key: mock_key(i) }) as Arc<dyn VoteSigner>);
                 Self { signers: signers.collect(), scheme: Arc::new(MockScheme { master }) }
             }
             Scheme::Bls => {

@@ -28,7 +28,15 @@ pub(crate) fn message(m: &Message) -> String {
     match m {
         Message::Proposal(block, v) => {
             let h = &block.header;
-            format!("Proposal {:?} h{} e{} v{} on {:?} ({:?})", block.hash(), h.height, h.epoch, h.view, h.parent, v.signer)
+            format!(
+                "Proposal {:?} h{} e{} v{} on {:?} ({:?})",
+                block.hash(),
+                h.height,
+                h.epoch,
+                h.view,
+                h.parent,
+                v.signer
+            )
         }
         Message::Vote(v, reason) => format!("Vote {} {reason:?}", vote(v)),
         Message::Certificate(c) => format!("Certificate {}", target(&c.target)),
@@ -49,7 +57,14 @@ pub(crate) fn effect(e: &Effect) -> String {
         Effect::Validate(b, _) => format!("validate {:?}", b.hash()),
         Effect::Finalized(f) => {
             let h = &f.block.header;
-            format!("FINAL h{} e{} v{} {:?} by {}", h.height, h.epoch, h.view, f.block.hash(), target(&f.finality.certificate.target))
+            format!(
+                "FINAL h{} e{} v{} {:?} by {}",
+                h.height,
+                h.epoch,
+                h.view,
+                f.block.hash(),
+                target(&f.finality.certificate.target)
+            )
         }
         Effect::Evidence(e) => format!("EVIDENCE {} and {}", vote(&e.first), vote(&e.second)),
         Effect::Misbehaved(_, what) => format!("misbehaved: {what}"),

@@ -97,15 +97,14 @@ impl<B: Bugs> Core<B> {
                 self.tree.remove(&hash);
             }
         }
-        self.tree
-            .entry(block.hash())
-            .or_insert_with(|| Entry { block: Arc::clone(block), standing: Standing::Orphan });
+        self.tree.entry(block.hash()).or_insert_with(|| Entry { block: Arc::clone(block), standing: Standing::Orphan });
     }
 
     /// Takes up the certificates inside a block, so that a node that fell behind enters the views they allow.
     fn learn_from(&mut self, from: NodeId, block: &SealedBlock) {
         let carried = &block.body.certificates;
-        let certificates: Vec<_> = carried.parent.iter().chain(&carried.skips).chain(&carried.commit).cloned().collect();
+        let certificates: Vec<_> =
+            carried.parent.iter().chain(&carried.skips).chain(&carried.commit).cloned().collect();
         for certificate in certificates {
             if certificate.target.epoch == self.epoch.epoch && !self.knows(&certificate.target) {
                 self.on_certificate(from, Arc::new(certificate));
@@ -119,10 +118,9 @@ impl<B: Bugs> Core<B> {
         let block = Arc::clone(&entry.block);
         if matches!(entry.standing, Standing::Orphan) {
             let Some(parent) = self.tree.get(&block.header.parent) else {
-                if block.header.height.0 > self.head.height.0 + SYNC_DISTANCE {
-                    return;
+                if self.fetches_parent(&block) {
+                    self.request_block(block.header.parent, block.header.view);
                 }
-                self.request_block(block.header.parent, Some(&block));
                 return;
             };
             match &parent.standing {
@@ -159,6 +157,13 @@ impl<B: Bugs> Core<B> {
             self.maybe_prepare(child);
         }
         self.finalize_due = true;
+    }
+
+    /// Whether an unknown parent is worth asking for: not if ranges of final blocks lead there faster, nor if it would
+    /// have to stand beside the final chain.
+    fn fetches_parent(&self, block: &SealedBlock) -> bool {
+        let (height, head) = (block.header.height.0, self.head.height.0);
+        head + 1 < height && height <= head + SYNC_DISTANCE
     }
 
     /// Everything that the block and its ancestors alone decide.
@@ -395,36 +400,58 @@ impl<B: Bugs> Core<B> {
         }
     }
 
-    /// Asks for a block, at most once in a while: its child's proposer if there is one, else everybody.
-    pub(super) fn request_block(&mut self, hash: BlockHash, child: Option<&SealedBlock>) {
-        let again = self.config.rules.params().leader_timeout_ms / 2;
-        if self.requested.get(&hash).is_some_and(|&at| at.plus(again) > self.now) {
+    /// Asks for a block: first the leader of `view`, who proposed it or one on it; then, while it does not come, some
+    /// members in turn, never all of them at once, since every one that has the block sends it whole.
+    pub(super) fn request_block(&mut self, hash: BlockHash, view: View) {
+        let now = self.now;
+        let pause = self.request_pause();
+        let asked = self.requested.entry(hash).or_insert(Asked { at: now, times: 0 });
+        if asked.times > 0 && asked.at.plus(pause) > now {
             return;
         }
-        let first_time = self.requested.insert(hash, self.now).is_none();
-        let horizon = self.now.minus(16 * again.max(1));
-        self.requested.retain(|_, at| *at >= horizon);
-        let target = child.filter(|_| first_time).map(|block| {
-            let leader = self.epoch.leaders.of_view(block.header.view);
-            self.epoch.committee.members()[leader.index()].node
-        });
-        self.emit(match target.filter(|t| *t != self.config.node) {
-            Some(peer) => Effect::Send(peer, Message::GetBlock(hash)),
-            None => Effect::Broadcast(Message::GetBlock(hash)),
-        });
+        let times = asked.times;
+        *asked = Asked { at: now, times: times.saturating_add(1) };
+        let members = self.epoch.committee.members();
+        let targets: Vec<NodeId> = if times == 0 {
+            vec![members[self.epoch.leaders.of_view(view).index()].node]
+        } else {
+            let first = hash.0[0] as usize + times as usize * ASKED_AT_A_TIME;
+            (0..ASKED_AT_A_TIME.min(members.len())).map(|i| members[(first + i) % members.len()].node).collect()
+        };
+        for peer in targets {
+            if peer != self.config.node {
+                self.emit(Effect::Send(peer, Message::GetBlock(hash)));
+            }
+        }
     }
 
-    pub(super) fn request_missing_parents(&mut self) {
-        let orphans: Vec<_> = self
-            .tree
-            .values()
-            .filter(|e| matches!(e.standing, Standing::Orphan) && !self.tree.contains_key(&e.block.header.parent))
-            .filter(|e| e.block.header.height.0 <= self.head.height.0 + SYNC_DISTANCE)
-            .map(|e| Arc::clone(&e.block))
-            .take(4)
-            .collect();
-        for block in orphans {
-            self.request_block(block.header.parent, Some(&block));
+    fn request_pause(&self) -> u64 {
+        (self.config.rules.params().leader_timeout_ms / 4).max(1)
+    }
+
+    /// When the next block that was asked for is overdue.
+    pub(super) fn next_request(&self) -> Option<TimestampMs> {
+        self.requested.values().map(|asked| asked.at.plus(self.request_pause())).min()
+    }
+
+    pub(super) fn tick_requests(&mut self) {
+        if self.next_request().is_some_and(|at| at <= self.now) {
+            self.request_missing();
+        }
+    }
+
+    /// Asks for the blocks that certificates name and this node does not have, and for the parents of those it has.
+    pub(super) fn request_missing(&mut self) {
+        let certified = self.views.values().rev().flat_map(|s| [&s.committed, &s.prepared]).flatten();
+        let certified = certified.map(|c| (c.target.block, c.target.view)).take(8);
+        let fetched = |e: &&Entry| matches!(e.standing, Standing::Orphan) && self.fetches_parent(&e.block);
+        let parents = self.tree.values().filter(fetched).map(|e| (e.block.header.parent, e.block.header.view));
+        let last = self.epoch_end.iter().map(|(last, certificate, _)| (*last, certificate.target.view));
+        let wanted = last.chain(certified).chain(parents);
+        let missing: BTreeMap<BlockHash, View> = wanted.filter(|(hash, _)| !self.tree.contains_key(hash)).collect();
+        self.requested.retain(|hash, _| missing.contains_key(hash));
+        for (hash, view) in missing.into_iter().take(8) {
+            self.request_block(hash, view);
         }
     }
 }

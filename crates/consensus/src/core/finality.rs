@@ -8,7 +8,7 @@ impl<B: Bugs> Core<B> {
         let hash = certificate.target.block;
         self.vouch(hash);
         if !self.tree.contains_key(&hash) {
-            self.request_block(hash, None);
+            self.request_block(hash, certificate.target.view);
         }
         self.finalize_due = true;
     }
@@ -149,9 +149,17 @@ impl<B: Bugs> Core<B> {
     }
 
     pub(super) fn send_epoch_end(&mut self, to: NodeId) {
+        let pause = self.config.rules.params().leader_timeout_ms / 4;
+        if self.told_end.get(&to).is_some_and(|at| at.plus(pause) > self.now) {
+            return;
+        }
         if self.head.can_hand_over()
             && let Some(finality) = self.head_finality.clone()
         {
+            // The headers of fillers can be many; not for every old vote that comes in.
+            let now = self.now;
+            self.told_end.retain(|_, at| at.plus(pause) > now);
+            self.told_end.insert(to, now);
             self.emit(Effect::Send(to, Message::EpochEnd(finality.certificate, finality.fillers)));
         }
     }
@@ -170,6 +178,7 @@ impl<B: Bugs> Core<B> {
         if certificate.target.epoch != self.epoch.epoch || certificate.target.kind != VoteKind::Commit {
             return;
         }
+        let target_view = certificate.target.view;
         let base = fillers.first().map_or(certificate.target.block, |f| f.parent);
         let reached = filler_path(&base, self.epoch.epoch, &fillers);
         if reached != Some(certificate.target.block) {
@@ -186,7 +195,7 @@ impl<B: Bugs> Core<B> {
             Some(_) => self.learn(certificate),
             None => {
                 self.epoch_end = Some((base, certificate, fillers));
-                self.request_block(base, None);
+                self.request_block(base, target_view);
                 self.emit(Effect::Behind(from));
             }
         }

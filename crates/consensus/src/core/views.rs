@@ -49,7 +49,7 @@ impl<B: Bugs> Core<B> {
     }
 
     /// The parent that a proposal for the current view would have, its certificate, and the skips between.
-    fn parent(&self) -> Option<(BlockHash, Option<Arc<Certificate>>, Vec<Certificate>)> {
+    fn parent(&self) -> Option<(BlockHash, Option<&Arc<Certificate>>, Vec<&Arc<Certificate>>)> {
         let mut skips = Vec::new();
         let mut view = self.view.minus(1);
         // Term by term downwards: the highest prepared view is the parent; what is above it in its term, and every
@@ -60,11 +60,11 @@ impl<B: Bugs> Core<B> {
             if prepared.is_none_or(|(v, _)| v < view) {
                 let from = prepared.map_or(first, |(v, _)| v.next());
                 let cover = self.views.range(first..=from).find_map(|(_, s)| s.skipped.as_ref())?;
-                skips.push(cover.as_ref().clone());
+                skips.push(cover);
             }
             if let Some((_, certificate)) = prepared {
                 skips.reverse();
-                return Some((certificate.target.block, Some(Arc::clone(certificate)), skips));
+                return Some((certificate.target.block, Some(certificate), skips));
             }
             view = first.minus(1);
         }
@@ -260,6 +260,8 @@ impl<B: Bugs> Core<B> {
     pub(super) fn on_built(&mut self, view: View, parent: BlockHash, content: BuiltBlock) {
         let Some(building) = self.building.take_if(|b| b.view == view && b.parent.hash == parent) else { return };
         let Some((hash, certificate, skips)) = self.parent() else { return };
+        let certificate = certificate.cloned();
+        let skips = skips.into_iter().map(|c| c.as_ref().clone()).collect();
         if self.view != view || hash != parent {
             return;
         }
@@ -376,19 +378,7 @@ impl<B: Bugs> Core<B> {
             self.emit(Effect::Broadcast(message));
         }
         self.announce_ready();
-        let missing: Vec<BlockHash> = self
-            .views
-            .values()
-            .flat_map(|s| [&s.prepared, &s.committed])
-            .flatten()
-            .map(|c| c.target.block)
-            .filter(|hash| !self.tree.contains_key(hash))
-            .take(4)
-            .collect();
-        for hash in missing {
-            self.request_block(hash, None);
-        }
-        self.request_missing_parents();
+        self.request_missing();
     }
 
     fn own_proposal(&mut self, vote: &Vote) -> Option<Arc<SealedBlock>> {

@@ -183,7 +183,7 @@ impl<B: Bugs> Core<B> {
         self.silent.remove(&leader);
         self.vouch(block);
         if !self.tree.contains_key(&block) {
-            self.request_block(block, None);
+            self.request_block(block, view);
         }
         self.commit(certificate);
         if view >= self.view {

@@ -6,8 +6,9 @@ use cascade_consensus::{ChainContext, Finality, Rules};
 use cascade_crypto::VoteScheme;
 use cascade_primitives::{
     Address, B256, Block, BlsPublicKey, BlsSignature, Body, Bytes, Certificate, Certificates, ChainParams, Epoch,
-    Genesis, Header, HeaderKind, Height, L1Origin, Network, NodeId, Ready, ResultEntry, ScheduledCommittee, SealedBlock,
-    SequencerSpec, SignerSet, SystemItem, TimestampMs, TransactionRule, View, VoteTarget, block::PROTOCOL_VERSION,
+    Genesis, Header, HeaderKind, Height, L1Origin, Network, NodeId, Ready, ResultEntry, ScheduledCommittee,
+    SealedBlock, SequencerSpec, SignerSet, SystemItem, TimestampMs, TransactionRule, View, VoteTarget,
+    block::PROTOCOL_VERSION,
 };
 
 /// What stands for a right signature.
@@ -83,7 +84,8 @@ impl Chain {
             epoch_extension: 4,
             ..ChainParams::of(Network::Regtest)
         };
-        let committees = vec![ScheduledCommittee { from_epoch: Epoch(0), sequencers: (1..=4).map(sequencer).collect() }];
+        let committees =
+            vec![ScheduledCommittee { from_epoch: Epoch(0), sequencers: (1..=4).map(sequencer).collect() }];
         let genesis = Genesis { params, timestamp: TimestampMs(1000), committees, alloc: Default::default() };
         genesis.check().unwrap();
         let rules = Arc::new(Rules::new(genesis));

@@ -51,8 +51,11 @@ fn messages() -> impl Strategy<Value = Message> {
         (votes(), reason).prop_map(|(vote, reason)| Message::Vote(vote, reason)),
         targets().prop_map(|t| Message::Certificate(Arc::new(certificate(t)))),
         finalities().prop_map(|f| Message::EpochEnd(f.certificate, f.fillers)),
-        (any::<u64>(), any::<[u8; 32]>())
-            .prop_map(|(e, n)| Message::Ready(Ready { epoch: Epoch(e), node: NodeId(n), signature: RIGHT })),
+        (any::<u64>(), any::<[u8; 32]>()).prop_map(|(e, n)| Message::Ready(Ready {
+            epoch: Epoch(e),
+            node: NodeId(n),
+            signature: RIGHT
+        })),
         any::<[u8; 32]>().prop_map(|h| Message::GetBlock(BlockHash(h))),
         block().prop_map(Message::Block),
         (any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(f, e, v, h, hash)| {
@@ -72,7 +75,10 @@ fn responses() -> impl Strategy<Value = SyncResponse> {
     prop_oneof![
         Just(SyncResponse::Nothing),
         (run(), finalities()).prop_map(|((from, count), finality)| {
-            SyncResponse::Headers(chain().blocks[from..from + count].iter().map(|b| b.header.clone()).collect(), finality)
+            SyncResponse::Headers(
+                chain().blocks[from..from + count].iter().map(|b| b.header.clone()).collect(),
+                finality,
+            )
         }),
         run().prop_map(|(from, count)| {
             SyncResponse::Bodies(chain().blocks[from..from + count].iter().map(|b| b.body.clone()).collect())

@@ -2,7 +2,7 @@
 
 use cascade_consensus::InvalidBlock;
 use cascade_primitives::{
-    BlockHash, Block, Bytes, Decode, Encode, Epoch, HeaderKind, Height, NodeId, Ready, SystemItem, TimestampMs, View,
+    Block, BlockHash, Bytes, Decode, Encode, Epoch, HeaderKind, Height, NodeId, Ready, SystemItem, TimestampMs, View,
     VoteTarget, block::FormError,
 };
 use proptest::prelude::*;

@@ -28,7 +28,7 @@ impl Store<'_> {
     fn closing(&self, height: Height) -> Height {
         let epoch = self.chain.contexts[height.0 as usize].epoch;
         let mut close = height.0;
-        while close % self.batch != 0
+        while !close.is_multiple_of(self.batch)
             && close < self.height
             && self.chain.contexts[close as usize + 1].epoch == epoch
         {
@@ -231,7 +231,9 @@ fn an_answer_that_was_not_asked_for_is_ignored() {
     let genesis = Arc::clone(&chain.contexts[0]);
     let mut sync = Sync::new(Arc::clone(&chain.rules), Arc::new(Scheme), genesis, TIMEOUT, TimestampMs(0));
     let response = SyncResponse::Bodies(vec![Body::default()]);
-    assert!(sync.step(TimestampMs(1), SyncInput::Response { peer: id(0), id: 1, response: response.clone() }).is_empty());
+    assert!(
+        sync.step(TimestampMs(1), SyncInput::Response { peer: id(0), id: 1, response: response.clone() }).is_empty()
+    );
     let effects = sync.step(TimestampMs(2), SyncInput::Behind(id(0)));
     let [SyncEffect::Request { id: asked, .. }] = effects[..] else { panic!("{effects:?}") };
     // Not from the peer that was asked.

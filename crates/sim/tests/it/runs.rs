@@ -21,22 +21,23 @@ fn slow() -> bool {
 
 #[test]
 fn four_nodes_hold_under_all_faults() {
-    clean(&SimConfig::new(4, Faults::ALL), 0..if slow() { 10_000 } else { 200 });
+    clean(&SimConfig::new(4, Faults::ALL), 0..if slow() { 10_000 } else { 400 });
 }
 
 #[test]
 fn seven_nodes_hold_under_all_faults() {
-    clean(&SimConfig::new(7, Faults::ALL), 0..if slow() { 2000 } else { 40 });
+    clean(&SimConfig::new(7, Faults::ALL), 0..if slow() { 2000 } else { 80 });
 }
 
 #[test]
 fn sixteen_nodes_hold_under_all_faults() {
-    clean(&SimConfig::new(16, Faults::ALL), 0..if slow() { 200 } else { 5 });
+    clean(&SimConfig::new(16, Faults::ALL), 0..if slow() { 200 } else { 12 });
 }
 
 #[test]
 fn real_signatures_hold_as_the_mock_does() {
-    let config = SimConfig { scheme: Scheme::Bls, fault_ms: 12_000, least_ms: 15_000, ..SimConfig::new(4, Faults::ALL) };
+    let config =
+        SimConfig { scheme: Scheme::Bls, fault_ms: 12_000, least_ms: 15_000, ..SimConfig::new(4, Faults::ALL) };
     clean(&config, 0..if slow() { 50 } else { 3 });
 }
 

@@ -49,7 +49,9 @@ fn decision_2_a_prepare_and_a_skip_certificate_of_one_view_harm_nothing() {
     let outcome = Scenario::new(4)
         .lose(3000..8000, move |from, to, m| {
             match m {
-                Message::Certificate(c) if c.target.kind == VoteKind::Prepare && from == 0 => p.store(true, Ordering::Relaxed),
+                Message::Certificate(c) if c.target.kind == VoteKind::Prepare && from == 0 => {
+                    p.store(true, Ordering::Relaxed)
+                }
                 Message::Certificate(c) if c.target.kind == VoteKind::Skip => s.store(true, Ordering::Relaxed),
                 _ => {}
             }
@@ -58,7 +60,10 @@ fn decision_2_a_prepare_and_a_skip_certificate_of_one_view_harm_nothing() {
         .faults_end(8000)
         .run();
     outcome.assert_clean();
-    assert!(prepared.load(Ordering::Relaxed) && skipped.load(Ordering::Relaxed), "both kinds of certificates were made");
+    assert!(
+        prepared.load(Ordering::Relaxed) && skipped.load(Ordering::Relaxed),
+        "both kinds of certificates were made"
+    );
 }
 
 #[test]
@@ -174,11 +179,7 @@ fn a_node_that_learns_of_an_epochs_end_before_it_could_judge_the_last_block_vote
 
 #[test]
 fn a_clock_that_is_ahead_holds_up_nobody_else() {
-    let outcome = Scenario::new(4)
-        .params(|p| p.future_drift_ms = 30_000)
-        .clock(1, 20_000)
-        .faults_end(40_000)
-        .run();
+    let outcome = Scenario::new(4).params(|p| p.future_drift_ms = 30_000).clock(1, 20_000).faults_end(40_000).run();
     outcome.assert_clean();
     assert!(outcome.longest_pause(2000..40_000) < 2000, "{}", outcome.longest_pause(2000..40_000));
 }
