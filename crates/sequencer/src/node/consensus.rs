@@ -17,7 +17,7 @@ use super::{
     content::ContentActor,
     hub::{ConsensusView, Hub, LEADERS_AHEAD},
     messages::{
-        Behind, Build, Built, Executed, Final, FinalRange, FromPeer, Halt, MakeDurable, Ordered, PeerConnected,
+        Behind, Build, Built, Executed, Final, FinalRange, FromPeer, Halt, Head, MakeDurable, Ordered, PeerConnected,
         PeerStatus, Stored, Validate, Validated, Work,
     },
     metrics::Metrics,
@@ -192,6 +192,7 @@ impl ConsensusActor {
             transactions = finalized.block.body.transactions.len(), "final");
         self.volatile.push_back((header.height, Record::Block(Arc::clone(&finalized.block))));
         self.config.hub.safe(finalized.context.last_result);
+        self.config.sync.do_send(Head(Arc::clone(&finalized.context)));
         self.config.content.do_send(Ordered(Arc::clone(&finalized.block)));
         self.config.storage.do_send(Final(Arc::new(finalized)));
     }

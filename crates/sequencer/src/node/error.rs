@@ -67,6 +67,14 @@ pub enum NodeError {
         /// The file.
         path: PathBuf,
     },
+    /// Half of the sign-state is damaged, and there is no vote log that could tell what it said.
+    #[error(
+        "{path}: half of the sign-state is damaged and the vote log is gone, so nobody knows what the key has signed; put the newest copy of either back, or retire the key"
+    )]
+    SignStateDoubtful {
+        /// The file.
+        path: PathBuf,
+    },
     /// The clock is behind the chain.
     #[error(
         "the clock says {now} ms, but the newest block was made at {newest} ms, more than {drift_ms} ms later; set the clock (NTP) and start again"
@@ -106,7 +114,7 @@ impl NodeError {
             }
             Self::File { source, .. } => ExitCode::of_io(source),
             Self::Damaged { .. } => ExitCode::Corrupt,
-            Self::SignStateForeign { .. } => ExitCode::SignState,
+            Self::SignStateForeign { .. } | Self::SignStateDoubtful { .. } => ExitCode::SignState,
             Self::Clock { .. } => ExitCode::Clock,
             Self::GenesisState(_) => ExitCode::Foreign,
             Self::State(_) | Self::Network(_) | Self::Metrics(_) | Self::Stopped(_) => ExitCode::Failed,

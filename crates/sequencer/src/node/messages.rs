@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use actix::Message;
 use bytes::Bytes;
-use cascade_consensus::{BuildRequest, BuiltBlock, Finality, Finalized, Status, Verdict};
+use cascade_consensus::{BuildRequest, BuiltBlock, ChainContext, Finality, Finalized, Status, Verdict};
 use cascade_mempool::Source;
 use cascade_primitives::{B256, BlockHash, Height, NodeId, ResultEntry, SealedBlock, Transaction, View};
 
@@ -132,6 +132,11 @@ pub struct Admit {
     /// Where they come from.
     pub source: Source,
 }
+
+/// To sync: the newest final block's chain.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub struct Head(pub Arc<ChainContext>);
 
 /// To sync: where a peer stands.
 #[derive(Message, Clone, Copy)]

@@ -32,6 +32,7 @@ mod sync;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use actix::{Actor, Addr, Arbiter};
+use cascade_consensus::sync::Sync;
 use cascade_network::{Claims, Network, NetworkConfig, NetworkId, Receivers};
 use cascade_primitives::{NodeId, TimestampMs};
 use parking_lot::Mutex;
@@ -55,6 +56,9 @@ use start::Loaded;
 use stop::Stop;
 use storage::StorageActor;
 use sync::SyncActor;
+
+/// How long a peer may take for a run of headers or bodies, in ms.
+const SYNC_TIMEOUT_MS: u64 = 5_000;
 
 /// What a running node writes into `node.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,7 +209,12 @@ impl Running {
         };
         let sync = {
             let (network, hub) = (network.clone(), Arc::clone(&hub));
-            SyncActor::start_in_arbiter(&Arbiter::new().handle(), move |_| SyncActor::new(network, hub))
+            let scheme = Arc::new(cascade_crypto::BlsScheme::default());
+            let (head, height) = (Arc::new(context.clone()), context.height);
+            let core = Sync::new(Arc::clone(&rules), scheme, head, SYNC_TIMEOUT_MS, clock.now());
+            SyncActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
+                SyncActor::new(core, height, network, hub, clock)
+            })
         };
         let signer = match (config.role, keys.bls) {
             (Role::Sequencer, Some(key)) => Some(Arc::new(key) as Arc<dyn cascade_crypto::VoteSigner>),

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use actix::Addr;
-use cascade_consensus::Rules;
+use cascade_consensus::{Rules, sync::SyncRequest};
 use cascade_mempool::Source;
 use cascade_network::{Event, Message, Misbehaviour, Network, Receivers, Request};
 use cascade_primitives::{Decode, NodeId, Transaction, TransactionRule};
@@ -16,7 +16,7 @@ use super::{
     content::{ContentActor, decode_gossip},
     hub::Hub,
     messages::{Admit, Candidate, FromPeer, PeerConnected, PeerGone},
-    sync::{self, RangeRequest, SyncActor},
+    sync::{self, SyncActor},
 };
 
 /// Starts all of them. They end with the network.
@@ -98,21 +98,14 @@ async fn pump_mempool(
 
 async fn pump_requests(mut requests: mpsc::Receiver<Request>, network: Network, db: Arc<ChainDb>) {
     while let Some(Request { peer, payload, reply }) = requests.recv().await {
-        let Ok(request) = RangeRequest::from_slice(&payload) else {
+        let Ok(request) = SyncRequest::from_slice(&payload) else {
             network.report(peer, Misbehaviour::Undecodable);
             reply.refuse();
             continue;
         };
         let db = Arc::clone(&db);
-        let answered = tokio::task::spawn_blocking(move || sync::answer(&db, request)).await;
-        match answered {
-            Ok(Ok(response)) => reply.respond(response),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "a sync request could not be answered");
-                reply.refuse();
-            }
-            Err(_) => reply.refuse(),
-        }
+        // Answers are read beside each other: how many at once, the network limits for each peer.
+        tokio::task::spawn_blocking(move || reply.respond(sync::answer(&db, &request)));
     }
 }
 

@@ -86,6 +86,9 @@ pub(super) fn load(config: &NodeConfig, metrics: &Arc<Metrics>, clock: Clock) ->
                 .map_err(|error| NodeError::Damaged { path: data.log_path(), what: error.to_string() })
         })
         .collect::<Result<Vec<_>, _>>()?;
+    if records.is_empty() && sign_state.as_ref().is_some_and(SignState::damaged_slot) {
+        return Err(NodeError::SignStateDoubtful { path: config.keys.sign_state.clone() });
+    }
     let core_start = core_start(&db, context.clone(), executed, records, sign_record)?;
     Ok(Loaded { data, rules, keys, db, state, recovered, context, core_start, log, sign_state, executed, producers })
 }

@@ -45,11 +45,6 @@ impl Stop {
         self.stopped.send_replace(true);
     }
 
-    /// The node was asked to stop.
-    pub fn ask(&self) {
-        self.stopped.send_replace(true);
-    }
-
     /// Waits until the node is to stop.
     pub async fn wait(&self) {
         let mut receiver = self.stopped.subscribe();
