@@ -159,11 +159,12 @@ impl<B: Bugs> Core<B> {
         self.finalize_due = true;
     }
 
-    /// Whether an unknown parent is worth asking for: not if ranges of final blocks lead there faster, nor if it would
-    /// have to stand beside the final chain.
+    /// Whether an unknown parent is worth asking for: not if it would have to stand beside the final chain, nor if ranges
+    /// of final blocks lead there faster, as they do unless nothing becomes final.
     fn fetches_parent(&self, block: &SealedBlock) -> bool {
         let (height, head) = (block.header.height.0, self.head.height.0);
-        head + 1 < height && height <= head + SYNC_DISTANCE
+        let no_ranges = self.finalized_at.plus(2 * self.config.rules.params().leader_timeout_ms) <= self.now;
+        head + 1 < height && (height <= head + SYNC_DISTANCE || no_ranges)
     }
 
     /// Everything that the block and its ancestors alone decide.

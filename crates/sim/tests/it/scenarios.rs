@@ -202,3 +202,20 @@ fn a_node_that_was_away_for_long_catches_up_over_several_epochs() {
     outcome.assert_clean();
     assert!(outcome.report.recovery_ms.is_some_and(|ms| ms < 6000), "{:?}", outcome.report.recovery_ms);
 }
+
+#[test]
+fn a_node_that_was_away_while_finality_was_lost_fetches_what_is_not_final() {
+    // Node 3 is away, and no commit of the others counts: they prepare more blocks than a node fetches one by one, and
+    // none becomes final. Then node 0 dies, and nothing goes on before node 3 can judge a proposal.
+    let lost = |m: &Message| matches!(m, Message::Vote(v, _) if v.target.kind == VoteKind::Commit && (4..61).contains(&v.target.view.0));
+    let outcome = Scenario::new(4)
+        .params(|p| p.views_per_term = 10)
+        .lose(0..60_000, move |_, _, m| lost(m))
+        .partition(2000..22_000, &[0, 0, 0, 1])
+        .down(0, 22_000..60_000)
+        .faults_end(60_000)
+        .run();
+    outcome.assert_clean();
+    let during = outcome.chain.iter().filter(|(at, _)| (40_000..60_000).contains(at)).count();
+    assert!(during > 5, "{during}");
+}
