@@ -36,6 +36,8 @@ faults! {
     Jitter = "jitter",
     /// Messages are lost.
     Loss = "loss",
+    /// For a while one kind of vote and its certificates are lost, for all nodes or for one.
+    KindLoss = "kind-loss",
     /// Messages arrive twice.
     Duplication = "duplication",
     /// A later message overtakes an earlier one.

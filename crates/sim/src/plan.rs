@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use cascade_consensus::{Message, seats::committee_of};
 use cascade_primitives::{
     Address, BlsSignature, ChainParams, Epoch, Genesis, Network, NodeId, ScheduledCommittee, SequencerSpec,
-    TimestampMs, TransactionRule,
+    TimestampMs, TransactionRule, VoteKind,
 };
 
 use crate::{
@@ -142,12 +142,18 @@ impl Plan {
     fn schedule(&mut self, config: &SimConfig, rng: &mut Rng) {
         let faults = config.faults;
         let end = self.calm_at;
-        self.weather(faults, rng);
+        // In every fourth run hardly anything works for long.
+        let wild = rng.permille(250);
+        self.weather(faults, if wild { 900 } else { 400 }, rng);
+        if faults.has(Fault::KindLoss) && rng.permille(400) {
+            self.kind_losses(rng);
+        }
         if faults.has(Fault::Partition) {
             self.partitions(rng);
         }
         if faults.has(Fault::Crash) {
-            self.crashes(rng);
+            let most = if wild { 25 } else { 6 };
+            self.crashes(rng.between(1, most), rng);
         }
         if faults.has(Fault::Wipe) && self.byzantine.is_empty() {
             let (node, at) = (rng.below(self.nodes as u64) as usize, rng.between(end / 4, end));
@@ -177,10 +183,11 @@ impl Plan {
         self.actions.sort_by_key(|(at, _)| *at);
     }
 
-    fn weather(&mut self, faults: Faults, rng: &mut Rng) {
+    /// `rough`: of a thousand spells of weather.
+    fn weather(&mut self, faults: Faults, rough: u64, rng: &mut Rng) {
         let mut at = 0;
         while at < self.calm_at {
-            let rough = rng.permille(400);
+            let rough = rng.permille(rough);
             let mut pick = |fault, choices: &[u64]| if rough && faults.has(fault) { *rng.pick(choices) } else { 0 };
             let weather = Weather {
                 delay: pick(Fault::Delay, &[0, 0, 100, 400, 1500]),
@@ -191,6 +198,25 @@ impl Plan {
             };
             self.actions.push((at, Action::Weather(weather)));
             at += rng.between(1000, 10_000);
+        }
+    }
+
+    fn kind_losses(&mut self, rng: &mut Rng) {
+        for _ in 0..rng.between(1, 4) {
+            let kind = *rng.pick(&[VoteKind::Prepare, VoteKind::Commit, VoteKind::Commit, VoteKind::Skip]);
+            let one = rng.permille(400).then(|| rng.below(self.nodes as u64) as usize);
+            let certificates = rng.permille(600);
+            let start = rng.below(self.calm_at);
+            let end = (start + rng.between(500, 20_000)).min(self.calm_at);
+            let what = move |_: usize, to: usize, message: &Message| {
+                let hit = match message {
+                    Message::Vote(vote, _) => vote.target.kind == kind,
+                    Message::Certificate(c) | Message::EpochEnd(c, _) => certificates && c.target.kind == kind,
+                    _ => false,
+                };
+                hit && one.is_none_or(|one| one == to)
+            };
+            self.losses.push(Loss { during: start..end, what: Arc::new(what) });
         }
     }
 
@@ -212,9 +238,9 @@ impl Plan {
         }
     }
 
-    fn crashes(&mut self, rng: &mut Rng) {
+    fn crashes(&mut self, times: u64, rng: &mut Rng) {
         let end = self.calm_at;
-        for _ in 0..rng.between(1, 6) {
+        for _ in 0..times {
             let at = rng.below(end);
             match rng.below(10) {
                 0 => {

@@ -574,6 +574,7 @@ impl<'a, B: Bugs> World<'a, B> {
         if let Payload::Consensus(message) = &payload
             && self.plan.losses.iter().any(|l| l.during.contains(&self.now) && (l.what)(from, to, message))
         {
+            self.counts.add(Fault::KindLoss);
             return;
         }
         let [first, second] = self.network.route(self.now, from, to, &mut self.counts);
