@@ -33,7 +33,7 @@ use crate::{
     tally::Tally,
 };
 
-pub use io::{BuildRequest, BuiltBlock, Config, Effect, Finality, Finalized, Health, Input, Start, Verdict};
+pub use io::{BuildRequest, BuiltBlock, Config, Effect, Finality, Finalized, Footprint, Health, Input, Start, Verdict};
 
 /// Members that are asked for a block at a time, after its proposer did not answer.
 const ASKED_AT_A_TIME: usize = 3;
@@ -349,6 +349,21 @@ impl<B: Bugs> Core<B> {
             seats_heard,
             quorum: committee.quorum().0,
             seats: committee.total_seats().0,
+        }
+    }
+
+    /// What this core holds in memory.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        let votes = |s: &ViewState| {
+            let tallies = s.prepares.values().chain(s.commits.values()).chain([&s.skips]);
+            tallies.map(|t| t.signers().count()).sum::<usize>()
+        };
+        Footprint {
+            blocks: self.tree.len(),
+            views: self.views.len(),
+            votes: self.views.values().map(votes).sum(),
+            requested: self.requested.len(),
         }
     }
 

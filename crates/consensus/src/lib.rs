@@ -41,7 +41,9 @@ mod tally;
 
 pub use bugs::{Bug, Bugs, NoBugs};
 pub use context::{ChainContext, InvalidBlock, Rules};
-pub use core::{BuildRequest, BuiltBlock, Config, Core, Effect, Finality, Finalized, Health, Input, Start, Verdict};
+pub use core::{
+    BuildRequest, BuiltBlock, Config, Core, Effect, Finality, Finalized, Footprint, Health, Input, Start, Verdict,
+};
 pub use messages::{Evidence, Message, Record, SkipReason, Status};
 pub use safety::{Refusal, SignState};
 pub use sync::{FinalChain, Sync, SyncEffect, SyncInput, SyncRequest, SyncResponse};

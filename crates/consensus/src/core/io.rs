@@ -176,6 +176,19 @@ pub enum Effect {
     Fatal(String),
 }
 
+/// What a core holds in memory, as counts: for metrics, and to see that a peer cannot make it grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Blocks above and at the final head.
+    pub blocks: usize,
+    /// Views of the epoch about which anything is known.
+    pub views: usize,
+    /// Votes in tallies.
+    pub votes: usize,
+    /// Blocks that were asked for and did not come yet.
+    pub requested: usize,
+}
+
 /// How the node fares, for `l2_health` and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {

@@ -3,4 +3,5 @@
 mod chain;
 mod codec;
 mod context;
+mod flood;
 mod sync;
