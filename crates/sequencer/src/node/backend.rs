@@ -1,14 +1,14 @@
 //! The RPC's view of the node: reads from the database and the hub, submissions to the content actor.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use actix::Addr;
 use alloy_primitives::Bloom;
 use bytes::Bytes;
-use cascade_consensus::{context::Rules, election::{Leaders, genesis_seed}};
+use cascade_consensus::{
+    context::Rules,
+    election::{Leaders, genesis_seed},
+};
 use cascade_execution::{Receipt, State, StateView};
 use cascade_mempool::Source;
 use cascade_network::{Direction, Network};

@@ -18,9 +18,7 @@ use cascade_execution::{
     BlockLoad, InFlight, OrderingCheck, OrderingError, PushError, State, StateView, check_block_transactions,
     next_base_fee, sender_state,
 };
-use cascade_mempool::{
-    AccountState, Admission, OpaqueLimits, OpaquePool, Pool, PoolLimits, SelectLimits, Source,
-};
+use cascade_mempool::{AccountState, Admission, OpaqueLimits, OpaquePool, Pool, PoolLimits, SelectLimits, Source};
 use cascade_network::{Channel, Network};
 use cascade_primitives::{
     Address, B256, BlockHash, ChainParams, Height, RecoveredTransaction, SealedBlock, TimestampMs, Transaction,
@@ -32,9 +30,7 @@ use super::{
     clock::Clock,
     consensus::ConsensusActor,
     hub::Hub,
-    messages::{
-        Admit, Build, Built, Candidate, Ordered, StateAdvanced, Validate, Validated, Work,
-    },
+    messages::{Admit, Build, Built, Candidate, Ordered, StateAdvanced, Validate, Validated, Work},
     metrics::Metrics,
 };
 use crate::rpc::backend::{PoolCounts, SubmitError};
@@ -161,13 +157,7 @@ impl Supervised for ContentActor {}
 impl ContentActor {
     /// An actor around a pool.
     #[must_use]
-    pub const fn new(
-        shared: SharedPool,
-        network: Network,
-        hub: Arc<Hub>,
-        metrics: Arc<Metrics>,
-        clock: Clock,
-    ) -> Self {
+    pub const fn new(shared: SharedPool, network: Network, hub: Arc<Hub>, metrics: Arc<Metrics>, clock: Clock) -> Self {
         Self { shared, network, hub, metrics, clock, consensus: None, work: false, gossip_scheduled: false }
     }
 
@@ -238,9 +228,7 @@ impl PoolState {
 
     fn take_fresh(&mut self) -> Vec<Bytes> {
         match &mut self.pool {
-            Waiting::Plain(pool) => {
-                pool.take_new_for_gossip(GOSSIP_BYTES).iter().map(|tx| tx.raw().clone()).collect()
-            }
+            Waiting::Plain(pool) => pool.take_new_for_gossip(GOSSIP_BYTES).iter().map(|tx| tx.raw().clone()).collect(),
             Waiting::Opaque(pool) => pool.take_new_for_gossip(GOSSIP_BYTES),
         }
     }

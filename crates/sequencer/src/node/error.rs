@@ -54,7 +54,9 @@ pub enum NodeError {
     #[error("metrics: {0}")]
     Metrics(prometheus::Error),
     /// Stored bytes are not what this version writes.
-    #[error("{path}: {what}; restore it from a copy, or remove the chain data (never keys and sign-state) and sync again")]
+    #[error(
+        "{path}: {what}; restore it from a copy, or remove the chain data (never keys and sign-state) and sync again"
+    )]
     Damaged {
         /// The file or directory.
         path: PathBuf,

@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler};
 use cascade_execution::{BlockEnv, ExecutedBlock, State, StoreError, execute_block};
-use cascade_primitives::{
-    Address, B256, ChainParams, Height, ResultEntry, SealedBlock, TransactionRule, domain, hash,
-};
+use cascade_primitives::{Address, B256, ChainParams, Height, ResultEntry, SealedBlock, TransactionRule, domain, hash};
 use cascade_storage::ChainDb;
 
 use super::{
@@ -61,11 +59,11 @@ impl Executor {
             self.db.commit_result(&ResultEntry { height: header.height, ..ResultEntry::default() })?;
             return Ok(None);
         }
-        let content = self
-            .recovered
-            .get_or_recover(block, &self.params, |_| None)
-            .map_err(|error| Cause::Diverged(format!("final block {} has a transaction that is none: {error}", header.height)))?;
-        let parent = self.state.at(header.height.minus(1)).map_err(|e| StoreError::new("read the parent's state", e))?;
+        let content = self.recovered.get_or_recover(block, &self.params, |_| None).map_err(|error| {
+            Cause::Diverged(format!("final block {} has a transaction that is none: {error}", header.height))
+        })?;
+        let parent =
+            self.state.at(header.height.minus(1)).map_err(|e| StoreError::new("read the parent's state", e))?;
         let hashes = |height: Height| -> Result<Option<B256>, StoreError> {
             let hash = self.db.hash_at(height).map_err(|error| StoreError::new("read a block hash", error))?;
             Ok(hash.map(B256::from))

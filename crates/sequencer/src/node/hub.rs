@@ -97,7 +97,8 @@ impl Hub {
     /// Totals since the start.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let [ordered, bytes, executed, gas, submitted] = [0, 1, 2, 3, 4].map(|i| self.counters[i].load(Ordering::Relaxed));
+        let [ordered, bytes, executed, gas, submitted] =
+            [0, 1, 2, 3, 4].map(|i| self.counters[i].load(Ordering::Relaxed));
         Counters {
             ordered_transactions: ordered,
             ordered_bytes: bytes,

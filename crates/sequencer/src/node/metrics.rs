@@ -78,7 +78,10 @@ impl Metrics {
             executed_height: gauge("cascade_execution_height", "Height of the newest executed block")?,
             epoch: gauge("cascade_consensus_epoch", "Current epoch")?,
             view: gauge("cascade_consensus_view", "Current view of the epoch")?,
-            seats_heard: gauge("cascade_consensus_seats_heard", "Seats of members heard of within four leader timeouts")?,
+            seats_heard: gauge(
+                "cascade_consensus_seats_heard",
+                "Seats of members heard of within four leader timeouts",
+            )?,
             skips: counter("cascade_consensus_skips_total", "Views that this node voted to skip")?,
             evidence: counter("cascade_consensus_evidence_total", "Pairs of contradicting votes seen")?,
             final_interval: seconds("cascade_consensus_final_interval_seconds", "Time between two final blocks")?,

@@ -120,7 +120,9 @@ struct Listeners {
 
 impl Listeners {
     async fn bind(config: &NodeConfig) -> Result<Self, NodeError> {
-        let failed = |key: &'static str, address: SocketAddr| move |source: io::Error| NodeError::Listen { key, address, source };
+        let failed = |key: &'static str, address: SocketAddr| {
+            move |source: io::Error| NodeError::Listen { key, address, source }
+        };
         let rpc = std::net::TcpListener::bind(config.rpc.listen).map_err(failed("rpc.listen", config.rpc.listen))?;
         rpc.set_nonblocking(true).map_err(failed("rpc.listen", config.rpc.listen))?;
         let metrics = match config.metrics.listen {
@@ -175,8 +177,20 @@ impl Running {
         clock: Clock,
         stop: &Stop,
     ) -> Self {
-        let Loaded { data, rules, keys, db, state, recovered, context, core_start, log, sign_state, executed, producers } =
-            loaded;
+        let Loaded {
+            data,
+            rules,
+            keys,
+            db,
+            state,
+            recovered,
+            context,
+            core_start,
+            log,
+            sign_state,
+            executed,
+            producers,
+        } = loaded;
         let params = rules.params().clone();
         let hub = Arc::new(Hub::new(context.height, executed, context.last_result));
         let pool = Arc::new(Mutex::new(PoolState::new(params.clone(), state.clone(), recovered.clone(), executed)));

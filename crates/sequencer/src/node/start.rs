@@ -6,23 +6,12 @@ use cascade_consensus::{ChainContext, Finality, Record, Rules, SignState as Sign
 use cascade_crypto::{BlsSecretKey, VoteSigner as _};
 use cascade_execution::{CacheSizes, State, StateStore, genesis_changes};
 use cascade_network::{Claims, Identity};
-use cascade_primitives::{
-    B256, Decode, Height, NodeId, ResultEntry, SealedBlock, TransactionRule,
-};
-use cascade_storage::{
-    ChainDb, ChainDbOptions, ChainIdentity, DataDir, FinalBlock, LogOptions, SignState, VoteLog,
-};
+use cascade_primitives::{B256, Decode, Height, NodeId, ResultEntry, SealedBlock, TransactionRule};
+use cascade_storage::{ChainDb, ChainDbOptions, ChainIdentity, DataDir, FinalBlock, LogOptions, SignState, VoteLog};
 
 use super::{
-    NodeError, NodeFile,
-    backend::Producers,
-    clock::Clock,
-    clock_is_behind,
-    content::RecoveredBlocks,
-    execution::Executor,
-    hub::Hub,
-    metrics::Metrics,
-    stop::Stop,
+    NodeError, NodeFile, backend::Producers, clock::Clock, clock_is_behind, content::RecoveredBlocks,
+    execution::Executor, hub::Hub, metrics::Metrics, stop::Stop,
 };
 use crate::config::{NodeConfig, NodeKeys, Role, load_genesis};
 
@@ -50,8 +39,7 @@ pub(super) fn load(config: &NodeConfig, metrics: &Arc<Metrics>, clock: Clock) ->
     let genesis = load_genesis(&config.genesis)?;
     let keys = NodeKeys::load(config)?;
     let params = genesis.params.clone();
-    let identity =
-        ChainIdentity { network: params.network, chain_id: params.chain_id, genesis_hash: genesis.hash() };
+    let identity = ChainIdentity { network: params.network, chain_id: params.chain_id, genesis_hash: genesis.hash() };
     let data = DataDir::open(config.chain_dir(), &identity)?;
     let rules = Arc::new(Rules::new(genesis));
     let (sign_state, sign_record) = load_sign_state(config, &keys, &rules)?;
@@ -77,7 +65,10 @@ pub(super) fn load(config: &NodeConfig, metrics: &Arc<Metrics>, clock: Clock) ->
     let executed = execute_backlog(&executor, &producers)?;
     let (log, raw, recovery) = VoteLog::open_collect(data.log_path(), LogOptions::default())?;
     if let Some(torn) = &recovery.torn {
-        tracing::info!(?torn, "the vote log ended in the middle of a record, which was never acted upon; it is cut off");
+        tracing::info!(
+            ?torn,
+            "the vote log ended in the middle of a record, which was never acted upon; it is cut off"
+        );
     }
     let records = raw
         .iter()
@@ -149,7 +140,10 @@ fn load_context(db: &ChainDb) -> Result<ChainContext, NodeError> {
     let bytes = db.context()?.ok_or_else(|| damaged("no context of the newest final block".to_owned()))?;
     let context = ChainContext::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
     if context.hash != hash {
-        return Err(damaged(format!("the stored context is of block {}, the newest is {height} {hash}", context.height)));
+        return Err(damaged(format!(
+            "the stored context is of block {}, the newest is {height} {hash}",
+            context.height
+        )));
     }
     Ok(context)
 }

@@ -101,13 +101,7 @@ impl SyncActor {
         }
     }
 
-    fn answered(
-        &mut self,
-        peer: NodeId,
-        id: RequestId,
-        answer: Result<Bytes, RequestError>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn answered(&mut self, peer: NodeId, id: RequestId, answer: Result<Bytes, RequestError>, ctx: &mut Context<Self>) {
         let input = match answer.map(|bytes| SyncResponse::from_shared(&bytes)) {
             Ok(Ok(response)) => SyncInput::Response { peer, id, response },
             Ok(Err(error)) => {

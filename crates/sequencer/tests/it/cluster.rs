@@ -83,7 +83,8 @@ impl Cluster {
         for node in &nodes {
             node.home.write_genesis(&genesis).expect("genesis");
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
         Self { nodes, genesis, runtime, directory }
     }
 
@@ -190,7 +191,8 @@ impl Cluster {
             let seen: Vec<_> = running
                 .iter()
                 .map(|&i| {
-                    let block = self.runtime.block_on(self.client(i).block(height)).expect("it runs").expect("executed");
+                    let block =
+                        self.runtime.block_on(self.client(i).block(height)).expect("it runs").expect("executed");
                     (block.hash, block.executed.expect("it is executed").state_root)
                 })
                 .collect();
@@ -228,6 +230,7 @@ pub fn command(home: &Home, bootstrap: &[String]) -> Command {
         .arg("node")
         .arg("--data")
         .arg(home.path())
+        .args(["--role", "sequencer"])
         .args(["--set", "network.listen=127.0.0.1:0", "--set", "rpc.listen=127.0.0.1:0"])
         .args(["--set", "network.allow_private=true", "--set", "log.level=info"])
         .stdin(Stdio::null())

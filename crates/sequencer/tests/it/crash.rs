@@ -57,12 +57,7 @@ impl Drop for Load {
     }
 }
 
-async fn drive(
-    chain: ChainId,
-    stop: &AtomicBool,
-    urls: &Mutex<Vec<String>>,
-    finals: &Mutex<BTreeMap<B256, u64>>,
-) {
+async fn drive(chain: ChainId, stop: &AtomicBool, urls: &Mutex<Vec<String>>, finals: &Mutex<BTreeMap<B256, u64>>) {
     let wallets: Vec<Wallet> = (0..8).map(funded).collect();
     let mut nonces = vec![0_u64; wallets.len()];
     let mut open: Vec<B256> = Vec::new();
@@ -181,7 +176,8 @@ fn more_than_f_stopped_halts_without_harm_and_resumes() {
     assert_eq!(cluster.terminate(3), Some(0), "SIGTERM ends a node cleanly");
     // Two of four are no quorum: what they have is all there will be.
     let raw = transfer(&funded(0), cluster.genesis.params.chain_id, 0);
-    let hash = cluster.runtime.block_on(cluster.client(0).send_raw(&raw.1)).expect("a node without quorum still takes it");
+    let hash =
+        cluster.runtime.block_on(cluster.client(0).send_raw(&raw.1)).expect("a node without quorum still takes it");
     let halted = wait_for("the node says that there is no quorum", || {
         let status = cluster.runtime.block_on(cluster.client(0).status()).ok()?;
         (status.health.seats_heard < status.health.quorum).then_some(status.heads.ordered.0)
