@@ -6,6 +6,15 @@ use cascade_primitives::{Block, Body, Certificates, L1Origin, SystemItem, block:
 /// Certificates in one resend, the newest: what lies below them the blocks above carry.
 const MAX_RESENT: usize = 256;
 
+/// What a proposal for the current view would stand on.
+pub(super) struct Place<'a> {
+    parent: BlockHash,
+    /// None if the parent is the block that the epoch stands on.
+    certificate: Option<&'a Arc<Certificate>>,
+    /// They cover the views between.
+    skips: Vec<&'a Arc<Certificate>>,
+}
+
 impl<B: Bugs> Core<B> {
     /// Goes to a later view and forwards the certificate that allows it.
     pub(super) fn enter(&mut self, view: View, certificate: Arc<Certificate>) {
@@ -44,12 +53,11 @@ impl<B: Bugs> Core<B> {
 
     /// The newest block on which the current view would build, as far as this node knows.
     fn tip(&self) -> Option<&Arc<ChainContext>> {
-        let (hash, _, _) = self.parent()?;
-        self.tree.get(&hash)?.standing.context()
+        self.tree.get(&self.place()?.parent)?.standing.context()
     }
 
-    /// The parent that a proposal for the current view would have, its certificate, and the skips between.
-    fn parent(&self) -> Option<(BlockHash, Option<&Arc<Certificate>>, Vec<&Arc<Certificate>>)> {
+    /// What a proposal for the current view would stand on; none while certificates for it are missing.
+    fn place(&self) -> Option<Place<'_>> {
         let mut skips = Vec::new();
         let mut view = self.view.minus(1);
         // Term by term downwards: the highest prepared view is the parent; what is above it in its term, and every
@@ -64,12 +72,12 @@ impl<B: Bugs> Core<B> {
             }
             if let Some((_, certificate)) = prepared {
                 skips.reverse();
-                return Some((certificate.target.block, Some(certificate), skips));
+                return Some(Place { parent: certificate.target.block, certificate: Some(certificate), skips });
             }
             view = first.minus(1);
         }
         skips.reverse();
-        (view == View(0)).then_some((self.epoch.root, None, skips))
+        (view == View(0)).then_some(Place { parent: self.epoch.root, certificate: None, skips })
     }
 
     /// When the current view is skipped, if this node votes and has not skipped it already.
@@ -259,9 +267,10 @@ impl<B: Bugs> Core<B> {
 
     pub(super) fn on_built(&mut self, view: View, parent: BlockHash, content: BuiltBlock) {
         let Some(building) = self.building.take_if(|b| b.view == view && b.parent.hash == parent) else { return };
-        let Some((hash, certificate, skips)) = self.parent() else { return };
-        let certificate = certificate.cloned();
-        let skips = skips.into_iter().map(|c| c.as_ref().clone()).collect();
+        let Some(place) = self.place() else { return };
+        let hash = place.parent;
+        let certificate = place.certificate.cloned();
+        let skips = place.skips.into_iter().map(|c| c.as_ref().clone()).collect();
         if self.view != view || hash != parent {
             return;
         }

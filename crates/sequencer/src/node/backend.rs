@@ -1,6 +1,9 @@
 //! The RPC's view of the node: reads from the database and the hub, submissions to the content actor.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use actix::Addr;
 use alloy_primitives::Bloom;
@@ -41,6 +44,9 @@ const SUBMISSION_BATCH: usize = 1024;
 /// Headers between a block and the certificate that covers it. Finality normally lags by one block.
 const PROOF_HEADERS: u64 = 4096;
 
+/// Epochs whose leaders are kept.
+const KNOWN_EPOCHS: usize = 4;
+
 /// Who produced a block: the leader of its view.
 #[derive(Debug)]
 pub struct Producers {
@@ -61,23 +67,28 @@ impl Producers {
     /// # Errors
     /// If the database fails or does not know the epoch's committee.
     pub fn of(&self, header: &Header) -> Result<Address, StorageError> {
-        let mut epochs = self.epochs.lock();
-        if !epochs.contains_key(&header.epoch) {
-            let Some(committee) = self.db.committee(header.epoch)? else { return Ok(Address::ZERO) };
-            let seed = genesis_seed(&self.rules.signing.genesis_hash, header.epoch);
-            let leaders = Leaders::new(seed, &committee, self.rules.params().views_per_term);
-            epochs.insert(header.epoch, (Arc::new(committee), leaders));
-            while epochs.len() > 4 {
-                epochs.pop_first();
-            }
-        }
-        let Some((committee, leaders)) = epochs.get_mut(&header.epoch) else { return Ok(Address::ZERO) };
         // Genesis has no producer.
-        Ok(if header.view == View(0) {
-            Address::ZERO
-        } else {
-            committee.members()[leaders.of_view(header.view).index()].address
-        })
+        if header.view == View(0) {
+            return Ok(Address::ZERO);
+        }
+        let mut epochs = self.epochs.lock();
+        let (committee, leaders) = match epochs.entry(header.epoch) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let committee = self.db.committee(header.epoch)?.ok_or_else(|| StorageError::Order {
+                    path: self.db.path().to_owned(),
+                    what: format!("the committee of epoch {} is not stored", header.epoch),
+                })?;
+                let seed = genesis_seed(&self.rules.signing.genesis_hash, header.epoch);
+                let leaders = Leaders::new(seed, &committee, self.rules.params().views_per_term);
+                place.insert((Arc::new(committee), leaders))
+            }
+        };
+        let address = committee.members()[leaders.of_view(header.view).index()].address;
+        while epochs.len() > KNOWN_EPOCHS {
+            epochs.pop_first();
+        }
+        Ok(address)
     }
 }
 

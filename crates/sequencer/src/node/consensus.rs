@@ -9,7 +9,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
 use bytes::Bytes;
 use cascade_consensus::{Core, Effect, Input, Record};
 use cascade_network::{Channel, Misbehaviour, Network};
-use cascade_primitives::{Encode, Epoch, Height, NodeId, TimestampMs, View};
+use cascade_primitives::{Encode, Epoch, Height, TimestampMs, View};
 use cascade_storage::{SignState, VoteLog};
 
 use super::{
@@ -238,10 +238,6 @@ impl ConsensusActor {
         tracing::debug!(%height, records = records.len(), "vote log rewritten");
         Ok(())
     }
-
-    fn from_node(&self, node: NodeId) -> bool {
-        node != self.config.network.node_id()
-    }
 }
 
 impl Actor for ConsensusActor {
@@ -257,9 +253,7 @@ impl Handler<FromPeer> for ConsensusActor {
     type Result = ();
 
     fn handle(&mut self, FromPeer { from, message }: FromPeer, ctx: &mut Self::Context) {
-        if self.from_node(from) {
-            self.step(Input::Message { from, message }, ctx);
-        }
+        self.step(Input::Message { from, message }, ctx);
     }
 }
 

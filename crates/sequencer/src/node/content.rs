@@ -44,7 +44,9 @@ const POOL_TICK: Duration = Duration::from_millis(250);
 
 /// Signers of the transactions of recent blocks, so that execution does not recover what validation did.
 #[derive(Clone, Debug, Default)]
-pub struct RecoveredBlocks(Arc<Mutex<BTreeMap<(Height, BlockHash), Arc<BlockContent>>>>);
+pub struct RecoveredBlocks(Arc<Mutex<ContentByBlock>>);
+
+type ContentByBlock = BTreeMap<(Height, BlockHash), Arc<BlockContent>>;
 
 /// A block's transactions with their signers, and what they take of each.
 #[derive(Debug)]

@@ -83,7 +83,7 @@ impl Executor {
         self.db.commit_executed(&executed)?;
         self.state.committed(&executed.changes);
         self.recovered.drop_up_to(header.height.minus(8));
-        if header.height.0 % PRUNE_STEP == 0 && header.height.0 > STATE_VERSIONS {
+        if header.height.0.is_multiple_of(PRUNE_STEP) && header.height.0 > STATE_VERSIONS {
             self.db.prune_state(header.height.minus(STATE_VERSIONS), 4 * PRUNE_STEP as usize)?;
         }
         Ok(Some(executed))

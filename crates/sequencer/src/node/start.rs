@@ -165,7 +165,7 @@ fn execute_backlog(executor: &Executor, producers: &Producers) -> Result<Height,
         let producer = producers.of(&block.header)?;
         executor.run(&block, producer).map_err(NodeError::Stopped)?;
         done = height;
-        if height.0 % 1000 == 0 {
+        if height.0.is_multiple_of(1000) {
             tracing::info!(%height, to = %last, "executing final blocks");
         }
     }

@@ -2,7 +2,7 @@
 //! sleeping but for a condition with a deadline.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -37,7 +37,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     pub genesis: Genesis,
     pub runtime: tokio::runtime::Runtime,
-    directory: TempDir,
+    /// Holds the homes; deleted with the cluster.
+    _directory: TempDir,
 }
 
 /// Waits until `condition` answers something.
@@ -85,7 +86,7 @@ impl Cluster {
         }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
-        Self { nodes, genesis, runtime, directory }
+        Self { nodes, genesis, runtime, _directory: directory }
     }
 
     /// The same with all nodes running.
@@ -93,10 +94,6 @@ impl Cluster {
         let mut cluster = Self::new(count, |_, _| ());
         cluster.start_all();
         cluster
-    }
-
-    pub fn path(&self) -> &Path {
-        self.directory.path()
     }
 
     pub fn start_all(&mut self) {

@@ -84,7 +84,7 @@ async fn drive(chain: ChainId, stop: &AtomicBool, urls: &Mutex<Vec<String>>, fin
             }
         }
         let mut waiting = Vec::new();
-        for hash in open.drain(..).collect::<Vec<_>>() {
+        for hash in std::mem::take(&mut open) {
             match client.finality(hash).await {
                 Ok(Some(finality)) if finality.status >= FinalityStatus::Final => {
                     let height = finality.height.expect("a final transaction has a height");
