@@ -7,7 +7,7 @@
 //   <!-- test: if cast -->   as the first, where the program (here `cast`) is installed; else it is skipped and said so
 //
 // Blocks run with `bash -euo pipefail` at the root of the repository. Variables: RPC and WS (URLs of the first node),
-// KEY and ADDRESS (a funded account), DATA (the cluster's data directory); what a block exports is not kept. A testnet
+// KEY and ADDRESS (a funded account), DATA (the cluster's data directory), GENESIS, BOOTSTRAP (the first node's address); what a block exports is not kept. A testnet
 // block is run with `--data DATA` added to its command; when README has none, one is started before the first block.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -65,6 +65,8 @@ async function main() {
     Object.assign(env, {
       RPC: info.rpc[0].http,
       WS: info.rpc[0].ws,
+      GENESIS: info.genesis,
+      BOOTSTRAP: info.network[0],
       ADDRESS: info.accounts[6].address,
       KEY: info.accounts[6].private_key,
     });

@@ -1,7 +1,7 @@
 //! Prometheus metrics over HTTP: `GET /metrics`, and nothing else.
 //!
 //! Bounded, since the address may be public: a few connections at once, one request's head of limited size and time, no
-//! body is read, and a connection that stays longer than [`CONNECTION_LIFE`] is closed.
+//! body is read, and a connection that stays longer than `CONNECTION_LIFE` is closed.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
 //! The `cascade` command.
 //!
 //! stdout carries results: with `--json` exactly one line of JSON and nothing else. Everything else goes to stderr. Exit
-//! codes are those of [`ExitCode`](crate::exit::ExitCode). Live views become lines without a terminal and honour
+//! codes are those of [`ExitCode`]. Live views become lines without a terminal and honour
 //! `NO_COLOR`.
 
 mod bench;

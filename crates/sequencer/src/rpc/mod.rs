@@ -9,7 +9,7 @@
 //!      Backend (a node)
 //! ```
 //!
-//! - `eth_`, `net_`, `web3_` as Ethereum wallets and libraries know them, errors in geth's words ([`mod@error`]);
+//! - `eth_`, `net_`, `web3_` as Ethereum wallets and libraries know them, errors in geth's words (module `error`);
 //! - `l2_` for what Ethereum has no name for: finality, certificates, sequencers, proofs of Cascade's state tree
 //!   ([`types`]);
 //! - `docs/rpc.md` lists all of them.
