@@ -6,7 +6,7 @@
 //!
 //! A draw leaves out the leaders of the `f` terms before it (as far as at least one candidate remains), so a leader
 //! that is silent is followed by others: with at most `f` silent sequencers one term in at most `f+1` has a live
-//! leader. To keep the draw of any term cheap, terms are drawn in cycles of [`CYCLE`]; a cycle starts with nobody left
+//! leader. To keep the draw of any term cheap, terms are drawn in cycles of 256; a cycle starts with nobody left
 //! out.
 
 use cascade_primitives::{B256, Committee, Encode, Epoch, MemberIndex, Term, View, domain, hash};

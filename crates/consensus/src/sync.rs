@@ -21,6 +21,9 @@
 //! No I/O here: the shell carries out [`SyncEffect`]s, answers [`SyncInput`]s, and arms one timer for
 //! [`Sync::wake_at`]. [`answer`] is the other side.
 
+mod serve;
+mod wire;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -28,9 +31,7 @@ use std::{
 
 use cascade_crypto::{VoteScheme, verify_certificate};
 use cascade_primitives::{
-    Block, BlockHash, Body, Certificate, Committee, Decode, DecodeError, DecodeErrorKind, Encode, Epoch, Header,
-    HeaderKind, Height, NodeId, Reader, SealedBlock, TimestampMs, VoteTarget, block::MAX_FILLER_HEADERS,
-    codec::encode_list,
+    Block, BlockHash, Body, Committee, Epoch, Header, HeaderKind, Height, NodeId, SealedBlock, TimestampMs, VoteTarget,
 };
 
 use crate::{
@@ -39,12 +40,9 @@ use crate::{
     messages::Status,
 };
 
-/// Headers that one response may carry.
-pub const MAX_HEADERS: usize = 1024;
-/// Bodies that one response may carry.
-pub const MAX_BODIES: usize = 64;
-/// Bytes of bodies after which a response takes no further one.
-pub const RESPONSE_BYTES: usize = 4 << 20;
+pub use serve::{FinalChain, answer};
+pub use wire::{MAX_BODIES, MAX_HEADERS, RESPONSE_BYTES, SyncRequest, SyncResponse};
+
 /// Bytes of bodies that a run of headers should lead to.
 pub const RUN_BYTES: usize = 64 << 20;
 /// Headers that are asked for at first, and at most.
@@ -57,36 +55,6 @@ const REQUESTS_PER_PEER: u32 = 2;
 const GIVE_UP: u32 = 3;
 /// Times the request timeout that a peer which lied is left alone.
 const DISTRUST: u64 = 64;
-
-/// Asks a peer for final blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyncRequest {
-    /// Headers from a height on, closed by what makes the last one final.
-    Headers {
-        /// The first.
-        from: Height,
-        /// How many, about.
-        count: u32,
-    },
-    /// Bodies from a height on.
-    Bodies {
-        /// The first.
-        from: Height,
-        /// How many at most.
-        count: u32,
-    },
-}
-
-/// Answers it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SyncResponse {
-    /// The peer has nothing of it.
-    Nothing,
-    /// Headers of consecutive heights, all of one epoch, and what makes the last one final.
-    Headers(Vec<Header>, Finality),
-    /// Bodies of consecutive heights, at least one, as many as fit.
-    Bodies(Vec<Body>),
-}
 
 /// Names a request, so that a late answer is not taken for another one.
 pub type RequestId = u64;
@@ -512,153 +480,5 @@ impl Sync {
         let blocks = run.headers.into_iter().zip(run.bodies.into_values());
         let blocks = blocks.map(|(header, body)| Arc::new(SealedBlock::new(Block { header, body }))).collect();
         self.effects.push(SyncEffect::Deliver { from: run.from, blocks, finality: run.finality });
-    }
-}
-
-/// Final blocks by height, from genesis on.
-pub trait FinalChain {
-    /// The newest final block's height.
-    fn height(&self) -> Height;
-    /// The header of a final block.
-    fn header(&self, height: Height) -> Option<Header>;
-    /// The body of a final block.
-    fn body(&self, height: Height) -> Option<Body>;
-    /// What made a block final.
-    fn finality(&self, height: Height) -> Option<Finality>;
-}
-
-/// Answers a peer's request from final blocks.
-///
-/// A run of headers ends where a certificate closes it: at the largest such height within what was asked for, or, if
-/// more blocks than that became final by one certificate, at the first one above.
-#[must_use]
-pub fn answer(chain: &impl FinalChain, request: &SyncRequest) -> SyncResponse {
-    match *request {
-        SyncRequest::Headers { from, count } => headers(chain, from, count),
-        SyncRequest::Bodies { from, count } => bodies(chain, from, count),
-    }
-}
-
-fn headers(chain: &impl FinalChain, from: Height, count: u32) -> SyncResponse {
-    let wanted = (count as usize).clamp(1, MAX_HEADERS);
-    let mut headers: Vec<Header> = Vec::new();
-    let mut closed: Option<(usize, Finality)> = None;
-    let mut height = from;
-    while from > Height(0) && height <= chain.height() && headers.len() < MAX_HEADERS {
-        let Some(header) = chain.header(height) else { break };
-        if headers.first().is_some_and(|first| first.epoch != header.epoch)
-            || (closed.is_some() && headers.len() >= wanted)
-        {
-            break;
-        }
-        let hash = header.hash();
-        headers.push(header);
-        if let Some(finality) = chain.finality(height)
-            && finality.closes(&hash)
-        {
-            closed = Some((headers.len(), finality));
-        }
-        height = height.next();
-    }
-    match closed {
-        Some((count, finality)) => {
-            headers.truncate(count);
-            SyncResponse::Headers(headers, finality)
-        }
-        None => SyncResponse::Nothing,
-    }
-}
-
-fn bodies(chain: &impl FinalChain, from: Height, count: u32) -> SyncResponse {
-    let mut bodies: Vec<Body> = Vec::new();
-    let mut bytes = 0;
-    for height in (from.0..).map(Height).take((count as usize).min(MAX_BODIES)) {
-        if bytes >= RESPONSE_BYTES || height > chain.height() {
-            break;
-        }
-        let Some(body) = chain.body(height) else { break };
-        bytes += body.transaction_bytes();
-        bodies.push(body);
-    }
-    if bodies.is_empty() { SyncResponse::Nothing } else { SyncResponse::Bodies(bodies) }
-}
-
-impl Finality {
-    /// Whether it proves by itself that the block with this hash is final: it certifies the block, or a filler whose
-    /// headers it has down to the block.
-    #[must_use]
-    pub fn closes(&self, hash: &BlockHash) -> bool {
-        match self.fillers.first() {
-            Some(filler) => filler.parent == *hash,
-            None => self.certificate.target.block == *hash,
-        }
-    }
-}
-
-impl Encode for Finality {
-    fn encode(&self, out: &mut Vec<u8>) {
-        self.certificate.encode(out);
-        encode_list(&self.fillers, out);
-    }
-}
-
-impl Decode for Finality {
-    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            certificate: Arc::new(Certificate::decode(r)?),
-            fillers: r.field("filler headers").list(MAX_FILLER_HEADERS)?,
-        })
-    }
-}
-
-impl Encode for SyncRequest {
-    fn encode(&self, out: &mut Vec<u8>) {
-        let (tag, from, count) = match self {
-            Self::Headers { from, count } => (1, from, count),
-            Self::Bodies { from, count } => (2, from, count),
-        };
-        out.push(tag);
-        from.encode(out);
-        count.encode(out);
-    }
-}
-
-impl Decode for SyncRequest {
-    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let tag = u8::decode(r.field("sync request"))?;
-        let (from, count) = (Height::decode(r)?, u32::decode(r)?);
-        match tag {
-            1 => Ok(Self::Headers { from, count }),
-            2 => Ok(Self::Bodies { from, count }),
-            tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
-        }
-    }
-}
-
-impl Encode for SyncResponse {
-    fn encode(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Nothing => out.push(0),
-            Self::Headers(headers, finality) => {
-                out.push(1);
-                encode_list(headers, out);
-                finality.encode(out);
-            }
-            Self::Bodies(bodies) => {
-                out.push(2);
-                encode_list(bodies, out);
-            }
-        }
-    }
-}
-
-impl Decode for SyncResponse {
-    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        match u8::decode(r.field("sync response"))? {
-            0 => Ok(Self::Nothing),
-            1 => Ok(Self::Headers(r.field("sync headers").list(MAX_HEADERS)?, Finality::decode(r)?)),
-            2 => Ok(Self::Bodies(r.field("sync bodies").list(MAX_BODIES)?)),
-            tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
-        }
     }
 }

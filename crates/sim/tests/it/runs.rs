@@ -37,8 +37,8 @@ fn sixteen_nodes_hold_under_all_faults() {
 #[test]
 fn real_signatures_hold_as_the_mock_does() {
     let config =
-        SimConfig { scheme: Scheme::Bls, fault_ms: 12_000, least_ms: 15_000, ..SimConfig::new(4, Faults::ALL) };
-    clean(&config, 0..if slow() { 50 } else { 3 });
+        SimConfig { scheme: Scheme::Bls, fault_ms: 20_000, least_ms: 30_000, ..SimConfig::new(4, Faults::ALL) };
+    clean(&config, 0..if slow() { 50 } else { 4 });
 }
 
 #[test]
