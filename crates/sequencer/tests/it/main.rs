@@ -1,5 +1,6 @@
 //! Integration tests: real processes.
 
+mod alloy;
 mod cli;
 mod cluster;
 mod crash;
