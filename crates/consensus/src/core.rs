@@ -510,7 +510,9 @@ impl<B: Bugs> Core<B> {
         blocks.sort_by_key(|b| (b.header.height, b.header.view));
         for block in blocks {
             if block.header.height > self.head.height {
+                // Judged one by one, from the head up: so none waits as an orphan, of which only so many are kept.
                 self.insert_block(&block);
+                self.judge(block.hash());
             }
         }
         certificates.sort_by_key(|c| (c.target.view, c.target.kind));

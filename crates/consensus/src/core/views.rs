@@ -1,7 +1,10 @@
 //! Views: entering, leaving, proposing, resending.
 
 use super::*;
-use cascade_primitives::{Block, Body, Certificates, L1Origin, SystemItem, block::PROTOCOL_VERSION};
+use cascade_primitives::{
+    Block, Body, Certificates, L1Origin, SystemItem,
+    block::{MAX_SYSTEM_ITEMS, PROTOCOL_VERSION},
+};
 
 /// Certificates in one resend, the newest: what lies below them the blocks above carry.
 const MAX_RESENT: usize = 256;
@@ -262,7 +265,7 @@ impl<B: Bugs> Core<B> {
         if tip.epoch != self.epoch.epoch || tip.in_tail() {
             return Vec::new();
         }
-        self.readies.values().filter(|r| tip.accepts_ready(r).is_some()).copied().collect()
+        self.readies.values().filter(|r| tip.accepts_ready(r).is_some()).take(MAX_SYSTEM_ITEMS).copied().collect()
     }
 
     pub(super) fn on_built(&mut self, view: View, parent: BlockHash, content: BuiltBlock) {

@@ -9,7 +9,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
 use bytes::Bytes;
 use cascade_consensus::{Core, Effect, Input, Record};
 use cascade_network::{Channel, Misbehaviour, Network};
-use cascade_primitives::{Encode, Epoch, Height, TimestampMs, View};
+use cascade_primitives::{Encode, Epoch, Height, SealedBlock, TimestampMs, View};
 use cascade_storage::{SignState, VoteLog};
 
 use super::{
@@ -30,6 +30,11 @@ use super::{
 const LOG_CHECKPOINT_BYTES: u64 = 64 << 20;
 /// Bytes by which the log must have grown since the last attempt.
 const LOG_CHECKPOINT_STEP: u64 = 16 << 20;
+
+/// Bytes of final blocks after which storage is asked to make them durable.
+const VOLATILE_BYTES: usize = 16 << 20;
+/// Bytes that a block takes beside its transactions, about.
+const BLOCK_OVERHEAD: usize = 4 << 10;
 
 /// How old what the hub was told may be, in ms.
 const PUBLISH_INTERVAL_MS: u64 = 250;
@@ -66,6 +71,8 @@ pub struct ConsensusActor {
     wake: Option<SpawnHandle>,
     /// Final blocks that storage has not made durable yet: a checkpoint of the log keeps them.
     volatile: VecDeque<(Height, Record)>,
+    /// Bytes that became volatile since storage was last asked to make them durable.
+    volatile_bytes: usize,
     next_checkpoint: u64,
     last_final: Option<TimestampMs>,
     /// What the hub was last told, and when.
@@ -81,6 +88,7 @@ impl ConsensusActor {
             config,
             wake: None,
             volatile: VecDeque::new(),
+            volatile_bytes: 0,
             next_checkpoint: LOG_CHECKPOINT_BYTES,
             last_final: None,
             published: None,
@@ -190,11 +198,22 @@ impl ConsensusActor {
         }
         tracing::debug!(height = %header.height, hash = %finalized.block.hash(),
             transactions = finalized.block.body.transactions.len(), "final");
-        self.volatile.push_back((header.height, Record::Block(Arc::clone(&finalized.block))));
+        self.keep_until_durable(&finalized.block);
         self.config.hub.safe(finalized.context.last_result);
         self.config.sync.do_send(Head(Arc::clone(&finalized.context)));
         self.config.content.do_send(Ordered(Arc::clone(&finalized.block)));
         self.config.storage.do_send(Final(Arc::new(finalized)));
+    }
+
+    /// Keeps a final block for the log's next checkpoint until storage made it durable, and asks for that before what is
+    /// kept grows large: a node that catches up finalizes much and votes little.
+    fn keep_until_durable(&mut self, block: &Arc<SealedBlock>) {
+        self.volatile.push_back((block.header.height, Record::Block(Arc::clone(block))));
+        self.volatile_bytes += BLOCK_OVERHEAD + block.body.transaction_bytes();
+        if self.volatile_bytes >= VOLATILE_BYTES {
+            self.volatile_bytes = 0;
+            self.config.storage.do_send(MakeDurable);
+        }
     }
 
     /// Puts what others may see into the hub: when it changed, and now and then, since health fades with time.
