@@ -12,7 +12,7 @@ use cascade_primitives::{
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{Failure, NodeFlags, output};
+use super::{Failure, NodeFlags, output, units::parse_address};
 use crate::{
     config::{KEYS, NodeConfig, Role, check_genesis, load_genesis},
     home::{self, Home, NewKeys},
@@ -46,7 +46,7 @@ pub struct InitArgs {
     #[arg(long, value_name = "SCORE", default_value_t = 100)]
     hat: u8,
     /// Address that this node's fees go to in a new genesis.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     fees_to: Option<Address>,
     /// One line of JSON.
     #[arg(long)]

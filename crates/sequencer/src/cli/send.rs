@@ -49,7 +49,7 @@ pub struct SendArgs {
     #[arg(long, value_name = "HEX", conflicts_with_all = ["to", "value", "data"])]
     raw: Option<Bytes>,
     /// The receiver.
-    #[arg(long, value_name = "ADDRESS", required_unless_present = "raw")]
+    #[arg(long, value_name = "ADDRESS", value_parser = units::parse_address, required_unless_present = "raw")]
     to: Option<Address>,
     /// Amount in CAS.
     #[arg(long, value_name = "CAS", default_value = "0", value_parser = units::parse_cas)]
