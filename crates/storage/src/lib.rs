@@ -22,6 +22,7 @@
 //! Nothing here is asynchronous; callers give it a thread.
 
 pub mod datadir;
+#[cfg(feature = "db")]
 pub mod db;
 pub mod error;
 mod fs;
@@ -29,8 +30,9 @@ pub mod log;
 pub mod sign_state;
 
 pub use datadir::{ChainIdentity, DataDir};
+#[cfg(feature = "db")]
 pub use db::{
-    BlockRange, ChainDb, ChainDbOptions, ExecutedRecord, FinalBlock, Finality, FoundLog, Heads, LogFilter, LogPage,
+    BlockRange, ChainDb, ChainDbOptions, DbUsage, ExecutedRecord, FinalBlock, Finality, FoundLog, Heads, LogFilter, LogPage,
     StoredBlock, TransactionPlace,
 };
 pub use error::StorageError;

@@ -5,7 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use actix::Addr;
 use alloy_primitives::Bloom;
 use bytes::Bytes;
 use cascade_consensus::{
@@ -28,6 +27,7 @@ use super::{
     content::{ContentActor, SharedPool},
     execution::prev_randao,
     hub::Hub,
+    mail::Addr,
     messages::{Admit, Candidate},
 };
 use crate::rpc::backend::{

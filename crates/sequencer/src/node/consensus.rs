@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use bytes::Bytes;
 use cascade_consensus::{Core, Effect, Input, Record};
 use cascade_network::{Channel, Misbehaviour, Network};
@@ -16,6 +16,7 @@ use super::{
     clock::Clock,
     content::ContentActor,
     hub::{ConsensusView, Hub, LEADERS_AHEAD},
+    mail::Addr,
     messages::{
         Behind, Build, Built, Executed, Final, FinalRange, FromPeer, Halt, Head, MakeDurable, Ordered, PeerConnected,
         PeerStatus, Stored, Validate, Validated, Work,

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Supervised};
+use actix::{Actor, AsyncContext, Context, Handler, Supervised};
 use bytes::Bytes;
 use cascade_consensus::{BuildRequest, BuiltBlock, Verdict};
 use cascade_crypto::ecdsa;
@@ -30,6 +30,7 @@ use super::{
     clock::Clock,
     consensus::ConsensusActor,
     hub::Hub,
+    mail::Addr,
     messages::{Admit, Build, Built, Candidate, Ordered, StateAdvanced, Validate, Validated, Work},
     metrics::Metrics,
 };

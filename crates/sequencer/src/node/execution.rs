@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, Addr, Context, Handler};
+use actix::{Actor, Context, Handler};
 use cascade_execution::{BlockEnv, ExecutedBlock, State, StoreError, execute_block};
 use cascade_primitives::{Address, B256, ChainParams, Height, ResultEntry, SealedBlock, TransactionRule, domain, hash};
 use cascade_storage::ChainDb;
@@ -14,6 +14,7 @@ use super::{
     consensus::ConsensusActor,
     content::{ContentActor, RecoveredBlocks},
     hub::Hub,
+    mail::Addr,
     messages::{Executed, Final, StateAdvanced},
     metrics::Metrics,
     stop::{Cause, Stop},

@@ -2,6 +2,8 @@
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
+use super::mail::Mailboxes;
+
 /// Counters, gauges and histograms that actors set.
 #[derive(Debug)]
 pub struct Metrics {
@@ -49,6 +51,8 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// Peers that consensus reported.
     pub misbehaviour: IntCounter,
+    /// What waits for actors.
+    pub mailboxes: Mailboxes,
 }
 
 impl Metrics {
@@ -105,6 +109,7 @@ impl Metrics {
             )?,
             commit_seconds: seconds("cascade_storage_commit_seconds", "Time to write a block and its results")?,
             misbehaviour: counter("cascade_consensus_misbehaviour_total", "Messages that no honest peer sends")?,
+            mailboxes: Mailboxes::new(registry)?,
         })
     }
 }

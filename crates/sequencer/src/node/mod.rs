@@ -21,8 +21,10 @@ mod content;
 mod error;
 mod execution;
 mod hub;
+mod mail;
 mod messages;
 mod metrics;
+mod observe;
 mod pumps;
 mod start;
 mod stop;
@@ -31,7 +33,7 @@ mod sync;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use actix::{Actor, Addr, Arbiter};
+use actix::{Actor, Arbiter};
 use cascade_consensus::sync::Sync;
 use cascade_network::{Claims, Network, NetworkConfig, NetworkId, Receivers};
 use cascade_primitives::{NodeId, TimestampMs};
@@ -51,7 +53,9 @@ use consensus::{ConsensusActor, ConsensusConfig};
 use content::{ContentActor, PoolState};
 use execution::ExecutionActor;
 use hub::Hub;
+use mail::Addr;
 use metrics::Metrics;
+use observe::Observed;
 use start::Loaded;
 use stop::Stop;
 use storage::StorageActor;
@@ -104,6 +108,7 @@ async fn run_in_system(config: NodeConfig) -> Result<(), NodeError> {
     let listeners = Listeners::bind(&config).await?;
     let (network, receivers) = start_network(&config, &loaded, &registry).await?;
     let running = Running::start(&config, loaded, network, receivers, metrics, clock, &stop);
+    observe::register(&registry, running.observed()).map_err(NodeError::Metrics)?;
     let result = running.serve(&config, listeners, registry, &stop).await;
     running.stop().await;
     match stop.take_cause() {
@@ -194,13 +199,14 @@ impl Running {
         let params = rules.params().clone();
         let hub = Arc::new(Hub::new(context.height, executed, context.last_result));
         let pool = Arc::new(Mutex::new(PoolState::new(params.clone(), state.clone(), recovered.clone(), executed)));
-        let content = {
+        let mailboxes = metrics.mailboxes.clone();
+        let content = mailboxes.counted("content", {
             let (pool, network, hub, metrics) =
                 (Arc::clone(&pool), network.clone(), Arc::clone(&hub), Arc::clone(&metrics));
             ContentActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
                 ContentActor::new(pool, network, hub, metrics, clock)
             })
-        };
+        });
         let executor = execution::Executor {
             params: params.clone(),
             db: Arc::clone(&db),
@@ -208,20 +214,20 @@ impl Running {
             recovered,
             metrics: Arc::clone(&metrics),
         };
-        let execution = {
+        let execution = mailboxes.counted("execution", {
             let (content, hub, stop) = (content.clone(), Arc::clone(&hub), stop.clone());
             ExecutionActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
                 ExecutionActor::new(executor, content, hub, stop)
             })
-        };
-        let storage = {
+        });
+        let storage = mailboxes.counted("storage", {
             let (db, execution, hub, metrics, stop) =
                 (Arc::clone(&db), execution.clone(), Arc::clone(&hub), Arc::clone(&metrics), stop.clone());
             StorageActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
                 StorageActor::new(db, params.transactions, execution, hub, metrics, stop)
             })
-        };
-        let sync = {
+        });
+        let sync = mailboxes.counted("sync", {
             let (network, hub) = (network.clone(), Arc::clone(&hub));
             let scheme = Arc::new(cascade_crypto::BlsScheme::default());
             let (head, height) = (Arc::new(context.clone()), context.height);
@@ -229,7 +235,7 @@ impl Running {
             SyncActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
                 SyncActor::new(core, height, network, hub, clock)
             })
-        };
+        });
         let signer = match (config.role, keys.bls) {
             (Role::Sequencer, Some(key)) => Some(Arc::new(key) as Arc<dyn cascade_crypto::VoteSigner>),
             _ => None,
@@ -247,7 +253,7 @@ impl Running {
             next_committee: Arc::clone(&core.head().next_committee),
             leaders: core.leaders(hub::LEADERS_AHEAD),
         });
-        let consensus = {
+        let consensus = mailboxes.counted("consensus", {
             let config = ConsensusConfig {
                 core,
                 log,
@@ -262,7 +268,7 @@ impl Running {
                 stop: stop.clone(),
             };
             ConsensusActor::start_in_arbiter(&Arbiter::new().handle(), move |_| ConsensusActor::new(config))
-        };
+        });
         content.do_send(content::SetConsensus(consensus.clone()));
         execution.do_send(execution::SetConsensus(consensus.clone()));
         storage.do_send(storage::SetConsensus(consensus.clone()));
@@ -280,6 +286,11 @@ impl Running {
             blocks: Mutex::default(),
         });
         Self { network, backend, consensus, db, hub, _data: data }
+    }
+
+    fn observed(&self) -> Observed {
+        let NodeBackend { db, pool, network, hub, .. } = self.backend.as_ref();
+        Observed { hub: Arc::clone(hub), pool: Arc::clone(pool), db: Arc::clone(db), network: network.clone() }
     }
 
     /// Serves RPC and metrics until the node is to stop.

@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use actix::Addr;
 use cascade_consensus::{Rules, sync::SyncRequest};
 use cascade_mempool::Source;
 use cascade_network::{Event, Message, Misbehaviour, Network, Receivers, Request};
@@ -15,6 +14,7 @@ use super::{
     consensus::ConsensusActor,
     content::{ContentActor, decode_gossip},
     hub::Hub,
+    mail::Addr,
     messages::{Admit, Candidate, FromPeer, PeerConnected, PeerGone},
     sync::{self, SyncActor},
 };

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler};
+use actix::{Actor, AsyncContext, Context, Handler};
 use cascade_consensus::Finalized;
 use cascade_mempool::OpaquePool;
 use cascade_primitives::{B256, Encode, SealedBlock, TransactionRule, keccak256};
@@ -14,6 +14,7 @@ use super::{
     consensus::ConsensusActor,
     execution::ExecutionActor,
     hub::Hub,
+    mail::Addr,
     messages::{Final, MakeDurable, Stored},
     metrics::Metrics,
     stop::{Cause, Stop},

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix::{Actor, ActorFutureExt as _, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture as _};
+use actix::{Actor, ActorFutureExt as _, AsyncContext, Context, Handler, SpawnHandle, WrapFuture as _};
 use bytes::Bytes;
 use cascade_consensus::{
     ChainContext, Finality,
@@ -18,6 +18,7 @@ use super::{
     clock::Clock,
     consensus::ConsensusActor,
     hub::Hub,
+    mail::Addr,
     messages::{Behind, FinalRange, Head, PeerGone, PeerStatus},
 };
 use crate::rpc::backend::SyncProgress;

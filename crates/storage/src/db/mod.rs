@@ -102,6 +102,15 @@ pub struct Heads {
     pub state: Option<(Height, Height)>,
 }
 
+/// What a database takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DbUsage {
+    /// Bytes of its tables and blob files. What is in write-ahead logs alone is not counted.
+    pub file_bytes: u64,
+    /// Bytes of its write buffers and block cache.
+    pub memory_bytes: u64,
+}
+
 /// The open database. Shared between threads; reads never wait for writes.
 pub struct ChainDb {
     db: DB,
@@ -147,6 +156,21 @@ impl ChainDb {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What it takes now, as RocksDB counts.
+    #[must_use]
+    pub fn usage(&self) -> DbUsage {
+        let property = |family: &Family, name: &str| {
+            self.db.property_int_value_cf(self.family(*family), name).ok().flatten().unwrap_or(0)
+        };
+        let sum = |name: &str| Family::ALL.iter().map(|family| property(family, name)).sum::<u64>();
+        // One cache serves all families.
+        let cache = property(&Family::Meta, "rocksdb.block-cache-usage");
+        DbUsage {
+            file_bytes: sum("rocksdb.total-sst-files-size") + sum("rocksdb.total-blob-file-size"),
+            memory_bytes: sum("rocksdb.cur-size-all-mem-tables") + cache,
+        }
     }
 
     /// Makes everything that was written durable.
