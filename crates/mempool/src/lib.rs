@@ -20,6 +20,7 @@
 mod account;
 mod error;
 mod gas;
+pub mod gossip;
 mod opaque;
 mod pool;
 

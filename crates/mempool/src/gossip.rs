@@ -1,0 +1,42 @@
+//! What pools tell each other: transactions or payloads as their senders encoded them.
+//!
+//! ```text
+//!  +-------------+ +---------------+-------+ +---------------+----
+//!  | count u32   | | length u32    | item  | | length u32    | ...
+//!  +-------------+ +---------------+-------+ +---------------+----
+//! ```
+
+use bytes::Bytes;
+use cascade_primitives::{DecodeError, Encode as _, Reader, codec::encode_byte_string};
+
+/// Bytes of items after which a message takes no further one. Well under the channel's limit.
+pub const GOSSIP_BYTES: usize = 512 << 10;
+
+/// A gossip message: a list of transactions or payloads.
+///
+/// # Panics
+/// Above `u32::MAX` items; [`GOSSIP_BYTES`] keeps a batch far below.
+#[must_use]
+pub fn encode_gossip(batch: &[Bytes]) -> Bytes {
+    let mut out = Vec::with_capacity(4 + batch.iter().map(|b| b.len() + 4).sum::<usize>());
+    u32::try_from(batch.len()).expect("a batch is bounded in bytes").encode(&mut out);
+    for item in batch {
+        encode_byte_string(item, &mut out);
+    }
+    Bytes::from(out)
+}
+
+/// Reads a gossip message. The items share its buffer.
+///
+/// # Errors
+/// If it is not one, or holds more or larger items than allowed.
+pub fn decode_gossip(message: &Bytes, item_bytes: usize) -> Result<Vec<Bytes>, DecodeError> {
+    let mut r = Reader::shared(message);
+    let count = r.field("gossip").length(GOSSIP_BYTES / 4)?;
+    let mut items = Vec::with_capacity(count.min(r.left() / 4));
+    for _ in 0..count {
+        items.push(r.byte_string(item_bytes)?);
+    }
+    r.finish()?;
+    Ok(items)
+}
