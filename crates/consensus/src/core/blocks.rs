@@ -209,6 +209,10 @@ impl<B: Bugs> Core<B> {
                     return;
                 }
                 None if vouched => {}
+                None if self.bugs.planted(Bug::UnknownInvalid) => {
+                    self.set_invalid(hash, &InvalidBlock::WrongResult(result.height));
+                    return;
+                }
                 None => {
                     self.waiting.insert(hash);
                     return;

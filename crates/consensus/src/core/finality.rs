@@ -221,7 +221,12 @@ impl<B: Bugs> Core<B> {
         }
     }
 
-    fn finalize_epoch(&mut self, context: &Arc<ChainContext>, certificate: Arc<Certificate>, fillers: Vec<Header>) {
+    pub(super) fn finalize_epoch(
+        &mut self,
+        context: &Arc<ChainContext>,
+        certificate: Arc<Certificate>,
+        fillers: Vec<Header>,
+    ) {
         let mut path = Vec::new();
         let mut hash = context.hash;
         while hash != self.head.hash {

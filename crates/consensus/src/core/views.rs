@@ -139,7 +139,7 @@ impl<B: Bugs> Core<B> {
             self.views.range(first..=last).flat_map(|(_, state)| state.skips.signers()).collect();
         let members = self.epoch.committee.members();
         let seats: u32 = skippers.iter().map(|m| members[m.index()].seats.0).sum();
-        seats > self.epoch.committee.faulty_seats().0
+        seats > self.epoch.committee.faulty_seats().0 && !self.bugs.planted(Bug::SkipsNotJoined)
     }
 
     pub(super) fn skip(&mut self, reason: SkipReason) {
@@ -212,6 +212,9 @@ impl<B: Bugs> Core<B> {
             let newest = self.newest_commit(parent);
             carried = newest.as_ref().map_or(parent.carried_commit(), |(height, _)| *height);
             (commit, fillers) = (newest.map(|(_, certificate)| certificate), Vec::new());
+        }
+        if self.bugs.planted(Bug::NoFillers) && kind == HeaderKind::Filler {
+            return None;
         }
         if self.bugs.planted(Bug::LagStops) && parent.height.0 - carried.0 >= rules.params().results_lag {
             return None;

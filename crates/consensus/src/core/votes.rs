@@ -53,7 +53,11 @@ impl<B: Bugs> Core<B> {
             return;
         }
         let state = self.views.entry(target.view).or_default();
+        let mut twice = Seats(0);
         match state.first.get(&(vote.signer, target.kind)) {
+            Some(first) if first.target == target && self.bugs.planted(Bug::SeatTwice) => {
+                twice = self.epoch.committee.members()[vote.signer.index()].seats;
+            }
             Some(first) if first.target == target => return,
             Some(first) => {
                 let first = *first;
@@ -73,12 +77,12 @@ impl<B: Bugs> Core<B> {
             VoteKind::Commit => (state.commits.entry(target.block).or_default(), state.committed.is_some()),
             VoteKind::Skip => (&mut state.skips, state.skipped.is_some()),
         };
-        if !tally.add(vote.signer, vote.signature) || done {
+        if (!tally.add(vote.signer, vote.signature) && twice == Seats(0)) || done {
             return;
         }
         let (scheme, context) = (Arc::clone(&self.config.scheme), self.config.rules.signing);
         let committee = Arc::clone(&self.epoch.committee);
-        let needed = committee.quorum().0 - u32::from(self.bugs.planted(Bug::QuorumTooLow));
+        let needed = committee.quorum().0 - u32::from(self.bugs.planted(Bug::QuorumTooLow)) - twice.0;
         let (certificate, culprits) = tally.certificate(scheme.as_ref(), &context, &committee, target, Seats(needed));
         for culprit in culprits {
             self.misbehaved(committee.members()[culprit.index()].node, "a vote with a wrong signature");
@@ -185,6 +189,13 @@ impl<B: Bugs> Core<B> {
         if !self.tree.contains_key(&block) {
             self.request_block(block, view);
         }
+        if self.bugs.planted(Bug::HandoverUncertified)
+            && let Some(last) = self.tree.get(&block).and_then(|e| e.standing.context()).cloned()
+            && last.can_hand_over()
+        {
+            self.finalize_epoch(&last, Arc::clone(certificate), Vec::new());
+            return;
+        }
         self.commit(certificate);
         if view >= self.view {
             self.enter(view.next(), Arc::clone(certificate));
@@ -241,7 +252,8 @@ impl<B: Bugs> Core<B> {
 
     fn on_skipped(&mut self, certificate: &Arc<Certificate>) {
         let term = self.term(certificate.target.view);
-        if term < self.term(self.view) {
+        let old = certificate.target.view < self.view && self.bugs.planted(Bug::OldSkipIgnored);
+        if term < self.term(self.view) || old {
             return;
         }
         let (first, last) = (term.first_view(self.per_term()), term.last_view(self.per_term()));
