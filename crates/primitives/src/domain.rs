@@ -61,6 +61,14 @@ domains! {
     STATE_SLOT = "cascade/state-slot/1";
     /// Leaf of a receipts root.
     RECEIPT = "cascade/receipt/1";
+    /// The hash over the data of an extended square.
+    DA_DATA = "cascade/da-data/1";
+    /// What a header's DA commitment stands for.
+    DA_COMMITMENT = "cascade/da-commitment/1";
+    /// The coded chunks of a block on their way to the committee.
+    DA_CHUNKS = "cascade/da-chunks/1";
+    /// A published batch of blocks.
+    DA_BATCH = "cascade/da-batch/1";
     /// The key of an opaque payload on a chain that orders bytes.
     OPAQUE = "cascade/opaque/1";
     /// Checksum of a record in the vote log.

@@ -1,0 +1,43 @@
+//! Squares, samples, repair, fraud, batches and dispersal from outside.
+
+mod codec;
+mod detection;
+mod golden;
+mod squares;
+mod vectors;
+
+use cascade_da::{Repairer, Square};
+
+/// Bytes that look like nothing: a fixed stream for each seed.
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
+/// A body that makes a square of this width with shares of 512 bytes.
+pub fn body(width: usize, seed: u64) -> Vec<u8> {
+    noise(width * width * 512, seed)
+}
+
+/// A repairer that was given the shares for which `keep` holds.
+pub fn repairer(square: &Square, keep: impl Fn(u16, u16) -> bool) -> Repairer {
+    let mut repairer =
+        Repairer::open(&square.header_field(), square.commitment().data_hash(), square.commitment().roots().to_vec())
+            .unwrap();
+    let side = square.shape().side() as u16;
+    for row in 0..side {
+        for column in (0..side).filter(|&column| keep(row, column)) {
+            let axis = if (row + column) % 2 == 0 { cascade_da::Axis::Row } else { cascade_da::Axis::Column };
+            repairer.insert(row, column, &square.share_proof(row, column, axis).unwrap()).unwrap();
+        }
+    }
+    repairer
+}
