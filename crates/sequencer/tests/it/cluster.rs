@@ -41,6 +41,12 @@ pub struct Cluster {
     _directory: TempDir,
 }
 
+/// Sends a signal. By the shell's own `kill`: not every machine has the program of that name.
+pub fn signal(pid: u32, name: &str) {
+    let kill = format!("kill -{name} {pid}");
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success(), "{kill}");
+}
+
 /// Waits until `condition` answers something.
 ///
 /// # Panics
@@ -141,8 +147,7 @@ impl Cluster {
     pub fn terminate(&mut self, i: usize) -> Option<i32> {
         let node = &mut self.nodes[i];
         let mut process = node.process.take().expect("it runs");
-        let pid = process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+        signal(process.id(), "TERM");
         node.file = None;
         wait_for("a node that was asked to stop ends", || process.try_wait().expect("a child can be asked")).code()
     }
