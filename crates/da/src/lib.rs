@@ -23,9 +23,11 @@ pub mod fraud;
 pub mod proof;
 pub mod repair;
 pub mod sampling;
+pub mod serve;
 pub mod shape;
 pub mod square;
 pub mod tree;
+pub mod wire;
 
 mod code;
 

@@ -1,6 +1,9 @@
 //! Decoders on hostile bytes.
 
-use cascade_da::{Axis, BadEncoding, Line, LineData, Sample, Square};
+use cascade_da::{
+    Axis, BadEncoding, Line, LineData, Sample, Square,
+    wire::{Answer, Request},
+};
 use cascade_primitives::{Decode, Encode};
 use proptest::prelude::*;
 
@@ -15,6 +18,8 @@ fn all(bytes: &[u8]) {
     canonical::<Sample>(bytes);
     canonical::<LineData>(bytes);
     canonical::<BadEncoding>(bytes);
+    canonical::<Request>(bytes);
+    canonical::<Answer>(bytes);
 }
 
 proptest! {

@@ -3,6 +3,7 @@
 mod codec;
 mod detection;
 mod golden;
+mod serving;
 mod squares;
 mod vectors;
 
