@@ -36,11 +36,17 @@ pub enum ExitCode {
     Corrupt = 18,
     /// A key file is missing.
     KeyMissing = 19,
+    /// The node that was asked has no peers although its chain has other sequencers.
+    NoPeers = 20,
+    /// The node that was asked catches up, hears too few sequencers, or sees no block become final.
+    Unhealthy = 21,
+    /// No node answers at the URL.
+    Unreachable = 22,
 }
 
 impl ExitCode {
     /// Every code, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -54,6 +60,9 @@ impl ExitCode {
         Self::Clock,
         Self::Corrupt,
         Self::KeyMissing,
+        Self::NoPeers,
+        Self::Unhealthy,
+        Self::Unreachable,
     ];
 
     /// The number that the process ends with.
@@ -67,7 +76,9 @@ impl ExitCode {
     pub const fn explain(self) -> (&'static str, &'static str) {
         match self {
             Self::Done => ("it did what it was asked to", "nothing"),
-            Self::Failed => ("it failed for a reason that has no code of its own", "read the last line of stderr"),
+            Self::Failed => {
+                ("it failed for a reason that has no code of its own", "read the message that stderr ends with")
+            }
             Self::Usage => (
                 "the command line, the environment or the configuration file is wrong",
                 "correct the key or flag that stderr names; `cascade config` shows where each value comes from",
@@ -91,12 +102,13 @@ impl ExitCode {
             Self::DiskFull => ("the disk or the quota is full", "free some space and start again; nothing is lost"),
             Self::PortInUse => (
                 "another process listens on a configured address",
-                "stop it, or choose another `--listen`, `--rpc-listen` or `--metrics-listen`",
+                "stop it, or choose another `--listen` (UDP), `--rpc-listen` or `--metrics-listen` (TCP)",
             ),
             Self::SignState => (
-                "the voting key's sign-state is missing, another key's, or damaged together with the vote log",
-                "put the newest copy back; without one, retire the key: signing with it again could contradict an \
-                 earlier vote, which is slashed",
+                "the voting key's sign-state is missing, damaged, or another key's or chain's",
+                "keep the data directory, whose vote log may be the only other record of what the key signed, and put \
+                 the newest copy of the sign-state back; without one, retire the key: signing with it again could \
+                 contradict an earlier vote, which is slashed",
             ),
             Self::Clock => ("the clock is off", "set it, and run an NTP client"),
             Self::Corrupt => (
@@ -106,6 +118,19 @@ impl ExitCode {
             Self::KeyMissing => (
                 "a key file is missing",
                 "put it back, or create one with `cascade keys generate`; `--role full` needs no voting key",
+            ),
+            Self::NoPeers => (
+                "`cascade status`: the node has no peers, so it neither gets nor sends blocks",
+                "see that another node runs, that `network.bootstrap` names it, and that UDP passes the firewalls; the \
+                 node's log says why its dials fail",
+            ),
+            Self::Unhealthy => (
+                "`cascade status`: the node catches up, hears too few sequencers, or sees no block become final",
+                "wait while it catches up; else see which sequencers are down or cut off",
+            ),
+            Self::Unreachable => (
+                "no node answers at the URL, or what answers is no node",
+                "start the node, or give its JSON-RPC with `--rpc`",
             ),
         }
     }
@@ -117,7 +142,9 @@ impl From<&StorageError> for ExitCode {
             StorageError::Locked { .. } => Self::Locked,
             StorageError::Foreign { .. } => Self::Foreign,
             StorageError::Version { .. } => Self::Version,
-            StorageError::Missing { .. } | StorageError::WrongKey { .. } => Self::SignState,
+            StorageError::Missing { .. } | StorageError::WrongKey { .. } | StorageError::SignStateDamaged { .. } => {
+                Self::SignState
+            }
             StorageError::Permission { .. } => Self::Permission,
             StorageError::DiskFull { .. } => Self::DiskFull,
             StorageError::Corrupt { .. } => Self::Corrupt,
@@ -144,8 +171,10 @@ impl ExitCode {
 #[must_use]
 pub fn render_docs() -> String {
     let mut text = String::from(
-        "# Exit codes of `cascade`\n\nThe last line of stderr names the file, key or address, and the remedy. Codes \
-         never change their meaning.\n\n| code | what happened | what to do |\n|---|---|---|\n",
+        "# Exit codes of `cascade`\n\nWhen a command fails, stderr ends with `cascade: error:` and a message that names \
+         the file, key or address, and the\nremedy. It has several lines where it quotes a file or the log of a node. \
+         A wrong command line ends with `error:` and the\nusage instead. Codes never change their meaning.\n\n\
+         | code | what happened | what to do |\n|---|---|---|\n",
     );
     for code in ExitCode::ALL {
         let (what, remedy) = code.explain();

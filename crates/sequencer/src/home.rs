@@ -14,7 +14,11 @@ use cascade_storage::SignState;
 
 use crate::{
     cli::Failure,
-    config::{Role, keys::write_secret},
+    config::{
+        KeyPaths, Role,
+        keys::{read_bls, read_secret, write_secret},
+    },
+    exit::ExitCode,
 };
 
 /// Milliseconds since the Unix epoch.
@@ -43,7 +47,7 @@ pub struct Home {
     path: PathBuf,
 }
 
-/// Keys that were just made.
+/// The keys of a node that a home is made for.
 #[derive(Clone, Debug)]
 pub struct NewKeys {
     /// Who the node is on the network.
@@ -81,6 +85,72 @@ impl NewKeys {
             hat,
         })
     }
+}
+
+/// Keys of which some may have been there already, as `cascade keys generate` leaves them.
+#[derive(Clone, Debug)]
+pub struct HomeKeys {
+    /// The keys.
+    pub keys: NewKeys,
+    /// Whether the network key was there.
+    pub node_found: bool,
+    /// Whether the voting key was there, with its sign-state.
+    pub bls_found: bool,
+    /// Whether the voting key has signed already.
+    pub has_signed: bool,
+}
+
+impl HomeKeys {
+    /// Reads the keys that are there and makes those that are missing. Nothing is written.
+    ///
+    /// # Errors
+    /// If a key that is there cannot be used, or a voting key and its sign-state are not both there.
+    pub fn find_or_generate(paths: &KeyPaths, role: Role) -> Result<Self, Failure> {
+        let mut keys = NewKeys::generate(role)?;
+        let node_found = paths.node.exists();
+        if node_found {
+            keys.identity = Identity::from_seed(&*read_secret(&paths.node)?);
+        }
+        let bls_found = role == Role::Sequencer && paths.bls.exists();
+        let mut has_signed = false;
+        if bls_found {
+            let bls = read_bls(&paths.bls)?;
+            has_signed = SignState::open(&paths.sign_state, bls.public_key())?.load().is_some();
+            keys.bls = Some(bls);
+        } else if role == Role::Sequencer && paths.sign_state.exists() {
+            let message = format!(
+                "{} is there without its key {}; put the key back, or move the sign-state away",
+                paths.sign_state.display(),
+                paths.bls.display()
+            );
+            return Err(Failure { code: ExitCode::SignState, message });
+        }
+        Ok(Self { keys, node_found, bls_found, has_signed })
+    }
+
+    /// Writes the keys that were not there, a voting key with the sign-state of a key that has never signed.
+    ///
+    /// # Errors
+    /// If a file has come to exist or cannot be written.
+    pub fn write(&self, paths: &KeyPaths) -> Result<(), Failure> {
+        if !self.node_found {
+            write_secret(&paths.node, &self.keys.identity.seed())?;
+        }
+        if let Some(bls) = self.keys.bls.as_ref().filter(|_| !self.bls_found) {
+            write_voting_key(paths, bls)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a voting key with the sign-state of a key that has never signed.
+///
+/// # Errors
+/// If a file exists or cannot be written.
+pub fn write_voting_key(paths: &KeyPaths, bls: &BlsSecretKey) -> Result<(), Failure> {
+    write_secret(&paths.bls, &bls.to_bytes())?;
+    SignState::create(&paths.sign_state, bls.public_key())?;
+    Ok(())
 }
 
 impl Home {
@@ -126,13 +196,19 @@ impl Home {
         self.path.join("keys/bls.sign-state")
     }
 
-    /// Refuses a home that is there already.
+    /// Where its keys are unless the configuration says otherwise.
+    #[must_use]
+    pub fn key_paths(&self) -> KeyPaths {
+        KeyPaths { node: self.node_key(), bls: self.bls_key(), sign_state: self.sign_state() }
+    }
+
+    /// Refuses a home that has a configuration or a genesis file already, but for `given`. Keys may be there.
     ///
     /// # Errors
     /// The file that would be overwritten.
-    pub fn refuse_existing(&self) -> Result<(), Failure> {
-        let files = [self.config(), self.genesis(), self.node_key(), self.bls_key(), self.sign_state()];
-        match files.iter().find(|file| file.exists()) {
+    pub fn refuse_existing(&self, given: Option<&Path>) -> Result<(), Failure> {
+        let files = [self.config(), self.genesis()];
+        match files.iter().find(|file| file.exists() && Some(file.as_path()) != given) {
             Some(file) => Err(Failure::new(format!(
                 "{} exists and is never overwritten; choose another --data, or move it away",
                 file.display()
@@ -147,21 +223,9 @@ impl Home {
     /// If a file exists or cannot be written.
     pub fn create_keys(&self, role: Role) -> Result<NewKeys, Failure> {
         let keys = NewKeys::generate(role)?;
-        self.write_keys(&keys)?;
+        HomeKeys { keys: keys.clone(), node_found: false, bls_found: false, has_signed: false }
+            .write(&self.key_paths())?;
         Ok(keys)
-    }
-
-    /// Writes keys, with the sign-state of a key that has never signed.
-    ///
-    /// # Errors
-    /// If a file exists or cannot be written.
-    pub fn write_keys(&self, keys: &NewKeys) -> Result<(), Failure> {
-        write_secret(&self.node_key(), &keys.identity.seed())?;
-        if let Some(bls) = &keys.bls {
-            write_secret(&self.bls_key(), &bls.to_bytes())?;
-            SignState::create(self.sign_state(), bls.public_key())?;
-        }
-        Ok(())
     }
 
     /// Writes the genesis file.

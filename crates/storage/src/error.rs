@@ -97,6 +97,21 @@ pub enum StorageError {
         /// The key that was asked for.
         expected: BlsPublicKey,
     },
+    /// The sign-state is not what was written, so nobody can tell from it what its key has signed.
+    #[error(
+        "{} is damaged at byte {offset}: {what}; keep the data directory, whose vote log may be the only other record of \
+         what the key has signed, and put the newest copy of the sign-state back; without a copy, retire the key: if it \
+         signed again it could contradict an earlier vote, which is slashed",
+        path.display()
+    )]
+    SignStateDamaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file; 0 where the place is not known.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
     /// The user may not.
     #[error("no permission to {action} {}; give it to the user that runs this node, or choose another directory ({source})", path.display())]
     Permission {

@@ -80,8 +80,8 @@ impl SignState {
     ///
     /// # Errors
     /// [`StorageError::Missing`] if there is none, which is never to be answered by creating one without being asked;
-    /// [`StorageError::WrongKey`], [`StorageError::Corrupt`] if no slot can be trusted, [`StorageError::Locked`], and
-    /// what the system reports.
+    /// [`StorageError::WrongKey`], [`StorageError::SignStateDamaged`] if no slot can be trusted,
+    /// [`StorageError::Locked`], and what the system reports.
     pub fn open(path: impl Into<PathBuf>, key: BlsPublicKey) -> Result<Self> {
         let path = path.into();
         let file = match OpenOptions::new().read(true).write(true).mode(0o600).open(&path) {
@@ -94,7 +94,7 @@ impl SignState {
         fs::lock(&file, &path)?;
         let length = file.metadata().map_err(|error| StorageError::io(&path, "read", error))?.len();
         if length != FILE_BYTES as u64 {
-            return Err(StorageError::corrupt(path, 0, format!("it has {length} bytes instead of {FILE_BYTES}")));
+            return Err(refusal(path, 0, format!("it has {length} bytes instead of {FILE_BYTES}")));
         }
         let mut image = vec![0; FILE_BYTES];
         file.read_exact_at(&mut image, 0).map_err(|error| StorageError::io(&path, "read", error))?;
@@ -111,7 +111,7 @@ impl SignState {
         let (sequence, payload) = match newest {
             Some((sequence, payload)) => (sequence, Some(payload)),
             None if damaged && !first_store_was_torn(&image) => {
-                return Err(StorageError::corrupt(path, SLOT_START as u64, "neither slot is valid"));
+                return Err(refusal(path, SLOT_START, "neither slot is valid"));
             }
             None => (0, None),
         };
@@ -195,19 +195,25 @@ fn header(key: &BlsPublicKey) -> [u8; HEADER_BYTES] {
     out
 }
 
+fn refusal(path: impl Into<PathBuf>, offset: usize, what: impl Into<String>) -> StorageError {
+    StorageError::SignStateDamaged { path: path.into(), offset: offset as u64, what: what.into() }
+}
+
 fn check_header(path: &Path, image: &[u8], key: &BlsPublicKey) -> Result<()> {
     if &image[..8] != MAGIC {
-        return Err(StorageError::corrupt(path, 0, "it is no sign-state file"));
-    }
-    let format = u16::from_le_bytes([image[8], image[9]]);
-    if format != FORMAT {
-        return Err(StorageError::Version { path: path.to_owned(), found: format.into(), supported: FORMAT.into() });
+        return Err(refusal(path, 0, "it is no sign-state file"));
     }
     let mut bytes = [0; BlsPublicKey::LEN];
     bytes.copy_from_slice(&image[10..10 + BlsPublicKey::LEN]);
     let found = BlsPublicKey(bytes);
-    if image[..HEADER_BYTES] != header(&found) {
-        return Err(StorageError::corrupt(path, 10, "the checksum of the header is wrong"));
+    let expected = header(&found);
+    let format = u16::from_le_bytes([image[8], image[9]]);
+    // The checksum covers the version: a header that is right but for its version is damaged, not of another version.
+    if format > FORMAT && image[10..HEADER_BYTES] != expected[10..] {
+        return Err(StorageError::Version { path: path.to_owned(), found: format.into(), supported: FORMAT.into() });
+    }
+    if image[..HEADER_BYTES] != expected {
+        return Err(refusal(path, 10, "the checksum of the header is wrong"));
     }
     if found == *key { Ok(()) } else { Err(StorageError::WrongKey { path: path.to_owned(), found, expected: *key }) }
 }
@@ -299,7 +305,7 @@ mod tests {
             unexpected => panic!("{unexpected:?}"),
         }
         std::fs::write(&path, b"short").unwrap();
-        assert!(matches!(SignState::open(&path, KEY), Err(StorageError::Corrupt { .. })));
+        assert!(matches!(SignState::open(&path, KEY), Err(StorageError::SignStateDamaged { .. })));
     }
 
     #[test]
@@ -348,10 +354,11 @@ mod tests {
         assert!(state.damaged_slot());
         drop(state);
         flip(&path, slot_range(0).start);
-        assert!(matches!(SignState::open(&path, KEY), Err(StorageError::Corrupt { .. })));
+        assert!(matches!(SignState::open(&path, KEY), Err(StorageError::SignStateDamaged { .. })));
         for offset in 0..HEADER_BYTES {
             flip(&path, offset);
-            assert!(SignState::open(&path, KEY).is_err(), "header byte {offset}");
+            let refused = SignState::open(&path, KEY);
+            assert!(matches!(refused, Err(StorageError::SignStateDamaged { .. })), "header byte {offset}: {refused:?}");
             flip(&path, offset);
         }
     }

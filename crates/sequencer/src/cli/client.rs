@@ -15,13 +15,16 @@ use serde::de::DeserializeOwned;
 use thiserror::Error as ThisError;
 
 use super::Failure;
-use crate::rpc::types::{BlockInfo, Finality, Status};
+use crate::{
+    exit::ExitCode,
+    rpc::types::{BlockInfo, Finality, Status},
+};
 
 /// Why a node did not answer as asked.
 #[derive(Debug, ThisError)]
 pub enum ClientError {
     /// The URL is none.
-    #[error("{url}: {what}")]
+    #[error("{url} is no URL of a node: {what}; give it as http://HOST:PORT")]
     Url {
         /// The URL.
         url: String,
@@ -39,7 +42,9 @@ pub enum ClientError {
         code: i32,
     },
     /// There was no answer, or none that could be understood.
-    #[error("{url} did not answer {method}: {what}")]
+    #[error(
+        "{url} did not answer {method}: {what}; see that a node runs and serves JSON-RPC there, or give its URL with --rpc"
+    )]
     Transport {
         /// The URL.
         url: String,
@@ -54,7 +59,8 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Url { .. } => Self::usage(error),
-            _ => Self::new(error),
+            ClientError::Transport { .. } => Self { code: ExitCode::Unreachable, message: error.to_string() },
+            ClientError::Refused { .. } => Self::new(error),
         }
     }
 }
@@ -139,6 +145,14 @@ impl Client {
     /// [`ClientError`].
     pub async fn next_nonce(&self, address: Address) -> Answer<u64> {
         self.call("eth_getTransactionCount", rpc_params![address, "pending"]).await.map(|n: U64| n.to())
+    }
+
+    /// `eth_getBalance` of the newest executed block, in wei.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn balance(&self, address: Address) -> Answer<U256> {
+        self.call("eth_getBalance", rpc_params![address, "latest"]).await
     }
 
     /// `eth_maxPriorityFeePerGas`, in wei.

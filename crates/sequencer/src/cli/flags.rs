@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
+use super::output;
 use crate::config::{ConfigError, KEYS, Key, Kind, Layers, Resolved};
 
 /// The flags of `cascade node`, `cascade config` and `cascade init` that set configuration keys.
@@ -14,11 +15,23 @@ pub struct NodeFlags {
 }
 
 impl NodeFlags {
-    /// Puts defaults, file, environment and these flags together.
+    /// Puts defaults, file, environment and these flags together, and says on stderr which variables mean nothing.
     ///
     /// # Errors
     /// [`ConfigError`].
     pub fn resolve(&self) -> Result<Resolved, ConfigError> {
+        let resolved = self.resolve_quietly()?;
+        for name in &resolved.ignored {
+            output::note(&format!("cascade: warning: {}", ignored(name)));
+        }
+        Ok(resolved)
+    }
+
+    /// As [`Self::resolve`], for a command that says itself which variables mean nothing.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn resolve_quietly(&self) -> Result<Resolved, ConfigError> {
         Layers::of_process(self.file.clone(), self.values.clone()).resolve()
     }
 
@@ -27,6 +40,11 @@ impl NodeFlags {
     pub fn values(&self) -> &[(String, String, String)] {
         &self.values
     }
+}
+
+/// What is said of a variable that means nothing.
+pub(super) fn ignored(variable: &str) -> String {
+    format!("the environment variable {variable} is no key of the configuration and ignored")
 }
 
 fn argument(key: &'static Key, flag: &'static str) -> Arg {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use alloy_primitives::Address;
+use cascade_crypto::VoteSigner as _;
 use cascade_primitives::{
     ChainParams, Epoch, Genesis, GenesisAccount, Network, ScheduledCommittee, SequencerSpec, TimestampMs,
 };
@@ -14,25 +15,28 @@ use serde::Serialize;
 
 use super::{Failure, NodeFlags, output, units::parse_address};
 use crate::{
-    config::{KEYS, NodeConfig, Role, check_genesis, load_genesis},
-    home::{self, Home, NewKeys},
+    config::{KEYS, NodeConfig, Role, check_genesis, keys::read_bls, load_genesis},
+    exit::ExitCode,
+    home::{self, Home, HomeKeys},
     testnet::{accounts, genesis::account_balance},
 };
 
 /// Creates a node's home: keys, configuration and genesis.
 ///
-/// With --genesis it joins an existing chain, by default without voting. Without, it makes a genesis from the template of
-/// a network, with this node as a sequencer and the others that are given with --sequencer.
+/// With --genesis it joins an existing chain: as a sequencer if its voting key is there already and in the genesis file,
+/// else without voting. Without --genesis, it makes a genesis from the template of a network, with this node as a
+/// sequencer and the others that are given with --sequencer. Keys that `cascade keys generate` made are taken over.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cascade init --data node --network regtest\n  \
                         cascade init --data sixth --genesis genesis.json --bootstrap 10.0.0.1:30330\n  \
                         cascade init --data first --network testnet --sequencer b.json --sequencer c.json --alloc a.json\n\n\
                         Flags of the configuration section are written into DIR/cascade.toml.")]
 pub struct InitArgs {
-    /// The network whose template a new genesis starts from. With --genesis: not needed.
+    /// The network whose template a new genesis starts from [default: regtest]. testnet and mainnet need at least 3
+    /// sequencers; regtest is for chains whose money is worth nothing.
     #[arg(long, value_enum)]
     network: Option<NetworkName>,
-    /// A file with the entry of another sequencer, as `cascade keys proof` prints it. Can be repeated.
+    /// A file with the entry of another sequencer, as `cascade keys proof` prints it. Once for each.
     #[arg(long, value_name = "FILE")]
     sequencer: Vec<PathBuf>,
     /// A file with accounts of a new genesis: {"0xADDRESS": {"balance": "0x..."}}. On regtest the accounts of the public
@@ -84,48 +88,71 @@ struct Summary {
     network: Network,
     chain_id: u64,
     genesis_hash: String,
+    /// The key files that were there already.
+    keys_found: Vec<PathBuf>,
 }
 
 /// Runs the command.
 pub fn run(args: InitArgs) -> Result<(), Failure> {
     let mut config = args.flags.resolve()?.config;
-    let joins = args.flags.values().iter().any(|(_, key, _)| key == "genesis");
-    let role_given = args.flags.values().iter().any(|(_, key, _)| key == "role");
+    let joins = given(&args, "genesis");
     if joins && (args.network.is_some() || !args.sequencer.is_empty() || args.alloc.is_some()) {
         return Err(Failure::usage(
             "--genesis joins an existing chain; --network, --sequencer and --alloc make a new one",
         ));
     }
-    if !joins && !role_given {
-        config.role = Role::Sequencer;
-    }
     let home = Home::new(&config.data);
-    home.refuse_existing()?;
+    home.refuse_existing(joins.then_some(config.genesis.as_path()))?;
     // A genesis that cannot be used leaves nothing behind.
     let joined = joins.then(|| load_genesis(&config.genesis)).transpose()?;
     let others = args.sequencer.iter().map(|file| read_json(file)).collect::<Result<Vec<SequencerSpec>, _>>()?;
-    let keys = NewKeys::generate(config.role)?;
+    if !given(&args, "role") {
+        config.role = match &joined {
+            Some(genesis) if !has_seat(genesis, &config)? => Role::Full,
+            _ => Role::Sequencer,
+        };
+    }
+    let found = HomeKeys::find_or_generate(&config.keys, config.role)?;
     let genesis = match joined {
         Some(genesis) => genesis,
-        None => {
-            let network = Network::from(args.network.unwrap_or(NetworkName::Regtest));
-            new_genesis(network, &args, &config, &keys, others)?
-        }
+        None => new_genesis(&args, &config, &found, others)?,
     };
     check_genesis(&genesis, &home.genesis())?;
-    home.write_keys(&keys)?;
-    home.write_genesis(&genesis)?;
+    found.write(&config.keys)?;
+    if config.genesis != home.genesis() || !joins {
+        home.write_genesis(&genesis)?;
+    }
     home.write_config(&settings(&args, &config, &genesis))?;
-    report(&args, &config, &genesis, &keys)
+    report(&args, &config, &genesis, &found)
+}
+
+/// Whether a voting key that is there already is in a committee of the chain.
+fn has_seat(genesis: &Genesis, config: &NodeConfig) -> Result<bool, Failure> {
+    if !config.keys.bls.exists() {
+        return Ok(false);
+    }
+    let key = read_bls(&config.keys.bls)?.public_key();
+    Ok(genesis.committees.iter().flat_map(|committee| &committee.sequencers).any(|member| member.bls_key == key))
 }
 
 fn new_genesis(
-    network: Network,
     args: &InitArgs,
     config: &NodeConfig,
-    keys: &NewKeys,
+    found: &HomeKeys,
     others: Vec<SequencerSpec>,
 ) -> Result<Genesis, Failure> {
+    if found.has_signed {
+        return Err(Failure {
+            code: ExitCode::SignState,
+            message: format!(
+                "{}: this key has signed already, and every chain needs its own voting key; give --genesis to join the \
+                 chain that it signed on, or another --data",
+                config.keys.bls.display()
+            ),
+        });
+    }
+    let name = args.network.unwrap_or(NetworkName::Regtest);
+    let network = Network::from(name);
     let params = ChainParams::of(network);
     let mut alloc: BTreeMap<Address, GenesisAccount> = match &args.alloc {
         Some(file) => read_json(file)?,
@@ -138,7 +165,18 @@ fn new_genesis(
     let mut sequencers = others;
     if config.role == Role::Sequencer {
         let stake = args.stake.unwrap_or(params.min_stake);
-        sequencers.insert(0, keys.spec(args.fees_to.unwrap_or_default(), stake, args.hat)?);
+        sequencers.insert(0, found.keys.spec(args.fees_to.unwrap_or_default(), stake, args.hat)?);
+    }
+    if sequencers.len() < params.min_sequencers as usize {
+        let name = name.to_possible_value().expect("no network is hidden");
+        return Err(Failure::usage(format!(
+            "--network {}: its genesis needs at least {} sequencers, and this one has {}; give a --sequencer FILE for each \
+             of the others, which its operator makes with `cascade keys generate` and `cascade keys proof`, or take \
+             --network regtest, where one is enough",
+            name.get_name(),
+            params.min_sequencers,
+            sequencers.len()
+        )));
     }
     let committees = vec![ScheduledCommittee { from_epoch: Epoch(0), sequencers }];
     Ok(Genesis { params, timestamp: TimestampMs(home::unix_ms()), committees, alloc })
@@ -177,14 +215,16 @@ fn given(args: &InitArgs, name: &str) -> bool {
     args.flags.values().iter().any(|(_, key, _)| key == name)
 }
 
-fn report(args: &InitArgs, config: &NodeConfig, genesis: &Genesis, keys: &NewKeys) -> Result<(), Failure> {
+fn report(args: &InitArgs, config: &NodeConfig, genesis: &Genesis, found: &HomeKeys) -> Result<(), Failure> {
+    let files = [(found.node_found, &config.keys.node), (found.bls_found, &config.keys.bls)];
     let summary = Summary {
         home: config.data.clone(),
-        node_id: keys.identity.node_id().to_string(),
+        node_id: found.keys.identity.node_id().to_string(),
         role: config.role,
         network: genesis.params.network,
         chain_id: genesis.params.chain_id.0,
         genesis_hash: genesis.hash().to_string(),
+        keys_found: files.iter().filter(|(found, _)| *found).map(|(_, path)| (*path).clone()).collect(),
     };
     if args.json {
         return output::json(&summary);
@@ -193,6 +233,13 @@ fn report(args: &InitArgs, config: &NodeConfig, genesis: &Genesis, keys: &NewKey
     output::line(&format!("home     {}", summary.home.display()))?;
     output::line(&format!("node     {} ({role})", summary.node_id))?;
     output::line(&format!("chain    {} (genesis {})", summary.chain_id, summary.genesis_hash))?;
+    for path in &summary.keys_found {
+        output::line(&format!("key      {}, which was there", path.display()))?;
+    }
+    let alone = genesis.committees.iter().all(|committee| committee.sequencers.len() == 1);
+    if config.network.bootstrap.is_empty() && !(alone && config.role == Role::Sequencer) {
+        output::note("no --bootstrap was given: the node will wait until another one dials it");
+    }
     output::note(&format!("next: cascade node --data {}", summary.home.display()));
     Ok(())
 }

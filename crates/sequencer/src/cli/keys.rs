@@ -19,7 +19,7 @@ use crate::{
         KeyPaths, Role,
         keys::{parse_secret, read_bls, read_secret, write_secret},
     },
-    home::NewKeys,
+    home::{NewKeys, write_voting_key},
 };
 
 /// Generates, shows, imports and proves keys.
@@ -128,12 +128,6 @@ fn generate(paths: &KeyPaths) -> Result<(), Failure> {
     }
     write_secret(&paths.node, &keys.identity.seed())?;
     write_voting_key(paths, bls)
-}
-
-fn write_voting_key(paths: &KeyPaths, bls: &BlsSecretKey) -> Result<(), Failure> {
-    write_secret(&paths.bls, &bls.to_bytes())?;
-    SignState::create(&paths.sign_state, bls.public_key())?;
-    Ok(())
 }
 
 fn show(paths: &KeyPaths, json: bool) -> Result<(), Failure> {

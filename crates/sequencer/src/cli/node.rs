@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Failure, NodeFlags};
+use super::{Failure, NodeFlags, flags};
 use crate::{
     config::{Resolved, RunOptions},
     logging,
@@ -33,8 +33,11 @@ impl NodeArgs {
 
 /// Runs the command.
 pub fn run(args: NodeArgs) -> Result<(), Failure> {
-    let Resolved { mut config, .. } = args.flags.resolve()?;
+    let Resolved { mut config, ignored, .. } = args.flags.resolve_quietly()?;
     config.run = RunOptions { until_height: args.until_height, exit_with_parent: args.exit_with_parent };
     logging::init(&config.log);
+    for variable in &ignored {
+        tracing::warn!("{}", flags::ignored(variable));
+    }
     Ok(crate::node::run(config)?)
 }

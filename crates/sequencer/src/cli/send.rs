@@ -1,7 +1,7 @@
 //! `cascade send`.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -11,9 +11,9 @@ use clap::{ArgGroup, Args};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{Client, Failure, block_on, output, units};
+use super::{Client, ClientError, Failure, block_on, output, units};
 use crate::{
-    config::keys::{parse_secret, read_secret},
+    config::keys::{KeyError, parse_secret, read_secret},
     rpc::types::FinalityStatus,
     testnet::accounts,
     wallet::{Fees, Transfer, Wallet},
@@ -23,6 +23,19 @@ use crate::{
 const POLL: Duration = Duration::from_millis(20);
 /// A transfer without data offers at least this much, in wei per gas.
 const LEAST_TIP: u128 = 1;
+
+/// What to do about refusals of the pool, by what their texts hold.
+const REMEDIES: [(&str, &str); 9] = [
+    ("nonce too low", "leave --nonce away, or give the next one"),
+    ("nonce too high", "send the transactions below it first, or leave --nonce away"),
+    ("insufficient funds", "send less, or fund the account first"),
+    ("replacement transaction underpriced", "one with this nonce waits already: offer more with --tip and --max-fee"),
+    ("transaction underpriced", "offer more with --max-fee"),
+    ("intrinsic gas too low", "raise --gas, or leave it away"),
+    ("insufficient gas", "raise --gas, or leave it away"),
+    ("account limit exceeded", "wait until earlier transactions of this account are final"),
+    ("txpool is full", "wait a while, or send through another node"),
+];
 
 /// Sends a transfer, a call, or a signed transaction, and waits until it is final and executed.
 #[derive(Debug, Args)]
@@ -104,7 +117,7 @@ pub fn run(args: SendArgs) -> Result<(), Failure> {
             None => sign(&args, &client).await?,
         };
         let sent = Instant::now();
-        let hash = client.send_raw(&raw).await?;
+        let hash = client.send_raw(&raw).await.map_err(explain)?;
         if args.no_wait {
             return report(&args, &Outcome { hash, height: None, block: None, finality_ms: None, success: None });
         }
@@ -118,10 +131,24 @@ pub fn run(args: SendArgs) -> Result<(), Failure> {
     })
 }
 
+/// Adds what to do to a refusal whose text says only what is wrong.
+fn explain(error: ClientError) -> Failure {
+    let remedy = match &error {
+        ClientError::Refused { message, .. } => REMEDIES.iter().find(|(text, _)| message.contains(text)),
+        _ => None,
+    };
+    let mut failure = Failure::from(error);
+    if let Some((_, remedy)) = remedy {
+        failure.message = format!("{}; {remedy}", failure.message);
+    }
+    failure
+}
+
 async fn sign(args: &SendArgs, client: &Client) -> Result<Vec<u8>, Failure> {
     let chain = ChainId(client.chain_id().await?);
     let wallet = wallet(args, chain)?;
     let to = args.to.ok_or_else(|| Failure::usage("--to is missing"))?;
+    let nonce = nonce(args, client, wallet.address()).await?;
     let tip = match args.tip {
         Some(tip) => tip,
         None => client.tip().await?.max(LEAST_TIP),
@@ -130,17 +157,47 @@ async fn sign(args: &SendArgs, client: &Client) -> Result<Vec<u8>, Failure> {
         Some(max) => max,
         None => 2 * u128::from(client.status().await?.next_base_fee) + tip,
     };
-    let nonce = match args.nonce {
-        Some(nonce) => nonce,
-        None => client.next_nonce(wallet.address()).await?,
-    };
+    let balance = client.balance(wallet.address()).await?;
+    afford(wallet.address(), balance, args.value, U256::ZERO)?;
     let gas = match args.gas {
         Some(gas) => gas,
         None => client.estimate_gas(wallet.address(), to, args.value, &args.data).await?,
     };
+    afford(wallet.address(), balance, args.value, U256::from(gas).saturating_mul(U256::from(max)))?;
     let fees = Fees { max, tip: tip.min(max) };
     let transfer = Transfer { chain, nonce, to, value: args.value, data: args.data.clone(), gas, fees };
     Ok(wallet.sign(&transfer).1)
+}
+
+/// Refuses what an account cannot pay: `gas` is the most that the gas may cost. All in wei.
+fn afford(account: Address, balance: U256, value: U256, gas: U256) -> Result<(), Failure> {
+    if value.checked_add(gas).is_some_and(|cost| cost <= balance) {
+        return Ok(());
+    }
+    let gas =
+        if gas.is_zero() { "the gas".to_owned() } else { format!("up to {} CAS for gas", units::format_cas(gas)) };
+    Err(Failure::new(format!(
+        "insufficient funds: {account} has {} CAS and would need {} CAS and {gas}; send less, or fund the account first",
+        units::format_cas(balance),
+        units::format_cas(value)
+    )))
+}
+
+/// The nonce to use: the one that was given, else the next. One that a waiting transaction has replaces that one; the
+/// node judges it.
+async fn nonce(args: &SendArgs, client: &Client, account: Address) -> Result<u64, Failure> {
+    let next = client.next_nonce(account).await?;
+    let nonce = args.nonce.unwrap_or(next);
+    if nonce > next {
+        output::note(&format!("{}; send those first, or leave --nonce away", gap(account, nonce, next)));
+    }
+    Ok(nonce)
+}
+
+/// Says that a transaction waits for others.
+fn gap(account: Address, nonce: u64, next: u64) -> String {
+    let missing = if next + 1 == nonce { format!("nonce {next}") } else { format!("nonces {next} to {}", nonce - 1) };
+    format!("nonce {nonce} of {account} waits in the pool until {missing} arrived")
 }
 
 fn wallet(args: &SendArgs, chain: ChainId) -> Result<Wallet, Failure> {
@@ -158,11 +215,27 @@ fn wallet(args: &SendArgs, chain: ChainId) -> Result<Wallet, Failure> {
     }
     let secret: Zeroizing<[u8; 32]> = match (&args.key, &args.key_file) {
         (Some(key), _) => parse_secret(key).ok_or_else(|| Failure::usage("--key: expected 32 bytes of hex"))?,
-        (None, Some(file)) => read_secret(file)?,
+        (None, Some(file)) => read_key_file(file)?,
         (None, None) => return Err(Failure::usage("one of --key, --key-file, --account and --raw is needed")),
     };
     Wallet::new(*secret)
         .ok_or_else(|| Failure::usage("the private key is no key: zero, or not below the group's order"))
+}
+
+fn read_key_file(file: &Path) -> Result<Zeroizing<[u8; 32]>, Failure> {
+    read_secret(file).map_err(|error| {
+        let message = match &error {
+            KeyError::Missing { path } => format!(
+                "--key-file: {} is not there; give a file with the account's private key, 64 hex digits, mode 600",
+                path.display()
+            ),
+            KeyError::Malformed { path, what } => {
+                format!("--key-file: {} holds no private key: {what}", path.display())
+            }
+            other => format!("--key-file: {other}"),
+        };
+        Failure { code: error.exit_code(), message }
+    })
 }
 
 async fn wait(args: &SendArgs, client: &Client, hash: B256, sent: Instant) -> Result<Outcome, Failure> {
@@ -185,7 +258,11 @@ async fn wait(args: &SendArgs, client: &Client, hash: B256, sent: Instant) -> Re
         }
         if Instant::now() > deadline {
             let what = if outcome.finality_ms.is_some() { "executed" } else { "final" };
-            return Err(Failure::new(format!("{hash} is not {what} after {} s; it may still become so", args.timeout)));
+            return Err(Failure::new(format!(
+                "{hash} is not {what} after {} s and may still become so: it waits if its nonce leaves a gap, if it \
+                 offers less than the base fee, or if blocks do not become final (cascade status)",
+                args.timeout
+            )));
         }
         tokio::time::sleep(POLL).await;
     }

@@ -5,12 +5,16 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Client, Failure, block_on, output, units};
-use crate::rpc::types::{HealthStatus, Status};
+use crate::{
+    exit::ExitCode,
+    rpc::types::{Health, HealthStatus, Status},
+};
 
 /// Asks a node how it is.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cascade status\n  cascade status --rpc http://127.0.0.1:8545 --watch\n  \
-                        cascade status --json | jq .health.status\n\nExits with 1 if the node is not healthy.")]
+                        cascade status --json | jq .health.status\n\nExit codes: 0 healthy, 20 no peers, 21 not healthy otherwise, 22 no node \
+                        answers.")]
 pub struct StatusArgs {
     /// The node's JSON-RPC.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8545", env = "CASCADE_RPC")]
@@ -36,11 +40,42 @@ pub fn run(args: StatusArgs) -> Result<(), Failure> {
         } else {
             render(&status).iter().try_for_each(|line| output::line(line))?
         }
-        match status.health.status {
-            HealthStatus::Healthy => Ok(()),
-            other => Err(Failure::new(format!("the node is not healthy: {}", word(other)))),
-        }
+        judge(&status.health)
     })
+}
+
+/// Whether a node needs peers and has none: one that has all the seats of a quorum itself needs none.
+fn is_alone(health: &Health) -> bool {
+    health.peers == 0 && !(health.votes && health.seats_heard >= health.quorum)
+}
+
+fn judge(health: &Health) -> Result<(), Failure> {
+    if is_alone(health) {
+        return Err(Failure {
+            code: ExitCode::NoPeers,
+            message:
+                "the node has no peers, so it neither gets nor sends blocks; see that another node of its chain runs, \
+                      that network.bootstrap names it, and that UDP passes the firewalls; the node's log says why its \
+                      dials fail"
+                    .to_owned(),
+        });
+    }
+    match health.status {
+        HealthStatus::Healthy => Ok(()),
+        other => Err(Failure {
+            code: ExitCode::Unhealthy,
+            message: format!("the node is not healthy: {}; {}", word(other), remedy(other)),
+        }),
+    }
+}
+
+fn remedy(status: HealthStatus) -> &'static str {
+    match status {
+        HealthStatus::Healthy => "nothing is to be done",
+        HealthStatus::Syncing => "wait, it catches up",
+        HealthStatus::NoQuorum => "see which sequencers are down or cut off from it",
+        HealthStatus::Stalled => "its log, and those of the other sequencers, say why",
+    }
 }
 
 async fn watch(client: &Client) -> Result<(), Failure> {
@@ -78,9 +113,9 @@ fn word(status: HealthStatus) -> &'static str {
 
 fn one_line(status: &Status) -> String {
     let health = &status.health;
+    let state = if is_alone(health) { "no peers" } else { word(health.status) };
     format!(
-        "{}: height {}, executed {}, epoch {}, {} peers, {} in the pool",
-        word(health.status),
+        "{state}: height {}, executed {}, epoch {}, {} peers, {} in the pool",
         health.height,
         status.heads.executed,
         health.epoch,
@@ -105,7 +140,11 @@ fn render(status: &Status) -> Vec<String> {
             health.quorum,
             if health.votes { "votes" } else { "does not vote" }
         ),
-        format!("peers      {}", health.peers),
+        if is_alone(health) {
+            "peers      none: this node is on its own".to_owned()
+        } else {
+            format!("peers      {}", health.peers)
+        },
         format!(
             "pool       {} ready, {} behind a gap, {} in flight",
             status.pool.pending, status.pool.queued, status.pool.in_flight

@@ -49,6 +49,7 @@ A value is taken from the last of these places that has one:
 1. the default below
 2. the file `DIR/cascade.toml`, or the one named with `--config` (TOML; unknown keys are refused)
 3. the environment: `CASCADE_`, then the key in capitals with `_` for the dot, such as `CASCADE_RPC_LISTEN`
+   (a variable that is nearly a key's is refused; any other that starts with `CASCADE_` is ignored with a warning)
 4. flags of `cascade node`: the one named below, or `--set section.key=VALUE` for any key
 
 `cascade config` prints the result with the origin of each value; `cascade config --json` the same as one JSON line.

@@ -36,6 +36,17 @@ pub enum ConfigError {
         /// A key that is spelled alike.
         nearest: Option<&'static str>,
     },
+    /// An environment variable is nearly a key's.
+    #[error("environment {name}: there is no such key; perhaps {nearest} is meant")]
+    Variable {
+        /// The variable.
+        name: String,
+        /// The one that is spelled alike.
+        nearest: String,
+    },
+    /// Nobody says where the node's home is.
+    #[error("data: HOME is not set, so there is no default; give --data DIR or set CASCADE_DATA")]
+    NoHome,
     /// A value is of the wrong kind.
     #[error("{key} = {value} (from {origin}): {rule}")]
     Value {

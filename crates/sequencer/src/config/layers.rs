@@ -18,6 +18,21 @@ use super::{
 
 /// The file that is read from a node's home.
 pub const CONFIG_FILE: &str = "cascade.toml";
+/// Variables of the commands and of this repository's tools, which are no keys.
+const OTHER_VARIABLES: [&str; 9] = [
+    "CASCADE_BIN",
+    "CASCADE_BLESS",
+    "CASCADE_CAST",
+    "CASCADE_COMMIT",
+    "CASCADE_NO_INSTALL",
+    "CASCADE_RPC",
+    "CASCADE_SLOW",
+    "CASCADE_TESTNET",
+    "CASCADE_WRITE_DOCS",
+];
+/// A variable that is at most so many letters away from a key's is a mistyped one. Others may mean something to others:
+/// Kubernetes, for one, sets CASCADE_PORT and the like beside a service called cascade.
+const MISTYPED: usize = 2;
 /// More than any configuration has.
 const FILE_LIMIT: u64 = 1 << 20;
 
@@ -56,10 +71,13 @@ impl Serialize for Origin {
 pub struct Layers {
     /// `--config`: a file to read instead of `DIR/cascade.toml`. It must exist.
     pub file: Option<PathBuf>,
-    /// Environment variables whose names start with `CASCADE_`; others are passed over.
+    /// Environment variables whose names start with `CASCADE_`. One that is nearly a key's name is refused; others that
+    /// are none are passed over.
     pub environment: Vec<(String, String)>,
     /// Flags: name of the flag, key, text. Later ones win.
     pub flags: Vec<(String, String, String)>,
+    /// The user's home, where a node's home is by default.
+    pub home: Option<PathBuf>,
 }
 
 /// A configuration with the origin of each value.
@@ -69,6 +87,8 @@ pub struct Resolved {
     pub config: NodeConfig,
     /// Every key that has a value, in the order of the table.
     pub values: Vec<(&'static Key, Value, Origin)>,
+    /// Environment variables whose names start with `CASCADE_` and that mean nothing, in order.
+    pub ignored: Vec<String>,
 }
 
 type Values = BTreeMap<&'static str, (Value, Origin)>;
@@ -81,7 +101,8 @@ impl Layers {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with("CASCADE_"))
             .collect();
-        Self { file, environment, flags }
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        Self { file, environment, flags, home }
     }
 
     /// Puts the layers together and checks the result.
@@ -93,20 +114,36 @@ impl Layers {
         above.extend(self.flag_values()?);
         let (file, named) = match &self.file {
             Some(file) => (file.clone(), true),
-            None => (home(&above).0.join(CONFIG_FILE), false),
+            None => (home(&above, self.home.as_deref())?.0.join(CONFIG_FILE), false),
         };
         let mut values = defaults();
         if named || file.exists() {
             values.extend(file_values(&file, named)?);
         }
         values.extend(above);
-        let (data, origin) = home(&values);
+        let (data, origin) = home(&values, self.home.as_deref())?;
         values.insert("data", (Value::String(data.display().to_string()), origin));
-        finish(values, &data)
+        let mut resolved = finish(values, &data)?;
+        resolved.ignored = self.ignored_variables();
+        Ok(resolved)
+    }
+
+    fn ignored_variables(&self) -> Vec<String> {
+        let names = self.environment.iter().map(|(name, _)| name);
+        let mut ignored: Vec<String> = names.filter(|name| !is_known(name)).cloned().collect();
+        ignored.sort();
+        ignored
     }
 
     fn environment_values(&self) -> Result<Values, ConfigError> {
         let mut values = Values::new();
+        for (name, _) in self.environment.iter().filter(|(name, _)| !is_known(name)) {
+            let nearest =
+                KEYS.iter().map(|key| (strsim(&key.variable(), name), key)).min_by_key(|(distance, _)| *distance);
+            if let Some((_, nearest)) = nearest.filter(|(distance, _)| *distance <= MISTYPED) {
+                return Err(ConfigError::Variable { name: name.clone(), nearest: nearest.variable() });
+            }
+        }
         for key in KEYS {
             let variable = key.variable();
             if let Some((_, text)) = self.environment.iter().find(|(name, _)| *name == variable) {
@@ -128,13 +165,16 @@ impl Layers {
     }
 }
 
-fn home(values: &Values) -> (PathBuf, Origin) {
-    match values.get("data") {
-        Some((Value::String(path), origin)) => (PathBuf::from(path), origin.clone()),
-        _ => {
-            let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-            (home.join(".cascade"), Origin::Default)
-        }
+fn is_known(variable: &str) -> bool {
+    OTHER_VARIABLES.contains(&variable) || KEYS.iter().any(|key| key.variable() == variable)
+}
+
+/// The node's home: what `data` says, else one in the user's home.
+fn home(values: &Values, user: Option<&Path>) -> Result<(PathBuf, Origin), ConfigError> {
+    match (values.get("data"), user) {
+        (Some((Value::String(path), origin)), _) => Ok((PathBuf::from(path), origin.clone())),
+        (_, Some(user)) => Ok((user.join(".cascade"), Origin::Default)),
+        (_, None) => Err(ConfigError::NoHome),
     }
 }
 
@@ -299,5 +339,5 @@ fn finish(mut values: Values, data: &Path) -> Result<Resolved, ConfigError> {
     })?;
     let values =
         KEYS.iter().filter_map(|key| values.remove(key.name).map(|(value, origin)| (key, value, origin))).collect();
-    Ok(Resolved { config, values })
+    Ok(Resolved { config, values, ignored: Vec::new() })
 }

@@ -220,7 +220,7 @@ pub const KEYS: &[Key] = &[
         Some("50000000"),
         "gas",
         None,
-        "Gas that an eth_call, eth_estimateGas or eth_createAccessList may use. At least 21000.",
+        "Gas that an eth_call or eth_estimateGas may use. At least 21000.",
     ),
     key(
         "rpc.max_heavy_requests",

@@ -107,6 +107,30 @@ fn a_value_of_the_wrong_kind_is_named_with_its_origin() {
 }
 
 #[test]
+fn a_mistyped_variable_is_refused_and_a_strange_one_reported() {
+    let (_dir, mut layers) = home("");
+    let variable = |name: &str| (name.to_owned(), "1".to_owned());
+    layers.environment =
+        ["CASCADE_PORT_8545_TCP", "CASCADE_RPC", "CASCADE_SLOW", "CASCADE_PORT"].map(variable).to_vec();
+    assert_eq!(layers.resolve().unwrap().ignored, ["CASCADE_PORT", "CASCADE_PORT_8545_TCP"]);
+    layers.environment.push(variable("CASCADE_RPC_MAX_BACH"));
+    let error = layers.resolve().unwrap_err();
+    assert_eq!(error.exit_code(), ExitCode::Usage);
+    let text = error.to_string();
+    assert!(text.contains("CASCADE_RPC_MAX_BACH") && text.contains("CASCADE_RPC_MAX_BATCH is meant"), "{text}");
+}
+
+#[test]
+fn the_home_is_in_the_users_home_or_must_be_given() {
+    let layers = Layers { home: Some(PathBuf::from("/home/ada")), ..Layers::default() };
+    assert_eq!(layers.resolve().unwrap().config.data, PathBuf::from("/home/ada/.cascade"));
+    let text = Layers::default().resolve().unwrap_err().to_string();
+    assert!(text.contains("HOME") && text.contains("--data"), "{text}");
+    let dir = tempfile::tempdir().unwrap();
+    assert!(at(dir.path()).resolve().is_ok(), "who gives --data needs no HOME");
+}
+
+#[test]
 fn a_broken_relation_names_the_key_and_its_origin() {
     for (toml, key) in [
         ("[network]\nmax_peers = 10\ntarget_peers = 11\n", "network.target_peers"),

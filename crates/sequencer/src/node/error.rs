@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::stop::Cause;
 use crate::{
-    config::{ConfigError, GenesisFileError, KeyError},
+    config::{ConfigError, GenesisFileError, Key, KeyError},
     exit::ExitCode,
 };
 
@@ -35,10 +35,10 @@ pub enum NodeError {
     #[error(transparent)]
     State(#[from] cascade_execution::StoreError),
     /// The network.
-    #[error("network.listen: {0}")]
-    Network(#[from] NetworkError),
+    #[error("network: {0}")]
+    Network(NetworkError),
     /// An address that cannot be listened on.
-    #[error("{key} = {address}: {source}; stop what listens there, or choose another address")]
+    #[error("{key} = {address} ({}): {source}; {}", protocol(.key), listen_remedy(.key, .source))]
     Listen {
         /// The configuration key.
         key: &'static str,
@@ -111,9 +111,7 @@ impl NodeError {
             Self::Genesis(error) => error.exit_code(),
             Self::Key(error) => error.exit_code(),
             Self::Storage(error) | Self::Stopped(Cause::Storage(error)) => error.into(),
-            Self::Network(NetworkError::Bind { source, .. }) | Self::Listen { source, .. } | Self::Rpc(source) => {
-                listen_code(source)
-            }
+            Self::Listen { source, .. } | Self::Rpc(source) => listen_code(source),
             Self::File { source, .. } => ExitCode::of_io(source),
             Self::Damaged { .. } => ExitCode::Corrupt,
             Self::SignStateForeign { .. } | Self::SignStateDoubtful { .. } => ExitCode::SignState,
@@ -121,6 +119,38 @@ impl NodeError {
             Self::GenesisState(_) => ExitCode::Foreign,
             Self::State(_) | Self::Network(_) | Self::Metrics(_) | Self::Stopped(_) => ExitCode::Failed,
         }
+    }
+}
+
+impl From<NetworkError> for NodeError {
+    fn from(error: NetworkError) -> Self {
+        match error {
+            NetworkError::Bind { addr, source } => Self::Listen { key: "network.listen", address: addr, source },
+            other => Self::Network(other),
+        }
+    }
+}
+
+fn protocol(key: &str) -> &'static str {
+    if key == "network.listen" { "UDP" } else { "TCP" }
+}
+
+fn listen_remedy(key: &str, source: &io::Error) -> String {
+    let flag = Key::find(key).and_then(|key| key.flag).unwrap_or(key);
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!(
+                "another process listens there, perhaps a second node: stop it, or choose another address with {flag}"
+            )
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("this user may not listen there, as on ports below 1024: choose another port with {flag}")
+        }
+        io::ErrorKind::AddrNotAvailable => format!(
+            "this machine has no such address: give one of its own, or 0.0.0.0 for all of them, with {flag}{}",
+            if key == "network.listen" { " (what others dial instead, behind NAT, is --external)" } else { "" }
+        ),
+        _ => format!("choose another address with {flag}"),
     }
 }
 

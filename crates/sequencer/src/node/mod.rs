@@ -24,6 +24,7 @@ mod hub;
 mod mail;
 mod messages;
 mod metrics;
+mod notices;
 mod observe;
 mod pumps;
 mod start;
@@ -31,7 +32,7 @@ mod stop;
 mod storage;
 mod sync;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
 use actix::{Actor, Arbiter};
 use cascade_consensus::sync::Sync;
@@ -55,6 +56,7 @@ use execution::ExecutionActor;
 use hub::Hub;
 use mail::Addr;
 use metrics::Metrics;
+use notices::Notices;
 use observe::Observed;
 use start::Loaded;
 use stop::Stop;
@@ -105,6 +107,10 @@ async fn run_in_system(config: NodeConfig) -> Result<(), NodeError> {
     let metrics = Arc::new(Metrics::new(&registry).map_err(NodeError::Metrics)?);
     let clock = Clock::start();
     let loaded = start::load(&config, &metrics, clock)?;
+    let section = &config.network;
+    let notices =
+        [loaded.notice_of_seat(config.role), notices::of_address(config.role, section.listen, section.external)];
+    notices.iter().flatten().for_each(notices::Notice::log);
     let listeners = Listeners::bind(&config).await?;
     let (network, receivers) = start_network(&config, &loaded, &registry).await?;
     let running = Running::start(&config, loaded, network, receivers, metrics, clock, &stop);
@@ -273,7 +279,8 @@ impl Running {
         execution.do_send(execution::SetConsensus(consensus.clone()));
         storage.do_send(storage::SetConsensus(consensus.clone()));
         sync.do_send(sync::SetConsensus(consensus.clone()));
-        pumps::start(receivers, &network, &rules, &consensus, &content, &sync, &db, &hub);
+        let notices = Notices::new(Instant::now(), !config.network.bootstrap.is_empty());
+        pumps::start(receivers, &network, &rules, &consensus, &content, &sync, &db, &hub, notices);
         let backend = Arc::new(NodeBackend {
             rules,
             db: Arc::clone(&db),

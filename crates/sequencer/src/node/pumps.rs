@@ -1,7 +1,11 @@
 //! Tasks that bring what the network received to the actors. They decode, so that no actor sees bytes, and wait for room
 //! in mailboxes, so that a slow actor holds its senders back.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cascade_consensus::{Rules, sync::SyncRequest};
 use cascade_mempool::Source;
@@ -16,8 +20,12 @@ use super::{
     hub::Hub,
     mail::Addr,
     messages::{Admit, Candidate, FromPeer, PeerConnected, PeerGone},
+    notices::Notices,
     sync::{self, SyncActor},
 };
+
+/// How often it is looked whether there is something to say that no event tells.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Starts all of them. They end with the network.
 #[expect(clippy::too_many_arguments, reason = "it is where everything meets")]
@@ -30,12 +38,13 @@ pub(super) fn start(
     sync: &Addr<SyncActor>,
     db: &Arc<ChainDb>,
     hub: &Arc<Hub>,
+    notices: Notices,
 ) {
     let Receivers { consensus: votes, mempool, mut data, requests, events } = receivers;
     tokio::spawn(pump_consensus(votes, network.clone(), consensus.clone()));
     tokio::spawn(pump_mempool(mempool, network.clone(), Arc::clone(rules), Arc::clone(hub), content.clone()));
     tokio::spawn(pump_requests(requests, network.clone(), Arc::clone(db)));
-    tokio::spawn(pump_events(events, consensus.clone(), sync.clone()));
+    tokio::spawn(pump_events(events, consensus.clone(), sync.clone(), Arc::clone(hub), notices));
     let network = network.clone();
     tokio::spawn(async move {
         // No message of this version travels on the data channel.
@@ -109,9 +118,27 @@ async fn pump_requests(mut requests: mpsc::Receiver<Request>, network: Network, 
     }
 }
 
-async fn pump_events(mut events: mpsc::Receiver<Event>, consensus: Addr<ConsensusActor>, sync: Addr<SyncActor>) {
+async fn pump_events(
+    mut events: mpsc::Receiver<Event>,
+    consensus: Addr<ConsensusActor>,
+    sync: Addr<SyncActor>,
+    hub: Arc<Hub>,
+    mut notices: Notices,
+) {
     let mut connected: BTreeSet<NodeId> = BTreeSet::new();
-    while let Some(event) = events.recv().await {
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            _ = look.tick() => {
+                let health = hub.consensus().map(|view| view.health);
+                let suffices = health.is_some_and(|health| health.votes && health.seats_heard >= health.quorum);
+                notices.tick(Instant::now(), suffices).inspect(|notice| notice.log());
+                continue;
+            }
+        };
+        let Some(event) = event else { return };
+        notices.observe(Instant::now(), &event).inspect(|notice| notice.log());
         match event {
             Event::Connected(peer) => {
                 tracing::info!(peer = %peer.node, address = %peer.address, agent = %peer.agent, "connected");

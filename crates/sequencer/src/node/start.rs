@@ -7,11 +7,13 @@ use cascade_crypto::{BlsSecretKey, VoteSigner as _};
 use cascade_execution::{CacheSizes, State, StateStore, genesis_changes};
 use cascade_network::{Claims, Identity};
 use cascade_primitives::{B256, Decode, Height, NodeId, ResultEntry, SealedBlock, TransactionRule};
-use cascade_storage::{ChainDb, ChainDbOptions, ChainIdentity, DataDir, FinalBlock, LogOptions, SignState, VoteLog};
+use cascade_storage::{
+    ChainDb, ChainDbOptions, ChainIdentity, DataDir, FinalBlock, LogOptions, SignState, StorageError, VoteLog,
+};
 
 use super::{
     NodeError, NodeFile, backend::Producers, clock::Clock, clock_is_behind, content::RecoveredBlocks,
-    execution::Executor, hub::Hub, metrics::Metrics, stop::Stop,
+    execution::Executor, hub::Hub, metrics::Metrics, notices, notices::Notice, stop::Stop,
 };
 use crate::config::{NodeConfig, NodeKeys, Role, load_genesis};
 
@@ -32,6 +34,15 @@ pub(super) struct Loaded {
     pub(super) sign_state: Option<SignState>,
     pub(super) executed: Height,
     pub(super) producers: Arc<Producers>,
+}
+
+impl Loaded {
+    /// What the operator should know of this node's seat.
+    pub(super) fn notice_of_seat(&self, role: Role) -> Option<Notice> {
+        let key = self.keys.bls.as_ref().map(|key| key.public_key());
+        let node = self.keys.identity.node_id();
+        notices::of_seat(&self.rules.genesis.committees, self.context.epoch, role, node, key)
+    }
 }
 
 /// Opens what is on disk, makes genesis where there is nothing, and executes what was final but not executed.
@@ -96,8 +107,11 @@ fn load_sign_state(
     let record = file
         .load()
         .map(|bytes| {
-            SignRecord::from_slice(bytes)
-                .map_err(|error| NodeError::Damaged { path: path.clone(), what: error.to_string() })
+            SignRecord::from_slice(bytes).map_err(|error| StorageError::SignStateDamaged {
+                path: path.clone(),
+                offset: 0,
+                what: error.to_string(),
+            })
         })
         .transpose()?;
     if record.as_ref().is_some_and(|r| !r.is_of(rules.signing.chain_id)) {

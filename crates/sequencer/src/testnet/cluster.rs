@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/genesis.json        the chain                   DIR/node-0/ ... the nodes' homes
 //! DIR/testnet.json        what runs, while it runs    DIR/node-0/log  what the node said
+//! DIR/testnet.lock        held while it runs
 //! ```
 //!
 //! Nodes bind port 0 themselves and report what they got in `node.json`, so that no port is chosen before it is taken.
@@ -14,7 +15,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::OpenOptions,
+    fs::{File, OpenOptions, TryLockError},
     io::{BufRead as _, BufReader, ErrorKind, Seek as _, SeekFrom},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -30,7 +31,7 @@ use crate::{
     cli::Failure,
     config::{Role, load_genesis},
     exit::ExitCode,
-    home::{Home, NewKeys},
+    home::{Home, HomeKeys},
     node::NodeFile,
 };
 
@@ -43,6 +44,13 @@ const POLL: Duration = Duration::from_millis(10);
 /// Lines of a node's log that are shown when it dies.
 const TAIL_LINES: usize = 20;
 
+/// The chain; with it, a directory can be resumed.
+const GENESIS_FILE: &str = "genesis.json";
+/// What runs, for scripts.
+pub(super) const INFO_FILE: &str = "testnet.json";
+/// Locked while a cluster runs.
+const LOCK_FILE: &str = "testnet.lock";
+
 /// What a cluster is made of.
 #[derive(Clone, Debug)]
 pub struct ClusterSpec {
@@ -52,9 +60,9 @@ pub struct ClusterSpec {
     pub dir: PathBuf,
     /// Nodes of a new cluster. One that is resumed keeps its own; then a number that differs is refused.
     pub nodes: Option<usize>,
-    /// What a new chain orders.
+    /// What a new chain orders. One that is resumed keeps its own; opaque bytes are refused where it orders others.
     pub rule: TransactionRule,
-    /// Committees and constants of a new chain.
+    /// Committees and constants of a new chain. One that is resumed must have been made with the same, or none is given.
     pub schedule: Schedule,
     /// Senders of the load driver that a new chain funds.
     pub load_accounts: u64,
@@ -82,6 +90,8 @@ pub struct Cluster {
     genesis: Genesis,
     nodes: Vec<ClusterNode>,
     resumed: bool,
+    /// Held until the nodes are stopped: a second command in the same directory would take their files away.
+    _lock: File,
 }
 
 impl ClusterNode {
@@ -121,21 +131,23 @@ impl Cluster {
     /// If the directory holds something else, or a node does not start; then the error holds the end of its log, and its
     /// exit code.
     pub async fn start(spec: ClusterSpec) -> Result<Self, Failure> {
-        let resumed = spec.dir.join("genesis.json").exists();
-        if resumed {
-            check_resumable(&spec)?
-        } else {
+        let lock = take_dir(&spec.dir)?;
+        let resumed = spec.dir.join(GENESIS_FILE).exists();
+        if !resumed {
             create(&spec)?
         }
-        let genesis = load_genesis(&spec.dir.join("genesis.json"))?;
+        let genesis = load_genesis(&spec.dir.join(GENESIS_FILE))?;
+        if resumed {
+            check_resumable(&spec, &genesis)?
+        }
         let homes = homes(&spec.dir);
-        let _ = std::fs::remove_file(spec.dir.join("testnet.json"));
+        let _ = std::fs::remove_file(spec.dir.join(INFO_FILE));
         let mut starting = homes.into_iter();
         let first = starting.next().ok_or_else(|| Failure::new("the cluster has no nodes"))?;
         let first = start_node(&spec, first, &[]).await?;
         let bootstrap = [first.file.network];
         let others = futures::future::try_join_all(starting.map(|home| start_node(&spec, home, &bootstrap))).await?;
-        let mut cluster = Self { spec, genesis, nodes: vec![first], resumed };
+        let mut cluster = Self { spec, genesis, nodes: vec![first], resumed, _lock: lock };
         cluster.nodes.extend(others);
         cluster.remember_addresses()?;
         Ok(cluster)
@@ -235,7 +247,7 @@ impl Cluster {
             if status.success() { Ok(()) } else { Err(Failure::new(death(&home, status))) }
         });
         let ends = futures::future::join_all(ends).await;
-        let _ = std::fs::remove_file(self.spec.dir.join("testnet.json"));
+        let _ = std::fs::remove_file(self.spec.dir.join(INFO_FILE));
         ends.into_iter().collect()
     }
 }
@@ -260,15 +272,60 @@ fn homes(dir: &Path) -> Vec<Home> {
     (0..MAX_NODES).map(home).take_while(|home| home.path().is_dir()).collect()
 }
 
-fn check_resumable(spec: &ClusterSpec) -> Result<(), Failure> {
-    let found = homes(&spec.dir).len();
-    match spec.nodes {
-        Some(nodes) if nodes != found => Err(Failure::usage(format!(
-            "{} has {found} nodes; leave --nodes away to resume it, or choose another --data",
-            spec.dir.display()
-        ))),
-        _ => Ok(()),
+/// Takes the directory for this process. One that is not there is made; one that holds something else is refused and
+/// left as it is.
+fn take_dir(dir: &Path) -> Result<File, Failure> {
+    let failed = |error: &std::io::Error| Failure::io(dir.display(), error);
+    match std::fs::read_dir(dir) {
+        Ok(mut entries) => {
+            if !dir.join(GENESIS_FILE).exists()
+                && entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK_FILE))
+            {
+                let message = format!("{} is not empty and holds no testnet; choose another --data", dir.display());
+                return Err(Failure { code: ExitCode::Foreign, message });
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            std::fs::create_dir_all(dir).map_err(|error| failed(&error))?;
+        }
+        Err(error) => return Err(failed(&error)),
     }
+    let path = dir.join(LOCK_FILE);
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let lock = lock.map_err(|error| Failure::io(path.display(), &error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            let message =
+                format!("another `cascade testnet` runs in {}; stop it, or choose another --data", dir.display());
+            Err(Failure { code: ExitCode::Locked, message })
+        }
+        Err(TryLockError::Error(error)) => Err(Failure::io(path.display(), &error)),
+    }
+}
+
+/// Refuses what was asked of a new cluster where the one that is here is another.
+fn check_resumable(spec: &ClusterSpec, genesis: &Genesis) -> Result<(), Failure> {
+    let other = |what: &str| {
+        let dir = spec.dir.display();
+        Err(Failure::usage(format!("{dir} {what} away to resume it, or choose another --data")))
+    };
+    let homes = homes(&spec.dir);
+    if spec.nodes.is_some_and(|nodes| nodes != homes.len()) {
+        return other(&format!("has {} nodes; leave --nodes", homes.len()));
+    }
+    if spec.rule == TransactionRule::Opaque && genesis.params.transactions != TransactionRule::Opaque {
+        return other("holds a chain of Ethereum transactions; leave --opaque");
+    }
+    if !spec.schedule.is_empty() {
+        let keys = homes.iter().map(|home| HomeKeys::find_or_generate(&home.key_paths(), Role::Sequencer));
+        let keys = keys.map(|found| Ok(found?.keys)).collect::<Result<Vec<_>, Failure>>()?;
+        let asked = genesis::build(&keys, genesis.params.transactions, &spec.schedule, 0)?;
+        if (&asked.params, &asked.committees) != (&genesis.params, &genesis.committees) {
+            return other("was made with another schedule; leave --schedule");
+        }
+    }
+    Ok(())
 }
 
 /// Makes genesis and homes. The genesis file comes last: with it, the directory can be resumed.
@@ -277,20 +334,6 @@ fn create(spec: &ClusterSpec) -> Result<(), Failure> {
     if nodes == 0 || nodes > MAX_NODES {
         return Err(Failure::usage(format!("--nodes {nodes}: must be from 1 to {MAX_NODES}")));
     }
-    let failed = |error: &std::io::Error| Failure::io(spec.dir.display(), error);
-    match std::fs::read_dir(&spec.dir) {
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                let message =
-                    format!("{} is not empty and holds no testnet; choose another --data", spec.dir.display());
-                return Err(Failure { code: ExitCode::Foreign, message });
-            }
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            std::fs::create_dir_all(&spec.dir).map_err(|error| failed(&error))?;
-        }
-        Err(error) => return Err(failed(&error)),
-    }
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut keys = Vec::with_capacity(nodes);
     let homes: Vec<Home> = (0..nodes).map(|index| Home::new(&spec.dir.join(format!("node-{index}")))).collect();
@@ -298,8 +341,7 @@ fn create(spec: &ClusterSpec) -> Result<(), Failure> {
         keys.push(home.create_keys(Role::Sequencer)?);
         home.write_config(&settings(loopback, loopback, Some(loopback), &[]))?;
     }
-    let genesis: Vec<NewKeys> = keys;
-    let genesis = genesis::build(&genesis, spec.rule, &spec.schedule, spec.load_accounts)?;
+    let genesis = genesis::build(&keys, spec.rule, &spec.schedule, spec.load_accounts)?;
     for home in homes.iter().chain([&Home::new(&spec.dir)]) {
         home.write_genesis(&genesis)?;
     }
@@ -412,7 +454,7 @@ fn death(home: &Home, status: ExitStatus) -> String {
 /// The last lines of a log, each indented.
 fn tail(path: &Path) -> String {
     const BYTES: u64 = 16 << 10;
-    let Ok(mut file) = std::fs::File::open(path) else { return String::new() };
+    let Ok(mut file) = File::open(path) else { return String::new() };
     let length = file.metadata().map_or(0, |metadata| metadata.len());
     if file.seek(SeekFrom::Start(length.saturating_sub(BYTES))).is_err() {
         return String::new();
@@ -444,16 +486,7 @@ mod tests {
     fn a_directory_with_something_else_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("thesis.txt"), "work").unwrap();
-        let spec = ClusterSpec {
-            program: PathBuf::new(),
-            dir: dir.path().to_owned(),
-            nodes: Some(4),
-            rule: TransactionRule::Plain,
-            schedule: Schedule::default(),
-            load_accounts: 0,
-            log: "info".to_owned(),
-        };
-        assert_eq!(create(&spec).unwrap_err().code, ExitCode::Foreign);
+        assert_eq!(take_dir(dir.path()).unwrap_err().code, ExitCode::Foreign);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

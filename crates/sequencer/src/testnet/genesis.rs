@@ -68,6 +68,12 @@ pub struct Member {
 }
 
 impl Schedule {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.params.is_empty() && self.committee.is_empty()
+    }
+
     /// Reads a schedule file.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{Client, Failure, block_on, output},
+    config::{KEYS, Key},
     home::write_atomically,
 };
 use cluster::{Cluster, ClusterSpec};
@@ -66,7 +67,7 @@ pub struct TestnetArgs {
     /// One line of JSON on stdout: with --blocks the report at the end, else what runs where, at the start.
     #[arg(long)]
     json: bool,
-    /// Order opaque bytes instead of transactions.
+    /// Order opaque bytes instead of transactions. A chain that is resumed keeps what it orders.
     #[arg(long)]
     opaque: bool,
     /// A TOML file that says which nodes vote from which epoch on, with what stake, and changes constants. See below.
@@ -143,7 +144,7 @@ impl Info {
     }
 
     fn write(&self, dir: &Path) -> Result<(), Failure> {
-        let path = dir.join("testnet.json");
+        let path = dir.join(cluster::INFO_FILE);
         let text = serde_json::to_string_pretty(self).expect("strings and numbers have a JSON form");
         write_atomically(&path, (text + "\n").as_bytes()).map_err(|error| Failure::io(path.display(), &error))
     }
@@ -192,7 +193,17 @@ pub fn run(args: TestnetArgs) -> Result<(), Failure> {
     block_on(run_in(&args, dir))
 }
 
+/// Says that settings of the environment are not the nodes'.
+fn note_settings() {
+    let set = KEYS.iter().map(Key::variable).filter(|name| std::env::var_os(name).is_some());
+    let set: Vec<String> = set.collect();
+    if !set.is_empty() {
+        output::note(&format!("a testnet's nodes have their own settings; ignored: {}", set.join(", ")));
+    }
+}
+
 async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
+    note_settings();
     let mut ends = Ends::new()?;
     let program = std::env::current_exe().map_err(|error| Failure::io("cannot find this program", &error))?;
     let schedule = args.schedule.as_deref().map(Schedule::read).transpose()?.unwrap_or_default();
@@ -205,6 +216,9 @@ async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
         cluster = Cluster::start(spec) => cluster?,
         () = ends.wait() => return Ok(()),
     };
+    if cluster.is_resumed() && !args.opaque && cluster.genesis().params.transactions == TransactionRule::Opaque {
+        output::note(&format!("the chain in {} orders opaque bytes, as it did before", cluster.dir().display()));
+    }
     let info = Info::of(&cluster);
     info.write(cluster.dir())?;
     match (args.json, args.blocks) {

@@ -5,12 +5,14 @@ use std::{
     net::{TcpListener, UdpSocket},
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
-use cascade_sequencer::exit::ExitCode;
+use cascade_sequencer::{exit::ExitCode, node::NodeFile};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::cluster::wait_for;
 
 /// The command without the caller's settings.
 pub fn cascade() -> Command {
@@ -49,8 +51,16 @@ fn assert_fails(output: &Output, code: ExitCode, words: &[&str]) {
     let text = stderr(output);
     assert_eq!(output.status.code(), Some(i32::from(code.code())), "{text}");
     assert!(output.stdout.is_empty(), "stdout carries results alone: {}", stdout(output));
+    assert_says(&text, code, words);
+}
+
+/// The message that stderr ends with has these words.
+#[track_caller]
+fn assert_says(stderr: &str, code: ExitCode, words: &[&str]) {
+    let start = if code == ExitCode::Usage { "error: " } else { "cascade: error: " };
+    let (_, message) = stderr.rsplit_once(start).unwrap_or_else(|| panic!("no `{start}` in: {stderr}"));
     for word in words {
-        assert!(text.contains(word), "`{word}` is missing in: {text}");
+        assert!(message.contains(word), "`{word}` is missing in: {stderr}");
     }
 }
 
@@ -83,9 +93,54 @@ impl Fixture {
         command
     }
 
+    /// Starts a node that takes free ports, logs into `name.log` and runs until it is dropped.
+    fn start_node(&self, name: &str, more: &[&str]) -> Running {
+        let mut command = self.node(name);
+        command.args(more);
+        self.start(name, command)
+    }
+
+    fn start(&self, name: &str, mut command: Command) -> Running {
+        let log = self.path(&format!("{name}.log"));
+        let stderr = std::fs::File::create(&log).expect("a log file");
+        let child = command.arg("--exit-with-parent").stdin(Stdio::piped()).stderr(stderr).spawn();
+        let child = child.expect("cascade can be started");
+        let path = self.path(&format!("{name}/node.json"));
+        let file = wait_for("the node runs", || serde_json::from_slice(&std::fs::read(&path).ok()?).ok());
+        Running { child, file, log }
+    }
+
     /// Runs a node until its first block.
     fn run_node(&self, name: &str, more: &[&str]) -> Output {
-        self.node(name).args(["--until-height", "1"]).args(more).output().expect("cascade can be started")
+        let until: &[&str] = if more.contains(&"--until-height") { &[] } else { &["--until-height", "1"] };
+        self.node(name).args(until).args(more).output().expect("cascade can be started")
+    }
+}
+
+/// A node that runs.
+struct Running {
+    child: Child,
+    file: NodeFile,
+    log: String,
+}
+
+impl Running {
+    /// Waits until it has logged a warning with these words.
+    fn wait_warning(&self, words: &[&str]) {
+        wait_for(&format!("the log warns of {words:?}"), || {
+            let log = std::fs::read_to_string(&self.log).ok()?;
+            log.lines().any(|line| line.contains("WARN") && words.iter().all(|word| line.contains(word))).then_some(())
+        });
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.log, std::fs::read_to_string(&self.log).unwrap_or_default());
+        }
     }
 }
 
@@ -143,8 +198,182 @@ fn init_with_a_genesis_that_breaks_a_rule_leaves_nothing_behind() {
     let home = dir.path().join("home");
     let data = home.display().to_string();
     let output = run(&["init", "--data", &data, "--network", "testnet"]);
-    assert_fails(&output, ExitCode::Foreign, &["committees[0]", "1 sequencers"]);
+    assert_fails(&output, ExitCode::Usage, &["--network testnet", "at least 3", "has 1", "--sequencer", "regtest"]);
     assert!(!home.exists());
+
+    // A rule that the genesis file itself breaks.
+    let output = run(&["init", "--data", &data, "--network", "regtest", "--stake", "1"]);
+    assert_fails(&output, ExitCode::Foreign, &["committees[0]", "stake 1"]);
+    assert!(!home.exists());
+}
+
+#[test]
+fn init_takes_over_keys_that_were_generated_before() {
+    let fixture = Fixture::new();
+    let (first, second) = (fixture.path("first"), fixture.path("second"));
+    for home in [&first, &second] {
+        assert!(run(&["keys", "generate", "--data", home]).status.success());
+    }
+    let shown = |home: &str| json(&run(&["keys", "show", "--json", "--data", home]));
+    let (keys, others) = (shown(&first), shown(&second));
+    let entry = fixture.path("second.json");
+    let proof = run(&["keys", "proof", "--data", &second, "--stake", "10"]);
+    std::fs::write(&entry, stdout(&proof)).unwrap();
+
+    let made = json(&run(&["init", "--data", &first, "--network", "regtest", "--sequencer", &entry, "--json"]));
+    assert_eq!((&made["node_id"], &made["role"]), (&keys["node_id"], &Value::from("sequencer")));
+    assert_eq!(made["keys_found"].as_array().unwrap().len(), 2, "{made}");
+    assert_eq!(shown(&first), keys, "the keys are as they were");
+    let genesis: Value = serde_json::from_slice(&std::fs::read(fixture.path("first/genesis.json")).unwrap()).unwrap();
+    let members = &genesis["committees"][0]["sequencers"];
+    assert_eq!((&members[0]["bls_key"], &members[1]["bls_key"]), (&keys["bls_key"], &others["bls_key"]));
+
+    // Who has an entry in the genesis file joins as a sequencer without being told; a genesis file that is in the home
+    // already is left there.
+    let genesis = fixture.path("second/genesis.json");
+    std::fs::copy(fixture.path("first/genesis.json"), &genesis).unwrap();
+    let joined = json(&run(&["init", "--data", &second, "--genesis", &genesis, "--json"]));
+    assert_eq!((&joined["node_id"], &joined["role"]), (&others["node_id"], &Value::from("sequencer")));
+}
+
+#[test]
+fn init_makes_no_new_chain_for_a_key_that_has_signed_and_no_sign_state_for_a_key_without_one() {
+    let fixture = Fixture::new();
+    assert!(fixture.run_node("home", &[]).status.success());
+    for file in ["home/cascade.toml", "home/genesis.json"] {
+        std::fs::remove_file(fixture.path(file)).unwrap();
+    }
+    assert_fails(&fixture.init("home"), ExitCode::SignState, &["has signed", "its own voting key"]);
+    let state = fixture.path("home/keys/bls.sign-state");
+    std::fs::remove_file(&state).unwrap();
+    assert_fails(&fixture.init("home"), ExitCode::SignState, &[&state]);
+    assert!(!Path::new(&state).exists(), "a sign-state is never made up");
+}
+
+#[test]
+fn a_cluster_made_by_hand_as_the_operating_guide_says_finalizes() {
+    let fixture = Fixture { dir: tempfile::tempdir().unwrap() };
+    // Hosts are loopback addresses of this process's own, so that the guide's fixed port is free on each.
+    let pid = std::process::id();
+    let host = |n: usize| format!("127.{}.{}.{n}:30330", 1 + pid % 250, 1 + pid / 250 % 250);
+    let names = ["1", "2", "3", "4"].map(str::to_owned);
+    for name in &names {
+        assert!(run(&["keys", "generate", "--data", &fixture.path(name)]).status.success());
+        let entry = run(&["keys", "proof", "--data", &fixture.path(name), "--stake", "100"]);
+        std::fs::write(fixture.path(&format!("entry-{name}.json")), stdout(&entry)).unwrap();
+    }
+    let entries: Vec<String> = (2..=4).map(|n| fixture.path(&format!("entry-{n}.json"))).collect();
+    let init = |n: usize, bootstrap: &[usize], more: &[&str]| {
+        let (data, own) = (fixture.path(&names[n - 1]), host(n));
+        let bootstrap: Vec<String> = bootstrap.iter().map(|n| host(*n)).collect();
+        let (bootstrap, private) = (bootstrap.join(","), "network.allow_private=true");
+        let start = ["init", "--json", "--data", &data, "--listen", &own, "--bootstrap", &bootstrap, "--set", private];
+        json(&run(&[&start[..], &["--rpc-listen", "127.0.0.1:0"], more].concat()))
+    };
+    let mut founding = vec!["--network", "testnet", "--stake", "100"];
+    entries.iter().for_each(|entry| founding.extend(["--sequencer", entry]));
+    let first = init(1, &[2, 3], &founding);
+    let genesis = fixture.path("1/genesis.json");
+    for n in 2..=4 {
+        let joined = init(n, &[1, 2], &["--genesis", &genesis]);
+        assert_eq!(joined["genesis_hash"], first["genesis_hash"]);
+        assert_eq!(joined["role"], "sequencer", "its key is in the genesis file");
+    }
+    let nodes = names.each_ref().map(|name| {
+        let mut command = cascade();
+        command.args(["node", "--data", &fixture.path(name)]);
+        fixture.start(name, command)
+    });
+    for node in &nodes {
+        wait_for("every node has three peers, hears all four, and sees a block become final", || {
+            let output = run(&["status", "--json", "--rpc", &node.file.rpc_http]);
+            let health = serde_json::from_slice::<Value>(&output.stdout).ok()?["health"].take();
+            let (peers, heard, height) = (&health["peers"], &health["seatsHeard"], health["height"].as_u64()?);
+            (output.status.success() && peers == 3 && heard == 4 && height >= 1).then_some(())
+        });
+    }
+}
+
+#[test]
+fn variables_that_mean_nothing_are_not_passed_over_silently() {
+    let fixture = Fixture::new();
+    let home = fixture.path("home");
+    let with = |name: &str| cascade().args(["config", "--data", &home]).env(name, "1").output().unwrap();
+    assert_fails(&with("CASCADE_RPC_MAX_BACH"), ExitCode::Usage, &["CASCADE_RPC_MAX_BACH", "CASCADE_RPC_MAX_BATCH is"]);
+    let strange = with("CASCADE_SERVICE_HOST");
+    assert!(strange.status.success());
+    assert!(
+        stderr(&strange).contains("warning: the environment variable CASCADE_SERVICE_HOST"),
+        "{}",
+        stderr(&strange)
+    );
+    let homeless = cascade().arg("config").env_remove("HOME").output().unwrap();
+    assert_fails(&homeless, ExitCode::Usage, &["HOME", "--data"]);
+}
+
+#[test]
+fn a_node_warns_of_bootstrap_nodes_that_are_silent_or_of_another_chain() {
+    let fixture = Fixture::new();
+    assert!(fixture.init("other").status.success());
+    let other = fixture.start_node("other", &[]);
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (other, silent) = (other.file.network.to_string(), silent.local_addr().unwrap().to_string());
+    let node = fixture.start_node("home", &["--bootstrap", &other, "--bootstrap", &silent]);
+    node.wait_warning(&["network.bootstrap", &other, "of another chain", "genesis"]);
+    node.wait_warning(&["network.bootstrap", &silent, "does not answer", "UDP port"]);
+}
+
+#[test]
+fn a_node_whose_key_has_no_seat_warns_of_it_and_status_says_that_it_is_alone() {
+    let fixture = Fixture::new();
+    let genesis = fixture.path("home/genesis.json");
+    let guest = fixture.path("guest");
+    assert!(run(&["init", "--data", &guest, "--genesis", &genesis, "--role", "sequencer"]).status.success());
+    let node = fixture.start_node("guest", &[]);
+    node.wait_warning(&["in no committee of the genesis file", "--role full"]);
+    let output = run(&["status", "--rpc", &node.file.rpc_http]);
+    assert_eq!(output.status.code(), Some(i32::from(ExitCode::NoPeers.code())), "{output:?}");
+    assert_says(&stderr(&output), ExitCode::NoPeers, &["no peers", "network.bootstrap"]);
+    assert!(stdout(&output).contains("peers      none"), "{}", stdout(&output));
+
+    // A sequencer that is a quorum by itself needs no peers.
+    let alone = fixture.start_node("home", &[]);
+    wait_for("the only sequencer is healthy", || {
+        run(&["status", "--rpc", &alone.file.rpc_http]).status.success().then_some(())
+    });
+}
+
+#[test]
+fn send_says_what_is_wrong_and_what_to_do() {
+    let fixture = Fixture::new();
+    let node = fixture.start_node("home", &[]);
+    let rpc = node.file.rpc_http.as_str();
+    let to = "0x000000000000000000000000000000000000dEaD";
+    let send = |more: &[&str]| run(&[&["send", "--rpc", rpc, "--to", to], more].concat());
+    let key = fixture.path("account.key");
+    assert_fails(&send(&["--key-file", &key]), ExitCode::KeyMissing, &["--key-file", &key, "private key"]);
+    std::fs::write(&key, "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80\n").unwrap();
+    std::fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    assert_fails(&send(&["--key-file", &key]), ExitCode::Permission, &[&key, "chmod 600"]);
+    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+
+    let output = send(&["--key-file", &key, "--value", "10001"]);
+    assert_fails(&output, ExitCode::Failed, &["has 10000 CAS", "would need 10001 CAS", "fund"]);
+    let output = send(&["--key-file", &key, "--value", "10000"]);
+    assert_fails(&output, ExitCode::Failed, &["would need 10000 CAS and up to 0.0", "for gas"]);
+
+    let sent = send(&["--key-file", &key, "--value", "1"]);
+    assert!(sent.status.success(), "{}", stderr(&sent));
+    let output = send(&["--key-file", &key, "--value", "1", "--nonce", "0"]);
+    assert_fails(&output, ExitCode::Failed, &["nonce too low", "leave --nonce away"]);
+    let output = send(&["--key-file", &key, "--value", "1", "--nonce", "4", "--timeout", "1"]);
+    assert_fails(&output, ExitCode::Failed, &["not final after 1 s", "gap"]);
+    assert!(stderr(&output).contains("until nonces 1 to 3 arrived"), "{}", stderr(&output));
+
+    let output = run(&["send", "--rpc", "http://127.0.0.1:9", "--account", "0", "--to", to]);
+    assert_fails(&output, ExitCode::Unreachable, &["http://127.0.0.1:9", "see that a node runs", "--rpc"]);
+    let output = run(&["send", "--rpc", "127.0.0.1", "--account", "0", "--to", to]);
+    assert_fails(&output, ExitCode::Usage, &["http://HOST:PORT"]);
 }
 
 #[test]
@@ -172,7 +401,7 @@ fn wrong_usage_is_said_so() {
     let output = run(&["send", "--account", "0", "--to", "0xdead", "--value", "1"]);
     assert_fails(&output, ExitCode::Usage, &["--to"]);
     let output = run(&["status", "--rpc", "http://127.0.0.1:9"]);
-    assert_fails(&output, ExitCode::Failed, &["http://127.0.0.1:9"]);
+    assert_fails(&output, ExitCode::Unreachable, &["http://127.0.0.1:9"]);
 }
 
 #[test]
@@ -192,13 +421,13 @@ fn ports_in_use() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let (tcp, udp) = (tcp.local_addr().unwrap().to_string(), udp.local_addr().unwrap().to_string());
-    for (flag, key, address) in [
-        ("rpc.listen", "rpc.listen", &tcp),
-        ("metrics.listen", "metrics.listen", &tcp),
-        ("network.listen", "network.listen", &udp),
+    for (key, address, remedy) in [
+        ("rpc.listen", &tcp, ["TCP", "--rpc-listen"]),
+        ("metrics.listen", &tcp, ["TCP", "--metrics-listen"]),
+        ("network.listen", &udp, ["UDP", "--listen"]),
     ] {
-        let output = fixture.run_node("home", &["--set", &format!("{flag}={address}")]);
-        assert_fails(&output, ExitCode::PortInUse, &[key, address]);
+        let output = fixture.run_node("home", &["--set", &format!("{key}={address}")]);
+        assert_fails(&output, ExitCode::PortInUse, &[key, address, "another process", remedy[0], remedy[1]]);
     }
 }
 
@@ -231,6 +460,27 @@ fn a_sign_state_that_is_missing() {
     std::fs::remove_file(&path).unwrap();
     assert_fails(&fixture.run_node("home", &[]), ExitCode::SignState, &[&path, "contradict"]);
     assert!(!Path::new(&path).exists(), "a sign-state is never made up");
+}
+
+#[test]
+fn a_sign_state_that_is_damaged() {
+    let fixture = Fixture::new();
+    assert!(fixture.run_node("home", &[]).status.success());
+    let path = fixture.path("home/keys/bls.sign-state");
+    let copy = std::fs::read(&path).unwrap();
+    for damaged in [copy[..100].to_vec(), vec![0xee; copy.len()]] {
+        std::fs::write(&path, damaged).unwrap();
+        let output = fixture.run_node("home", &[]);
+        assert_fails(
+            &output,
+            ExitCode::SignState,
+            &[&path, "keep the data directory", "newest copy", "retire the key"],
+        );
+        assert!(!stderr(&output).contains("sync again"), "that is the remedy for chain data: {}", stderr(&output));
+    }
+    std::fs::write(&path, copy).unwrap();
+    let output = fixture.run_node("home", &["--until-height", "3"]);
+    assert!(output.status.success(), "with the copy it goes on: {}", stderr(&output));
 }
 
 #[test]
@@ -294,15 +544,11 @@ fn data_of_another_version() {
 #[test]
 fn a_home_that_is_in_use() {
     let fixture = Fixture::new();
-    let mut first =
-        fixture.node("home").arg("--exit-with-parent").stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    crate::cluster::wait_for("the first node runs", || {
-        Path::new(&fixture.path("home/node.json")).exists().then_some(())
-    });
+    let mut first = fixture.start_node("home", &[]);
     assert_fails(&fixture.run_node("home", &[]), ExitCode::Locked, &["in use"]);
     // The end of its stdin, which is what a node sees of its parent's end.
-    drop(first.stdin.take());
-    assert!(first.wait().unwrap().success());
+    drop(first.child.stdin.take());
+    assert!(first.child.wait().unwrap().success());
 }
 
 #[test]

@@ -4,5 +4,6 @@ mod alloy;
 mod cli;
 mod cluster;
 mod crash;
+mod metrics;
 mod rpc;
 mod testnet;

@@ -16,14 +16,14 @@ use crate::{cli::cascade, cluster::wait_for};
 const READY_WITHIN: Duration = Duration::from_secs(5);
 
 /// A testnet with `--json`, after its ready line.
-struct Testnet {
+pub struct Testnet {
     child: Child,
-    info: Value,
+    pub info: Value,
     ready_after: Duration,
 }
 
 impl Testnet {
-    fn start(data: &Path, more: &[&str]) -> Self {
+    pub fn start(data: &Path, more: &[&str]) -> Self {
         let started = Instant::now();
         let mut child = cascade()
             .args(["testnet", "--json", "--data"])
@@ -49,7 +49,7 @@ impl Testnet {
         nodes.iter().map(|node| node["pid"].as_u64().expect("a pid")).collect()
     }
 
-    fn height(&self, runtime: &tokio::runtime::Runtime, node: usize) -> u64 {
+    pub fn height(&self, runtime: &tokio::runtime::Runtime, node: usize) -> u64 {
         let client = Client::new(self.info["rpc"][node]["http"].as_str().expect("a URL")).expect("a URL");
         runtime.block_on(client.status()).map_or(0, |status| status.heads.executed.0)
     }
@@ -63,7 +63,7 @@ impl Drop for Testnet {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
@@ -111,9 +111,55 @@ fn a_testnet_is_ready_soon_stops_on_ctrl_c_and_is_resumed() {
     assert_eq!(ids(&second.info), ids(&first.info));
     assert_eq!(second.info["rpc"], first.info["rpc"], "the same ports are taken again");
     wait_for("the chain goes on", || (second.height(&runtime, 3) > height).then_some(()));
+}
 
-    let output = cascade().args(["testnet", "--nodes", "5", "--data"]).arg(&data).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "another number of nodes is refused");
+/// Runs the command in a directory and answers exit code and stderr.
+fn testnet(data: &Path, more: &[&str]) -> (Option<i32>, String) {
+    let output = cascade().args(["testnet", "--json", "--data"]).arg(data).args(more).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_second_testnet_in_the_same_directory_is_refused_and_takes_nothing_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("cluster");
+    let mut first = Testnet::start(&data, &["--nodes", "1"]);
+    let before = std::fs::read(data.join("testnet.json")).unwrap();
+    let (code, text) = testnet(&data, &["--blocks", "1"]);
+    assert_eq!(code, Some(10), "{text}");
+    assert!(text.contains("another `cascade testnet` runs") && text.contains("--data"), "{text}");
+    assert_eq!(std::fs::read(data.join("testnet.json")).unwrap(), before);
+    assert!(first.pids().iter().all(|pid| is_alive(*pid)));
+    first.signal("-INT");
+    assert_eq!(first.child.wait().unwrap().code(), Some(0));
+    assert!(!data.join("testnet.json").exists(), "it names what runs");
+    let (code, text) = testnet(&data, &["--blocks", "1"]);
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+fn what_a_resumed_testnet_cannot_be_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("cluster");
+    let schedule = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let same = schedule("same.toml", "[params]\nepoch_length = 30\n");
+    let other = schedule("other.toml", "[params]\nepoch_length = 40\n");
+    let made = ["--nodes", "2", "--blocks", "1", "--schedule", &same];
+    assert_eq!(testnet(&data, &made).0, Some(0));
+    for (more, words) in [
+        (vec!["--nodes", "5"], ["has 2 nodes", "leave --nodes away"]),
+        (vec!["--opaque"], ["a chain of Ethereum transactions", "leave --opaque away"]),
+        (vec!["--schedule", &other], ["another schedule", "leave --schedule away"]),
+    ] {
+        let (code, text) = testnet(&data, &more);
+        assert_eq!(code, Some(2), "{more:?}: {text}");
+        assert!(words.iter().all(|word| text.contains(word)), "{more:?}: {text}");
+    }
+    assert_eq!(testnet(&data, &made).0, Some(0), "the command that made it resumes it");
 }
 
 #[test]
