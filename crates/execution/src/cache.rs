@@ -4,11 +4,13 @@ use std::{hash::Hash, sync::Arc};
 
 use alloy_primitives::B256;
 use cascade_primitives::Height;
-use jmt::storage::Node;
 use parking_lot::Mutex;
 use revm::{bytecode::Bytecode, primitives::HashMap};
 
-use crate::store::{StateChanges, StateKey, TreeNodeKey, VersionedValue};
+use crate::{
+    store::{StateChanges, StateKey, TreeNodeKey, VersionedValue},
+    tree::Page,
+};
 
 /// A map of bounded size in two generations: what is used moves to the young one; when that is full it becomes the old
 /// one and what was in the old one is forgotten. A key is in one of them at most.
@@ -50,19 +52,19 @@ impl<K: Eq + Hash + Clone, V> Generations<K, V> {
     }
 }
 
-/// Decoded nodes of the tree. A key names one content for ever, unless the store reverts: then [`Self::clear`].
-pub(crate) struct NodeCache(Mutex<Generations<TreeNodeKey, Arc<Node>>>);
+/// Decoded pages of the tree. A key names one content for ever, unless the store reverts: then [`Self::clear`].
+pub(crate) struct NodeCache(Mutex<Generations<TreeNodeKey, Arc<Page>>>);
 
 impl NodeCache {
     pub(crate) fn new(capacity: usize) -> Self {
         Self(Mutex::new(Generations::new(capacity)))
     }
 
-    pub(crate) fn get(&self, key: &TreeNodeKey) -> Option<Arc<Node>> {
+    pub(crate) fn get(&self, key: &TreeNodeKey) -> Option<Arc<Page>> {
         self.0.lock().get_mut(key).cloned()
     }
 
-    pub(crate) fn insert(&self, key: TreeNodeKey, node: Arc<Node>) {
+    pub(crate) fn insert(&self, key: TreeNodeKey, node: Arc<Page>) {
         self.0.lock().insert(key, node);
     }
 
@@ -73,7 +75,7 @@ impl NodeCache {
             cache.remove(key);
         }
         for ((key, _), node) in changes.nodes.iter().zip(&changes.decoded) {
-            cache.insert(key.clone(), Arc::clone(node));
+            cache.insert(*key, Arc::clone(node));
         }
     }
 

@@ -6,7 +6,7 @@
 //!  block's transactions --> execute --> evm (revm, Prague) --> overlay of changed accounts and slots
 //!                              |                                          |
 //!                              v                                          v
-//!                        receipts, bloom, roots  <------------  tree: one update per block (jmt)
+//!                        receipts, bloom, roots  <------------  tree: one update per block
 //!                              |                                          |
 //!                              v                                          v
 //!                        ExecutedBlock { result, receipts, changes } --> a store (store::StateStore)

@@ -2,8 +2,8 @@
 //!
 //! Nothing here touches a store: a light client needs this module, a root that a certificate covers, and the bytes.
 //!
-//! The tree is a binary sparse Merkle tree over 256-bit keys (Jellyfish Merkle tree, Gao et al. 2021, as the `jmt`
-//! crate hashes it), in which a subtree with one leaf is that leaf and an empty one is a constant:
+//! The tree is a binary sparse Merkle tree over 256-bit keys (Jellyfish Merkle tree, Gao et al. 2021, hashed as
+//! the `jmt` crate does), in which a subtree with one leaf is that leaf and an empty one is a constant:
 //!
 //! ```text
 //!  inner = SHA-256("JMT::IntrnalNode" | left | right)          empty = "SPARSE_MERKLE_PLACEHOLDER_HASH__"

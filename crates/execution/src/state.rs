@@ -30,7 +30,7 @@ use crate::{
 pub struct CacheSizes {
     /// Accounts and slots; about 300 bytes each.
     pub values: usize,
-    /// Nodes of the tree; about 1.2 KB each.
+    /// Pages of the tree; up to 1.7 KB each, most of a large tree about 0.3 KB.
     pub nodes: usize,
     /// Contracts; up to 48 KB each.
     pub codes: usize,

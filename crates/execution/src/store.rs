@@ -7,8 +7,8 @@
 //! Four maps hold all versions at once:
 //!
 //! ```text
-//!  nodes   node key            -> node bytes       a key starts with the version that made the node (8 bytes, big
-//!                                                  endian), so all nodes of a version are one contiguous range
+//!  nodes   node key            -> page bytes       a key starts with the version that made the page (8 bytes, big
+//!                                                  endian), so all pages of a version are one contiguous range
 //!  values  (state key, version) -> value or absent  "absent" is a record of its own: the element was deleted
 //!  codes   code hash            -> code             by content; never deleted
 //!  index   version              -> VersionIndex     what the version wrote and what it made obsolete
@@ -27,15 +27,20 @@
 //!   then delete `index[w]` for `w < v` only. Afterwards the oldest readable version is `v`; versions from `v` on read
 //!   exactly as before. (`index[v]` is kept because later pruning starts at `v`; doing its work twice is harmless.)
 
-use std::{fmt, ops::RangeInclusive, sync::Arc};
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
 use alloy_primitives::B256;
 use bytes::Bytes;
 use cascade_primitives::{Decode, DecodeError, Encode, Height, Reader, codec::encode_list};
-use jmt::storage::Node;
 use thiserror::Error;
 
-use crate::tree::{TreeUpdate, encode_node};
+use crate::tree::{Page, TreeUpdate};
 
 /// Longest node key in bytes: version, number of nibbles, 64 nibbles.
 pub const MAX_NODE_KEY_BYTES: usize = 8 + 1 + 32;
@@ -68,38 +73,39 @@ impl Decode for StateKey {
     }
 }
 
-/// The key of a node of the state tree: version (8 bytes, big endian), number of nibbles (1 byte), nibbles (two in a
+/// The key of a page of the state tree: version (8 bytes, big endian), number of nibbles (1 byte), nibbles (two in a
 /// byte, high one first). A store may rely on the first 8 bytes and on nothing else.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TreeNodeKey(Vec<u8>);
+#[derive(Clone, Copy)]
+pub struct TreeNodeKey {
+    length: u8,
+    bytes: [u8; MAX_NODE_KEY_BYTES],
+}
 
 impl TreeNodeKey {
-    pub(crate) fn new(version: u64, nibbles: impl ExactSizeIterator<Item = u8>) -> Self {
-        let count = nibbles.len();
-        let mut bytes = Vec::with_capacity(9 + count.div_ceil(2));
-        bytes.extend_from_slice(&version.to_be_bytes());
-        bytes.push(u8::try_from(count).expect("a path has at most 64 nibbles"));
-        for (i, nibble) in nibbles.enumerate() {
-            if i % 2 == 0 {
-                bytes.push(nibble << 4);
-            } else {
-                *bytes.last_mut().expect("the even nibble before it pushed a byte") |= nibble;
-            }
+    /// The page at the first `nibbles` nibbles of `key`, at most 64.
+    pub(crate) fn new(version: u64, key: &StateKey, nibbles: usize) -> Self {
+        let mut bytes = [0; MAX_NODE_KEY_BYTES];
+        bytes[..8].copy_from_slice(&version.to_be_bytes());
+        bytes[8] = u8::try_from(nibbles).expect("a path has at most 64 nibbles");
+        let path = nibbles.div_ceil(2);
+        bytes[9..9 + path].copy_from_slice(&key.0[..path]);
+        if nibbles % 2 == 1 {
+            bytes[8 + path] &= 0xf0;
         }
-        Self(bytes)
+        Self { length: 9 + bytes[8].div_ceil(2), bytes }
     }
 
     /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes[..usize::from(self.length)]
     }
 
-    /// The version that made the node.
+    /// The version that made the page.
     #[must_use]
     pub fn version(&self) -> Height {
         let mut bytes = [0; 8];
-        bytes.copy_from_slice(&self.0[..8]);
+        bytes.copy_from_slice(&self.bytes[..8]);
         Height(u64::from_be_bytes(bytes))
     }
 
@@ -110,30 +116,58 @@ impl TreeNodeKey {
     }
 }
 
+impl PartialEq for TreeNodeKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for TreeNodeKey {}
+
+impl PartialOrd for TreeNodeKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for TreeNodeKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for TreeNodeKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
 impl fmt::Debug for TreeNodeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TreeNodeKey({}:{})", self.version(), alloy_primitives::hex::encode(&self.0[9..]))
+        write!(f, "TreeNodeKey({}:{})", self.version(), alloy_primitives::hex::encode(&self.as_bytes()[9..]))
     }
 }
 
 impl Encode for TreeNodeKey {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(u8::try_from(self.0.len()).expect("a node key has at most 41 bytes"));
-        out.extend_from_slice(&self.0);
+        out.push(self.length);
+        out.extend_from_slice(self.as_bytes());
     }
 }
 
 impl Decode for TreeNodeKey {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let length = usize::from(u8::decode(r.field("node key"))?);
-        let bytes = r.take(length)?;
-        let nibbles = bytes.get(8).copied().map_or(usize::MAX, usize::from);
+        let length = u8::decode(r.field("node key"))?;
+        let taken = r.take(usize::from(length))?;
+        let nibbles = taken.get(8).copied().unwrap_or(u8::MAX);
         if nibbles > 64 || length != 9 + nibbles.div_ceil(2) {
             return Err(r.error(cascade_primitives::DecodeErrorKind::NotCanonical(
                 "a node key is a version, a count of at most 64 nibbles and the nibbles",
             )));
         }
-        Ok(Self(bytes.to_vec()))
+        let mut bytes = [0; MAX_NODE_KEY_BYTES];
+        bytes[..taken.len()].copy_from_slice(taken);
+        Ok(Self { length, bytes })
     }
 }
 
@@ -254,7 +288,7 @@ pub struct StateChanges {
     pub(crate) codes: Vec<(B256, Bytes)>,
     pub(crate) stale: Vec<TreeNodeKey>,
     /// The nodes of `nodes`, in the same order, for the cache.
-    pub(crate) decoded: Vec<Arc<Node>>,
+    pub(crate) decoded: Vec<Arc<Page>>,
 }
 
 impl StateChanges {
@@ -272,7 +306,7 @@ impl StateChanges {
     ) -> Self {
         let TreeUpdate { root, nodes, stale } = update;
         let (keys, decoded): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
-        let nodes = keys.into_iter().zip(decoded.iter().map(|node| encode_node(node))).collect();
+        let nodes = keys.into_iter().zip(decoded.iter().map(|page| page.to_bytes())).collect();
         Self { version, root, nodes, values, codes, stale, decoded }
     }
 

@@ -1,28 +1,46 @@
 //! The state tree: one update per block, and proofs at any version that the store still has.
 //!
-//! The tree is `jmt`'s Jellyfish Merkle tree: nodes with 16 children, keyed by (version, path), so that every version
-//! shares with the one before it whatever did not change. The root is a function of the content alone, not of the
-//! order or grouping of the updates that led to it, which a property test checks against a naive reference.
+//! A binary sparse Merkle tree (its hashing is in [`crate::proof`]), kept in pages of four levels ([`page`]). A page is
+//! written once, under its version and path, and never changed; a version shares with the one before it whatever did
+//! not change:
 //!
-//! Two ways lead to the same root: a version without deletions goes through `jmt`'s batch insertion, which hashes each
-//! inner node once per version; one with deletions goes key by key, because the batch insertion knows none.
+//! ```text
+//!  version 7:   root ----+---------+              version 8:   root'----+---------+
+//!                        |         |                                    |         |
+//!               page 0@7 .     page f@3                    page 0@8 .        page f@3   (the same record)
+//!               /   |    \                                   /   |    \
+//!             leaf leaf  page 02@5                         leaf leaf' page 02@5
+//! ```
+//!
+//! The root is a function of the content alone, not of the order or grouping of the updates that led to it: a page exists
+//! exactly where two elements or more share its path, and at the root. Property tests check that against a naive
+//! reference and against the `jmt` crate.
+//!
+//! An update goes through the tree once, with the block's changes in order of key: each page that one of them touches is
+//! read once, written once, and of its binary nodes only those above a change are hashed.
+
+mod page;
 
 use std::sync::Arc;
 
 use alloy_primitives::B256;
 use cascade_primitives::Height;
-use jmt::{
-    KeyHash, OwnedValue, Sha256Jmt,
-    storage::{LeafNode, Node, NodeKey, TreeReader, TreeUpdateBatch},
-};
+
+pub(crate) use page::Page;
 
 use crate::{
     cache::NodeCache,
-    proof::{EMPTY_ROOT, PathEnd, StateProof, hash_inner},
+    proof::{PathEnd, StateProof, hash_leaf, hash_value},
     store::{StateKey, StateStore, StoreError, TreeNodeKey, ValueChange},
 };
+use page::{Child, ChildKind, PageBuilder};
 
-/// The tree over a store, read through a cache of nodes.
+/// Places for children in a page.
+const PLACES: u8 = 16;
+/// Nibbles of a key: no page is that deep, since keys differ.
+const MAX_DEPTH: usize = 64;
+
+/// The tree over a store, read through a cache of pages.
 pub(crate) struct Tree<'a> {
     store: &'a dyn StateStore,
     nodes: &'a NodeCache,
@@ -32,9 +50,15 @@ pub(crate) struct Tree<'a> {
 pub(crate) struct TreeUpdate {
     pub(crate) root: B256,
     /// In order of key.
-    pub(crate) nodes: Vec<(TreeNodeKey, Arc<Node>)>,
+    pub(crate) nodes: Vec<(TreeNodeKey, Arc<Page>)>,
     /// In order of key.
     pub(crate) stale: Vec<TreeNodeKey>,
+}
+
+/// An element and the hash of its new leaf; none deletes it.
+struct Change {
+    key: StateKey,
+    leaf: Option<B256>,
 }
 
 impl<'a> Tree<'a> {
@@ -45,201 +69,208 @@ impl<'a> Tree<'a> {
     /// Applies the changes (in order of key, each key once) on top of version `version - 1`.
     pub(crate) fn update(&self, version: Height, changes: &[ValueChange]) -> Result<TreeUpdate, StoreError> {
         debug_assert!(changes.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        if changes.is_empty() && version > Height::ZERO {
-            return self.carry_over(version);
-        }
-        let jmt = Sha256Jmt::new(self);
-        let (root, batch) = if !changes.is_empty() && changes.iter().all(|(_, value)| value.is_some()) {
-            let set = changes.iter().filter_map(|(key, value)| Some((KeyHash(key.0.0), value.clone()?))).collect();
-            let (roots, batch) =
-                jmt.batch_put_value_sets(vec![set], None, version.0).map_err(|error| store_error("update", error))?;
-            (*roots.first().expect("one value set gives one root"), batch)
+        let leaf = |key: &StateKey, value: &[u8]| hash_leaf(key, &hash_value(value));
+        let changes: Vec<Change> = changes
+            .iter()
+            .map(|(key, value)| Change { key: *key, leaf: value.as_deref().map(|value| leaf(key, value)) })
+            .collect();
+        let (old, stale) = if version == Height::ZERO {
+            (Arc::new(Page::EMPTY), Vec::new())
         } else {
-            let set = changes.iter().map(|(key, value)| (KeyHash(key.0.0), value.clone()));
-            jmt.put_value_set(set, version.0).map_err(|error| store_error("update", error))?
+            let below = version.minus(1);
+            (self.root_page(below)?, vec![root_key(below)])
         };
-        Ok(self.collect(version, B256::from(root.0), batch))
-    }
-
-    /// An empty version: the same root node under a new key.
-    fn carry_over(&self, version: Height) -> Result<TreeUpdate, StoreError> {
-        let old = root_key(version.minus(1));
-        let node = self.node(&old)?.ok_or_else(|| missing_root(version.minus(1)))?;
-        Ok(TreeUpdate { root: node_hash(&node), nodes: vec![(root_key(version), node)], stale: vec![old] })
-    }
-
-    fn collect(&self, version: Height, root: B256, batch: TreeUpdateBatch) -> TreeUpdate {
-        let nodes = batch.node_batch.nodes().iter();
-        let mut nodes: Vec<_> = nodes.map(|(key, node)| (tree_node_key(key), Arc::new(node.clone()))).collect();
-        nodes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let mut stale: Vec<_> = batch.stale_node_index_batch.iter().map(|s| tree_node_key(&s.node_key)).collect();
-        if version > Height::ZERO {
-            // `jmt` does not count the root of an empty tree as stale.
-            stale.push(root_key(version.minus(1)));
-        }
+        let mut pass = Pass { tree: self, version, nodes: Vec::new(), stale };
+        let root = pass.rebuild(0, &old, &changes)?.map_or(old, Arc::new);
+        let Pass { mut nodes, mut stale, .. } = pass;
+        let hash = root.hash();
+        nodes.push((root_key(version), root));
+        nodes.sort_unstable_by_key(|(key, _)| *key);
         stale.sort_unstable();
-        stale.dedup();
-        TreeUpdate { root, nodes, stale }
+        Ok(TreeUpdate { root: hash, nodes, stale })
     }
 
     /// The root of a version.
     pub(crate) fn root(&self, version: Height) -> Result<B256, StoreError> {
-        let root = self.node(&root_key(version))?;
-        root.map(|node| node_hash(&node)).ok_or_else(|| missing_root(version))
+        Ok(self.root_page(version)?.hash())
     }
 
     /// Proves that `key` is, or is not, in the tree at `version`.
     pub(crate) fn prove(&self, version: Height, key: &StateKey) -> Result<StateProof, StoreError> {
         let mut siblings = Vec::new();
-        let mut path: Vec<u8> = Vec::with_capacity(16);
-        let mut node_version = version;
+        let mut page = self.root_page(version)?;
+        let mut depth = 0;
         let end = loop {
-            let node_key = TreeNodeKey::new(node_version.0, path.iter().copied());
-            match self.node(&node_key)?.as_deref() {
-                Some(Node::Internal(node)) => {
-                    if path.len() == 64 {
-                        return Err(StoreError::new("prove", "an inner node below the last nibble"));
-                    }
-                    let mut children: [Option<ChildRef>; 16] = [None; 16];
-                    for (nibble, child) in node.children_unsorted() {
-                        children[nibble.as_usize()] = Some((child.hash.into(), child.version, child.is_leaf()));
-                    }
-                    let byte = key.0[path.len() / 2];
-                    let wanted = usize::from(if path.len().is_multiple_of(2) { byte >> 4 } else { byte & 15 });
-                    match descend(&children, wanted, &mut siblings) {
-                        Some((nibble, version)) => {
-                            path.push(nibble);
-                            node_version = Height(version);
-                        }
-                        None => break PathEnd::Empty,
-                    }
-                }
-                Some(Node::Leaf(leaf)) => break self.leaf_end(version, key, leaf)?,
-                Some(Node::Null) if path.is_empty() => break PathEnd::Empty,
-                None if path.is_empty() => return Err(missing_root(version)),
-                Some(Node::Null) | None => {
-                    return Err(StoreError::new("prove", format!("node {node_key:?} is missing")));
-                }
+            let child = descend(&page, nibble(key, depth), &mut siblings);
+            depth += 1;
+            match child.map(|child| child.kind) {
+                None => break PathEnd::Empty,
+                Some(ChildKind::Leaf(found)) => break self.leaf_end(version, key, found)?,
+                Some(ChildKind::Page(version)) => page = self.page_at(version, key, depth)?,
             }
         };
         siblings.reverse();
         Ok(StateProof { end, siblings })
     }
 
-    fn leaf_end(&self, version: Height, key: &StateKey, leaf: &LeafNode) -> Result<PathEnd, StoreError> {
-        let found = StateKey(B256::from(leaf.key_hash().0));
-        if found != *key {
-            return Ok(PathEnd::OtherLeaf { key: found, value_hash: value_hash(leaf) });
-        }
-        let value = self.store.value(key, version)?.and_then(|record| record.value);
-        let value = value.ok_or_else(|| StoreError::new("prove", format!("no value for the leaf {key:?}")))?;
-        Ok(PathEnd::Value(value.into()))
+    fn leaf_end(&self, version: Height, key: &StateKey, found: StateKey) -> Result<PathEnd, StoreError> {
+        let value = self.store.value(&found, version)?.and_then(|record| record.value);
+        let value = value.ok_or_else(|| StoreError::new("prove", format!("no value for the leaf {found:?}")))?;
+        Ok(if found == *key {
+            PathEnd::Value(value.into())
+        } else {
+            PathEnd::OtherLeaf { key: found, value_hash: hash_value(&value) }
+        })
     }
 
-    fn node(&self, key: &TreeNodeKey) -> Result<Option<Arc<Node>>, StoreError> {
-        if let Some(node) = self.nodes.get(key) {
-            return Ok(Some(node));
+    fn root_page(&self, version: Height) -> Result<Arc<Page>, StoreError> {
+        self.page(&root_key(version))?.ok_or_else(|| {
+            let reason = format!("version {version} has no root; it was pruned or does not exist yet");
+            StoreError::new("read tree", reason)
+        })
+    }
+
+    /// The page at the first `depth` nibbles of `key`.
+    fn page_at(&self, version: u64, key: &StateKey, depth: usize) -> Result<Arc<Page>, StoreError> {
+        if depth >= MAX_DEPTH {
+            return Err(StoreError::new("read tree", "a page below the last nibble"));
+        }
+        let key = TreeNodeKey::new(version, key, depth);
+        self.page(&key)?.ok_or_else(|| StoreError::new("read tree", format!("page {key:?} is missing")))
+    }
+
+    fn page(&self, key: &TreeNodeKey) -> Result<Option<Arc<Page>>, StoreError> {
+        if let Some(page) = self.nodes.get(key) {
+            return Ok(Some(page));
         }
         let Some(bytes) = self.store.node(key)? else { return Ok(None) };
-        let node = Arc::new(decode_node(&bytes)?);
-        self.nodes.insert(key.clone(), Arc::clone(&node));
-        Ok(Some(node))
+        let page = Page::from_bytes(&bytes).map_err(|error| StoreError::new("decode page", error))?;
+        let page = Arc::new(page);
+        self.nodes.insert(*key, Arc::clone(&page));
+        Ok(Some(page))
     }
 }
 
-/// Hash, version and whether it is a leaf.
-type ChildRef = (B256, u64, bool);
+/// An update under way.
+struct Pass<'a> {
+    tree: &'a Tree<'a>,
+    version: Height,
+    nodes: Vec<(TreeNodeKey, Arc<Page>)>,
+    stale: Vec<TreeNodeKey>,
+}
 
-/// Walks the four binary levels inside an inner node towards the child at `wanted`, from the top, and appends the
-/// sibling of each level. Ends early, at the only leaf of a half, as the tree's hashing does.
-fn descend(children: &[Option<ChildRef>; 16], wanted: usize, siblings: &mut Vec<B256>) -> Option<(u8, u64)> {
-    let (mut start, mut width) = (0, 16);
+impl Pass<'_> {
+    /// The page at `depth` with the changes, all of which lie below it; `None` if they change nothing.
+    fn rebuild(&mut self, depth: usize, old: &Page, changes: &[Change]) -> Result<Option<Page>, StoreError> {
+        let mut builder = PageBuilder::new(old);
+        for (place, changes) in by_place(depth, changes) {
+            let child = old.child(place).copied();
+            builder.put(place, if changes.is_empty() { child } else { self.child(depth + 1, child, changes)? });
+        }
+        Ok(builder.finish())
+    }
+
+    /// What stands at `depth`, where `old` stood, after at least one change.
+    fn child(&mut self, depth: usize, old: Option<Child>, changes: &[Change]) -> Result<Option<Child>, StoreError> {
+        let new = || changes.iter().filter_map(|change| Some((change.key, change.leaf?)));
+        match old.map(|old| (old, old.kind)) {
+            None => Ok(self.build(depth, &new().collect::<Vec<_>>())),
+            Some((old, ChildKind::Leaf(key))) => {
+                if let [Change { key: only, leaf }] = changes
+                    && *only == key
+                {
+                    return Ok(leaf.map(|leaf| Child::leaf(key, leaf)));
+                }
+                let mut leaves: Vec<_> = new().collect();
+                if changes.binary_search_by_key(&key, |change| change.key).is_err() {
+                    leaves.insert(leaves.partition_point(|(other, _)| *other < key), (key, old.hash));
+                }
+                Ok(self.build(depth, &leaves))
+            }
+            Some((old, ChildKind::Page(version))) => {
+                let at = &changes[0].key;
+                let page = self.tree.page_at(version, at, depth)?;
+                let Some(next) = self.rebuild(depth, &page, changes)? else { return Ok(Some(old)) };
+                self.stale.push(TreeNodeKey::new(version, at, depth));
+                Ok(if next.is_empty() { None } else { Some(self.put(depth, at, next)) })
+            }
+        }
+    }
+
+    /// A subtree of these leaves, in order of key.
+    fn build(&mut self, depth: usize, leaves: &[(StateKey, B256)]) -> Option<Child> {
+        match leaves {
+            [] => None,
+            [(key, hash)] => Some(Child::leaf(*key, *hash)),
+            [(first, _), ..] => {
+                let nothing = Page::EMPTY;
+                let mut builder = PageBuilder::new(&nothing);
+                let mut rest = leaves;
+                for place in 0..PLACES {
+                    let own;
+                    (own, rest) = rest.split_at(rest.iter().take_while(|(key, _)| nibble(key, depth) == place).count());
+                    builder.put(place, self.build(depth + 1, own));
+                }
+                let page = builder.finish().expect("it has two leaves more than an empty page");
+                Some(self.put(depth, first, page))
+            }
+        }
+    }
+
+    /// Takes a page below the root into the new version, unless a single leaf is left of it.
+    fn put(&mut self, depth: usize, at: &StateKey, page: Page) -> Child {
+        if let Some(leaf) = page.lone_leaf() {
+            return leaf;
+        }
+        let child = Child { hash: page.hash(), kind: ChildKind::Page(self.version.0) };
+        self.nodes.push((TreeNodeKey::new(self.version.0, at, depth), Arc::new(page)));
+        child
+    }
+}
+
+/// The changes below each place of a page at `depth`.
+fn by_place(depth: usize, changes: &[Change]) -> impl Iterator<Item = (u8, &[Change])> {
+    let mut rest = changes;
+    (0..PLACES).map(move |place| {
+        let own;
+        (own, rest) = rest.split_at(rest.iter().take_while(|change| nibble(&change.key, depth) == place).count());
+        (place, own)
+    })
+}
+
+/// Walks the four binary levels of a page towards a place, from the top, and appends the sibling of each level. Ends
+/// early, at the only leaf of a half, as the tree's hashing does.
+fn descend(page: &Page, place: u8, siblings: &mut Vec<B256>) -> Option<Child> {
+    if page.is_empty() {
+        return None;
+    }
+    if let Some(leaf) = page.lone_leaf() {
+        return Some(leaf);
+    }
+    let (mut start, mut width) = (0, PLACES);
     while width > 1 {
         width /= 2;
-        let upper = wanted >= start + width;
+        let upper = place >= start + width;
         let (mine, other) = if upper { (start + width, start) } else { (start, start + width) };
-        siblings.push(subtree_hash(children, other, width));
+        siblings.push(page.subtree(other, width));
         start = mine;
-        let mut present = (start..start + width).filter_map(|i| children[i].map(|child| (i, child)));
-        match (present.next(), present.next()) {
-            (None, _) => return None,
-            (Some((i, (_, version, true))), None) => return Some((nibble(i), version)),
-            _ => {}
+        if page.has_none(start, width) {
+            return None;
+        }
+        if let Some((_, child @ Child { kind: ChildKind::Leaf(_), .. })) = page.only_child(start, width) {
+            return Some(*child);
         }
     }
-    children[start].map(|(_, version, _)| (nibble(start), version))
+    page.child(start).copied()
 }
 
-fn nibble(i: usize) -> u8 {
-    u8::try_from(i).expect("one of sixteen children")
-}
-
-fn subtree_hash(children: &[Option<ChildRef>; 16], start: usize, width: usize) -> B256 {
-    let mut present = children[start..start + width].iter().flatten();
-    match (present.next(), present.next()) {
-        (None, _) => EMPTY_ROOT,
-        (Some((hash, _, is_leaf)), None) if *is_leaf || width == 1 => *hash,
-        _ => {
-            hash_inner(&subtree_hash(children, start, width / 2), &subtree_hash(children, start + width / 2, width / 2))
-        }
-    }
+const fn nibble(key: &StateKey, depth: usize) -> u8 {
+    let byte = key.0.0[depth / 2];
+    if depth.is_multiple_of(2) { byte >> 4 } else { byte & 15 }
 }
 
 fn root_key(version: Height) -> TreeNodeKey {
-    TreeNodeKey::new(version.0, std::iter::empty())
-}
-
-fn tree_node_key(key: &NodeKey) -> TreeNodeKey {
-    let path = key.nibble_path();
-    TreeNodeKey::new(key.version(), (0..path.num_nibbles()).map(|i| u8::from(path.get_nibble(i))))
-}
-
-fn node_hash(node: &Node) -> B256 {
-    match node {
-        Node::Null => EMPTY_ROOT,
-        Node::Internal(node) => node.hash::<sha2::Sha256>().into(),
-        Node::Leaf(node) => node.hash::<sha2::Sha256>().into(),
-    }
-}
-
-/// The hash of a leaf's value, which `jmt` keeps to itself but writes into the leaf's encoding: key, then value hash.
-fn value_hash(leaf: &LeafNode) -> B256 {
-    let bytes = borsh::to_vec(leaf).expect("writing to memory does not fail");
-    B256::from_slice(&bytes[32..64])
-}
-
-pub(crate) fn encode_node(node: &Node) -> Vec<u8> {
-    borsh::to_vec(node).expect("writing to memory does not fail")
-}
-
-fn decode_node(bytes: &[u8]) -> Result<Node, StoreError> {
-    borsh::from_slice(bytes).map_err(|error| StoreError::new("decode node", error))
-}
-
-fn missing_root(version: Height) -> StoreError {
-    StoreError::new("read tree", format!("version {version} has no root; it was pruned or does not exist yet"))
-}
-
-fn store_error(operation: &'static str, error: anyhow::Error) -> StoreError {
-    match error.downcast::<StoreError>() {
-        Ok(error) => error,
-        Err(error) => StoreError::new(operation, format!("{error:#}")),
-    }
-}
-
-impl TreeReader for Tree<'_> {
-    fn get_node_option(&self, node_key: &NodeKey) -> anyhow::Result<Option<Node>> {
-        Ok(self.node(&tree_node_key(node_key))?.map(|node| (*node).clone()))
-    }
-
-    fn get_value_option(&self, max_version: u64, key_hash: KeyHash) -> anyhow::Result<Option<OwnedValue>> {
-        let key = StateKey(B256::from(key_hash.0));
-        Ok(self.store.value(&key, Height(max_version))?.and_then(|record| record.value))
-    }
-
-    fn get_rightmost_leaf(&self) -> anyhow::Result<Option<(NodeKey, LeafNode)>> {
-        anyhow::bail!("only restoring a tree from a snapshot asks for the rightmost leaf")
-    }
+    TreeNodeKey::new(version.0, &StateKey(B256::ZERO), 0)
 }
 
 #[cfg(test)]

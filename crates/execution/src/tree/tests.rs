@@ -1,13 +1,20 @@
 //! The tree against a naive reference that knows nothing of nodes or versions.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
+use jmt::{
+    KeyHash, OwnedValue, Sha256Jmt,
+    storage::{LeafNode, Node, NodeKey, TreeReader},
+};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     MemoryStore,
-    proof::{bit, hash_leaf, hash_value},
+    proof::{EMPTY_ROOT, bit, hash_inner, hash_leaf, hash_value},
     store::{StateChanges, StateStoreMut},
 };
 
@@ -79,19 +86,21 @@ proptest! {
     }
 
     #[test]
-    fn proofs_are_those_of_jmt(versions in versions(), asked in prop::collection::vec(keys(), 10)) {
+    fn roots_and_proofs_are_those_of_jmt(versions in versions(), asked in prop::collection::vec(keys(), 10)) {
         let store = Arc::new(MemoryStore::new());
         let nodes = NodeCache::new(1000);
+        let mut other = Jmt::default();
         for (version, changes) in versions.iter().enumerate() {
             let changes: Vec<_> = changes.clone().into_iter().collect();
             let update = Tree::new(&*store, &nodes).update(Height(version as u64), &changes).unwrap();
+            prop_assert_eq!(update.root, other.update(version as u64, &changes));
             store.apply(&StateChanges::new(Height(version as u64), update, changes, Vec::new())).unwrap();
         }
         let tree = Tree::new(&*store, &nodes);
         let last = versions.len() as u64 - 1;
         let root = jmt::RootHash(tree.root(Height(last)).unwrap().0);
         for key in asked {
-            let (value, theirs) = Sha256Jmt::new(&tree).get_with_proof(KeyHash(key.0.0), last).unwrap();
+            let (value, theirs) = Sha256Jmt::new(&other).get_with_proof(KeyHash(key.0.0), last).unwrap();
             prop_assert!(theirs.verify(root, KeyHash(key.0.0), value.clone()).is_ok());
             let ours = tree.prove(Height(last), &key).unwrap();
             prop_assert_eq!(ours.verify(&B256::from(root.0), &key), Ok(value.as_deref()));
@@ -101,6 +110,56 @@ proptest! {
             let count = u32::from_le_bytes(bytes[leaf..leaf + 4].try_into().unwrap());
             prop_assert_eq!(count as usize, ours.siblings.len());
         }
+    }
+
+    #[test]
+    fn the_inner_hashes_that_updates_keep_are_those_of_the_page(versions in versions()) {
+        let (store, nodes) = (Arc::new(MemoryStore::new()), NodeCache::new(1000));
+        for (version, changes) in versions.iter().enumerate() {
+            let changes: Vec<_> = changes.clone().into_iter().collect();
+            let update = Tree::new(&*store, &nodes).update(Height(version as u64), &changes).unwrap();
+            for (_, page) in &update.nodes {
+                let read = Page::from_bytes(&page.to_bytes()).unwrap();
+                prop_assert_eq!(&read, &**page);
+                prop_assert_eq!(read.hash(), page.hash());
+            }
+            let changes = StateChanges::new(Height(version as u64), update, changes, Vec::new());
+            nodes.apply(&changes);
+            store.apply(&changes).unwrap();
+        }
+    }
+}
+
+/// The tree of the `jmt` crate, in memory.
+#[derive(Default)]
+struct Jmt {
+    nodes: HashMap<NodeKey, Node>,
+    values: BTreeMap<(KeyHash, u64), Option<OwnedValue>>,
+}
+
+impl Jmt {
+    fn update(&mut self, version: u64, changes: &[ValueChange]) -> B256 {
+        let set: Vec<_> = changes.iter().map(|(key, value)| (KeyHash(key.0.0), value.clone())).collect();
+        let (root, batch) = Sha256Jmt::new(&*self).put_value_set(set, version).unwrap();
+        self.nodes.extend(batch.node_batch.nodes().iter().map(|(key, node)| (key.clone(), node.clone())));
+        let values = batch.node_batch.values().iter();
+        self.values.extend(values.map(|((version, key), value)| ((*key, *version), value.clone())));
+        root.0.into()
+    }
+}
+
+impl TreeReader for Jmt {
+    fn get_node_option(&self, node_key: &NodeKey) -> anyhow::Result<Option<Node>> {
+        Ok(self.nodes.get(node_key).cloned())
+    }
+
+    fn get_value_option(&self, max_version: u64, key_hash: KeyHash) -> anyhow::Result<Option<OwnedValue>> {
+        let newest = self.values.range((key_hash, 0)..=(key_hash, max_version)).next_back();
+        Ok(newest.and_then(|(_, value)| value.clone()))
+    }
+
+    fn get_rightmost_leaf(&self) -> anyhow::Result<Option<(NodeKey, LeafNode)>> {
+        anyhow::bail!("only restoring a tree from a snapshot asks for the rightmost leaf")
     }
 }
 
@@ -150,4 +209,19 @@ fn a_missing_node_is_an_error_and_no_panic() {
     assert!(tree.update(Height(1), &[(key, Some(vec![2]))]).is_err());
     assert!(tree.update(Height(1), &[(key, None)]).is_err());
     assert!(tree.root(Height(7)).is_err());
+}
+
+#[test]
+fn damaged_pages_are_refused() {
+    let leaf = |last: u8| (StateKey(B256::with_last_byte(last)), Some(vec![1]));
+    let update = Tree::new(&MemoryStore::new(), &NodeCache::new(1)).update(Height(0), &[leaf(1), leaf(2)]).unwrap();
+    let bytes = update.nodes.last().unwrap().1.to_bytes();
+    assert!(Page::from_bytes(&bytes).is_ok());
+    for cut in 0..bytes.len() {
+        assert!(Page::from_bytes(&bytes[..cut]).is_err());
+    }
+    assert!(Page::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+    let mut strange = bytes;
+    strange[2] = 0x80;
+    assert!(Page::from_bytes(&strange).is_err(), "a leaf where there is no child");
 }
