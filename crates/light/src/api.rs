@@ -1,0 +1,269 @@
+//! What goes into the client and what comes out of it.
+
+use cascade_da::{
+    BadEncoding, ShapeError,
+    wire::{Answer as DataAnswer, Request as DataRequest},
+};
+use cascade_primitives::{B256, BlockHash, Height, NodeId, SigningContext, TimestampMs};
+use thiserror::Error;
+
+use crate::{
+    chain::{Chain, Checkpoint},
+    sampler::Availability,
+    wire::{ChainAnswer, ChainRequest},
+};
+
+/// What a client starts from.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// The genesis block. Whoever held a majority of stake long ago can rewrite a chain that is followed from here; the
+    /// client says so when the genesis block is older than the unstaking delay, and goes on.
+    Genesis(Checkpoint),
+    /// A recent final block. Refused when it is older than the unstaking delay.
+    Checkpoint(Checkpoint),
+    /// What an earlier run saved, with the checkpoint that run started from. Refused when it is older than the unstaking
+    /// delay.
+    Saved(Box<Chain>, Checkpoint),
+}
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What signatures of the chain are bound to.
+    pub signing: SigningContext,
+    /// What is trusted.
+    pub start: Start,
+    /// How long stake stays bound after its owner left, in ms: nothing older than that is trusted.
+    pub unstaking_delay_ms: u64,
+    /// Samples of each block.
+    pub samples: usize,
+    /// How long a request may take, in ms.
+    pub timeout_ms: u64,
+    /// How long after a header was seen an unanswered sample counts as withheld, in ms.
+    pub give_up_ms: u64,
+    /// How old a header may be when it is seen for its data to be sampled, in ms. Less than what nodes keep squares for.
+    pub live_ms: u64,
+    /// How often a peer is asked for news, in ms.
+    pub poll_ms: u64,
+    /// Sample requests under way at once.
+    pub max_requests: usize,
+    /// Heights whose outcome is kept.
+    pub max_heights: usize,
+    /// Secret randomness from the operating system. Who knows it knows what will be sampled.
+    pub seed: [u8; 32],
+}
+
+impl Config {
+    /// The usual values.
+    #[must_use]
+    pub const fn new(signing: SigningContext, start: Start, unstaking_delay_ms: u64, seed: [u8; 32]) -> Self {
+        Self {
+            signing,
+            start,
+            unstaking_delay_ms,
+            samples: 16,
+            timeout_ms: 2_000,
+            give_up_ms: 10_000,
+            live_ms: 60_000,
+            poll_ms: 500,
+            max_requests: 64,
+            max_heights: 1024,
+            seed,
+        }
+    }
+}
+
+/// The number of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// What is asked of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// About the chain.
+    Chain(ChainRequest),
+    /// About data.
+    Data(DataRequest),
+}
+
+/// What a peer answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// About the chain.
+    Chain(ChainAnswer),
+    /// About data.
+    Data(DataAnswer),
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// A peer can be asked.
+    PeerUp(NodeId),
+    /// A peer is gone.
+    PeerDown(NodeId),
+    /// A request was answered.
+    Answered {
+        /// Which one.
+        id: RequestId,
+        /// The answer.
+        answer: Answer,
+        /// Bytes received for it.
+        bytes: u64,
+    },
+    /// A request failed: no connection, no answer, or bytes that do not decode.
+    Failed {
+        /// Which one.
+        id: RequestId,
+        /// The peer broke the protocol, rather than being slow or away.
+        hostile: bool,
+    },
+    /// A peer passed on a proof of bad encoding.
+    Fraud {
+        /// Who.
+        from: NodeId,
+        /// The block.
+        height: Height,
+        /// The proof.
+        proof: Box<BadEncoding>,
+        /// Bytes received for it.
+        bytes: u64,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Send a request.
+    Ask {
+        /// Its number.
+        id: RequestId,
+        /// To whom.
+        peer: NodeId,
+        /// The request.
+        request: Request,
+        /// Over a connection that is not linked to others, if possible.
+        alone: bool,
+    },
+    /// Disconnect a peer that lied.
+    Drop {
+        /// Who.
+        peer: NodeId,
+        /// What it did.
+        why: String,
+    },
+    /// Send a proof of bad encoding to a peer.
+    PassOn {
+        /// To whom.
+        peer: NodeId,
+        /// The block.
+        height: Height,
+        /// The proof.
+        proof: Box<BadEncoding>,
+    },
+    /// Tell the user.
+    Report(Report),
+    /// Step again with [`Input::Tick`] at this time, if nothing else happens before.
+    WakeAt(TimestampMs),
+    /// The client has stopped and does nothing more.
+    Stop(Stop),
+}
+
+/// News for the user.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// The chain is known up to here.
+    CaughtUp {
+        /// The newest final height.
+        height: Height,
+        /// Its hash.
+        hash: BlockHash,
+    },
+    /// A new final header, which is sampled from now on.
+    Header {
+        /// Its height.
+        height: Height,
+        /// Its hash.
+        hash: BlockHash,
+    },
+    /// What is known about a height's data has changed.
+    Data {
+        /// The height.
+        height: Height,
+        /// What is known.
+        availability: Availability,
+    },
+    /// The genesis block is older than the unstaking delay; a recent checkpoint would be safer.
+    OldGenesis,
+}
+
+/// Why a client stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Stop {
+    /// The start is too old to be trusted.
+    #[error(
+        "the checkpoint at height {height} is {age_ms} ms old and the unstaking delay is {delay_ms} ms: those who signed \
+         it may have left with their stake. Get a newer checkpoint from somebody you trust"
+    )]
+    TooOld {
+        /// Its height.
+        height: Height,
+        /// Its age in ms.
+        age_ms: u64,
+        /// The delay in ms.
+        delay_ms: u64,
+    },
+    /// Data is withheld.
+    #[error(
+        "the data of block {height} is withheld: {missing} of {samples} samples were answered by none of {peers} peers. \
+         Nothing from this height on can be relied on, whatever its certificates say"
+    )]
+    Withheld {
+        /// The height.
+        height: Height,
+        /// Samples that nobody answered.
+        missing: usize,
+        /// Samples that were asked for.
+        samples: usize,
+        /// Peers at hand.
+        peers: usize,
+    },
+    /// A header's data parameters are those of no square.
+    #[error("block {height} commits to a square that cannot be: {error}. Nothing from this height on can be relied on")]
+    Impossible {
+        /// The height.
+        height: Height,
+        /// What is wrong with the parameters.
+        error: ShapeError,
+    },
+    /// A square is badly encoded.
+    #[error(
+        "block {height} commits to a badly encoded square (root {root}), which a proof shows: a quorum of its committee \
+         signed data that cannot be checked. Nothing from this height on can be relied on"
+    )]
+    BadEncoding {
+        /// The height.
+        height: Height,
+        /// The root of the commitment.
+        root: B256,
+    },
+}
+
+/// Counts for the user.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stats {
+    /// Heights that were sampled to an end.
+    pub heights: u64,
+    /// Of these, withheld or badly encoded.
+    pub failed: u64,
+    /// The least confidence of an available height; none before the first.
+    pub min_confidence: Option<f64>,
+    /// Samples answered and verified.
+    pub samples: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Peers dropped for lying.
+    pub liars: u64,
+}

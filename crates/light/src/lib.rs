@@ -1,0 +1,28 @@
+//! The light client of Cascade.
+//!
+//! It makes sure, without trusting a sequencer, that the chain it is shown is certified by the committees that follow
+//! from what its user trusts, and that the data behind each block is there.
+//!
+//! - [`chain`]: what makes a header final: certificates, one handover per epoch, the history root.
+//! - [`client`]: the core: `step(now, input) -> effects`, from a checkpoint to confidence per height; [`api`] are its
+//!   inputs and effects.
+//! - [`sampler`]: the samples of one height.  [`wire`]: what is asked of nodes about the chain.
+//! - [`bls`]: certificates' signatures.
+//!
+//! What it assumes: that of each committee on the way at most f seats lied while their stake was at risk, that one of
+//! its peers is honest, and that enough clients sample for their samples to make up a square. It does no I/O, reads no
+//! clock, takes its randomness as an input and builds for wasm32.
+
+pub mod api;
+pub mod bls;
+pub mod chain;
+pub mod client;
+pub mod sampler;
+pub mod wire;
+
+pub use api::{Answer, Config, Effect, Input, Report, Request, RequestId, Start, Stats, Stop};
+pub use bls::{Bls, CertificateError, Verifier};
+pub use chain::{Chain, ChainError, Checkpoint, Finality, Handover};
+pub use client::Client;
+pub use sampler::Availability;
+pub use wire::{ChainAnswer, ChainRequest, Head};

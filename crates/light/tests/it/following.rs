@@ -1,0 +1,200 @@
+//! Following the chain and sampling its blocks.
+
+use cascade_da::{RepairError, Repairer, Square};
+use cascade_light::{Availability, Input, Report, Start, Stop};
+use cascade_primitives::{Height, NodeId};
+
+use super::world::{Kind, TestChain, World, noise};
+
+/// A chain of 20 blocks and a client that follows it for as many blocks as are asked for.
+fn world(peers: &[Kind]) -> World {
+    let mut chain = TestChain::new(4, 30, 500, true);
+    for _ in 0..20 {
+        chain.grow(None);
+    }
+    let start = Start::Checkpoint(chain.checkpoint(5));
+    World::new(chain, start, peers)
+}
+
+fn grow(world: &mut World, blocks: u64) {
+    for _ in 0..blocks {
+        let seed = world.chain.hashes.len() as u64;
+        world.chain.grow(Some(&noise(4 * 4 * 512, seed)));
+        world.run(500);
+    }
+}
+
+fn availability(world: &World, height: u64) -> Option<Availability> {
+    world.client.availability(Height(height))
+}
+
+fn available(world: &World, heights: impl Iterator<Item = u64>) {
+    for height in heights {
+        match availability(world, height) {
+            Some(Availability::Available { confidence }) => assert!(confidence >= 0.99),
+            other => panic!("height {height}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_height_seen_becomes_available_over_epochs() {
+    let mut world = world(&[Kind::Honest; 4]);
+    world.run(1000);
+    assert!(matches!(world.reports[0], Report::CaughtUp { height: Height(20), .. }));
+    grow(&mut world, 50);
+    world.run(2000);
+    available(&world, 21..=70);
+    let stats = world.client.stats();
+    assert_eq!((stats.heights, stats.failed, stats.samples), (50, 0, 50 * 16));
+    assert!(stats.min_confidence.unwrap() >= 0.99);
+    assert_eq!(world.client.chain().unwrap().hash(), world.chain.tip().hash());
+    assert!(world.asked.values().all(|&asked| asked > 100), "samples are spread: {:?}", world.asked);
+    assert_eq!(world.client.results(Height(60)).unwrap().height, Height(60));
+    assert!(world.dropped.is_empty());
+}
+
+#[test]
+fn one_honest_peer_is_enough() {
+    let mut world = world(&[Kind::NoShares, Kind::Silent, Kind::NoShares, Kind::Honest]);
+    world.run(5000);
+    grow(&mut world, 4);
+    world.run(9000);
+    available(&world, 21..=24);
+    assert!(world.dropped.is_empty(), "to have nothing is no lie");
+}
+
+#[test]
+fn liars_are_dropped_by_name_and_the_rest_goes_on() {
+    let mut world = world(&[Kind::Liar, Kind::Forger, Kind::Honest, Kind::Honest]);
+    world.run(3000);
+    grow(&mut world, 40);
+    world.run(3000);
+    available(&world, 21..=60);
+    assert_eq!(world.dropped.keys().copied().collect::<Vec<_>>(), [NodeId([1; 32]), NodeId([2; 32])]);
+    assert!(world.dropped[&NodeId([1; 32])].contains("sample of block"), "{:?}", world.dropped);
+    assert_eq!(world.client.stats().liars, 2);
+    let asked = world.asked.clone();
+    grow(&mut world, 3);
+    world.put(0, Input::PeerUp(NodeId([1; 32])));
+    world.run(1000);
+    assert_eq!(world.asked[&NodeId([1; 32])], asked[&NodeId([1; 32])], "a liar is not asked again");
+}
+
+#[test]
+fn a_withheld_corner_is_named_and_never_called_available() {
+    let mut world = world(&[Kind::Corner(Height(24)); 4]);
+    world.run(1000);
+    grow(&mut world, 4);
+    world.run(500);
+    available(&world, 21..=23);
+    grow(&mut world, 40);
+    match world.stopped.clone() {
+        Some(stop @ Stop::Withheld { height: Height(24), samples: 16, peers: 4, .. }) => {
+            assert!(stop.to_string().contains("block 24 is withheld"), "{stop}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(availability(&world, 24), Some(Availability::Withheld { .. })));
+    assert!(world.client.chain().unwrap().tip().height > Height(24), "certificates went on");
+    assert_eq!(world.client.stats().failed as usize, withheld(&world).len());
+    assert!(withheld(&world).contains(&Height(24)));
+    let called_available = world.reports.iter().filter(|report| {
+        matches!(report, Report::Data { height, availability: Availability::Available { .. } } if *height >= Height(24))
+    });
+    assert_eq!(called_available.count(), 0);
+}
+
+fn withheld(world: &World) -> Vec<Height> {
+    let withheld = |report: &Report| match report {
+        Report::Data { height, availability: Availability::Withheld { .. } } => Some(*height),
+        _ => None,
+    };
+    world.reports.iter().filter_map(withheld).collect()
+}
+
+#[test]
+fn a_proof_of_bad_encoding_stops_the_client_and_is_passed_on() {
+    let mut world = world(&[Kind::Honest; 4]);
+    world.run(1000);
+    let honest = Square::new(&noise(8 * 1024, 1)).unwrap();
+    let mut shares = honest.shares().to_vec();
+    shares[5 * 512] ^= 1;
+    let square = Square::commit_unchecked(*honest.shape(), shares, honest.commitment().data_hash());
+    let mut repairer = Repairer::new(square.commitment().clone());
+    for column in 0..8 {
+        let axis = cascade_da::Axis::Column;
+        repairer.insert(0, column, &square.share_proof(0, column, axis).unwrap()).unwrap();
+    }
+    let Err(RepairError::BadEncoding(proof)) = repairer.repair() else { panic!("row 0 is no codeword") };
+    world.chain.grow_with(Some(square));
+    world.run(1000);
+    available(&world, 21..=21);
+
+    let (liar, honest_peer) = (NodeId([1; 32]), NodeId([2; 32]));
+    let mut wrong = proof.clone();
+    wrong.line.index = 1;
+    world.put(0, Input::Fraud { from: liar, height: Height(21), proof: wrong, bytes: 9 });
+    world.put(0, Input::Fraud { from: honest_peer, height: Height(3), proof: proof.clone(), bytes: 9 });
+    world.run(100);
+    assert_eq!(world.dropped.keys().copied().collect::<Vec<_>>(), [liar]);
+    assert_eq!(world.stopped, None);
+
+    world.put(0, Input::Fraud { from: honest_peer, height: Height(21), proof, bytes: 9 });
+    world.run(100);
+    assert!(matches!(world.stopped, Some(Stop::BadEncoding { height: Height(21), .. })));
+    assert_eq!(world.passed_on, [NodeId([3; 32]), NodeId([4; 32])].into());
+    assert_eq!(availability(&world, 21), Some(Availability::BadEncoding));
+}
+
+#[test]
+fn headers_that_are_not_new_are_not_sampled() {
+    let mut world = world(&[Kind::Honest; 2]);
+    world.run(1000);
+    for _ in 0..300 {
+        world.chain.grow(Some(&noise(600, 1)));
+    }
+    // The client slept for longer than nodes need to keep squares.
+    world.now += 300 * 500;
+    world.put(0, Input::Tick);
+    world.run(2000);
+    assert_eq!(world.client.chain().unwrap().tip().height, Height(320));
+    assert_eq!(availability(&world, 25), Some(Availability::NotLive));
+    assert_eq!(availability(&world, 100), None, "the rest is caught up with by handovers and the head");
+    assert!(matches!(availability(&world, 320), Some(Availability::Available { .. })));
+}
+
+#[test]
+fn peers_that_are_behind_only_delay() {
+    let mut world = world(&[Kind::Stale(Height(22)), Kind::Stale(Height(40)), Kind::Honest]);
+    world.run(1000);
+    grow(&mut world, 40);
+    world.run(3000);
+    available(&world, 21..=60);
+    assert!(world.dropped.is_empty());
+}
+
+#[test]
+fn without_peers_nothing_is_concluded() {
+    let mut world = world(&[Kind::Silent; 2]);
+    world.run(60_000);
+    assert_eq!(world.stopped, None);
+    assert!(world.reports.is_empty());
+}
+
+#[test]
+fn a_client_goes_on_from_what_it_saved() {
+    let mut world = world(&[Kind::Honest; 2]);
+    world.run(1000);
+    grow(&mut world, 15);
+    let saved = cascade_primitives::Encode::to_bytes(world.client.chain().unwrap());
+    let restored = cascade_light::Chain::restore(super::world::signing(), &saved).unwrap();
+    assert_eq!(&restored, world.client.chain().unwrap());
+    let checkpoint = world.chain.checkpoint(5);
+    let mut again = World::new(world.chain, Start::Saved(Box::new(restored), checkpoint), &[Kind::Honest; 2]);
+    again.run(1000);
+    assert!(matches!(again.reports[0], Report::CaughtUp { height: Height(35), .. }), "{:?}", again.reports);
+    grow(&mut again, 3);
+    again.run(1000);
+    available(&again, 36..=38);
+}
