@@ -39,6 +39,7 @@ bugs! {
     PrepareTwice = "Prepares every proposal of a view, not the first alone.",
     VoteNotPersisted = "Votes leave the machine without having been written.",
     CertificatesNotPersisted = "Certificates are not written with the votes that rest on them.",
+    EpochEndNotPersisted = "What ended an epoch is not written with the first vote of the next one.",
     SignStateForgotten = "A restart does not read the record beside the key.",
     CertificateUnchecked = "A certificate's quorum and signature are not checked.",
     GapUnchecked = "A block's skip certificates are not checked.",

@@ -14,10 +14,19 @@
 //!  L = first block whose header carries the results of height C
 //! ```
 //!
-//! Two departures from the architecture's wording, both narrower than it:
+//! Departures from the architecture's wording, all narrower than it:
 //! - a header carries at most [`MAX_RESULTS_PER_HEADER`] results; while a backlog is longer than that, blocks stay
 //!   empty;
-//! - a block whose newest commit certificate is for the same block as its parent's leaves it out.
+//! - a block whose newest commit certificate is for the same block as its parent's leaves it out;
+//! - at most [`MAX_FILLER_HEADERS`] fillers stand above an epoch's last block, so that their headers fit into the first
+//!   block of the next one.
+//!
+//! A block that follows more than [`MAX_SKIPS_PER_BLOCK`] skipped terms carries the certificates of the first so many.
+//! That every view between is covered stays the condition of a Prepare vote (decision 2), only that the rest of the
+//! certificates is not in the block: a sequencer that does not have them waits for them ([`uncovered`]), and on a stall
+//! all are resent in turn. What is safe about a gap rests on those votes alone: of a quorum that prepares, f+1 seats are
+//! honest and have seen a certificate for every view between, none of which can therefore have a commit quorum. Whoever
+//! sees the prepare or commit certificate of the block needs no more.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -25,13 +34,14 @@ use cascade_primitives::{
     B256, BlockHash, BlsPublicKey, Body, Certificate, ChainParams, Committee, Decode, DecodeError, Encode, Epoch,
     Genesis, Header, HeaderKind, Height, MemberIndex, NodeId, Reader, Ready, SealedBlock, SigningContext, SystemItem,
     TimestampMs, View, VoteKind, VoteTarget,
-    block::{FormError, MAX_RESULTS_PER_HEADER},
+    block::{FormError, MAX_FILLER_HEADERS, MAX_RESULTS_PER_HEADER, MAX_SKIPS_PER_BLOCK},
     codec::encode_list,
     merkle::MountainRange,
 };
 use thiserror::Error;
 
 use crate::bugs::{Bug, Bugs, NoBugs};
+use crate::lineage::{Ancestor, Lineage};
 use crate::seats::{committee_of, scheduled_committee};
 
 /// The rules that contexts follow: the genesis file and what derives from it.
@@ -89,6 +99,9 @@ pub enum InvalidBlock {
         /// Height of the last result that is due.
         due: Height,
     },
+    /// As many fillers stand above the epoch's last block as may.
+    #[error("more than {MAX_FILLER_HEADERS} fillers above the epoch's last block")]
+    Fillers,
     /// It carries transactions where none are allowed.
     #[error("carries transactions or system items where none are allowed")]
     NotEmpty,
@@ -104,16 +117,6 @@ pub enum InvalidBlock {
     /// The application refuses the content.
     #[error("content: {0}")]
     Content(String),
-}
-
-/// A block above the newest commit certificate that its chain carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Ancestor {
-    epoch: Epoch,
-    view: View,
-    height: Height,
-    hash: BlockHash,
-    kind: HeaderKind,
 }
 
 /// The chain up to one block, as far as the blocks alone prove it.
@@ -154,7 +157,7 @@ pub struct ChainContext {
     /// Headers of the chain up to and including this block.
     history: MountainRange,
     /// From the block that the newest commit certificate carried is for, up to this one.
-    uncommitted: Vec<Ancestor>,
+    uncommitted: Lineage,
 }
 
 impl ChainContext {
@@ -187,13 +190,13 @@ impl ChainContext {
             next_committee,
             ready: BTreeSet::new(),
             history,
-            uncommitted: vec![Ancestor {
+            uncommitted: Lineage::new(Ancestor {
                 epoch: Epoch(0),
                 view: View(0),
                 height: Height(0),
                 hash: block.hash(),
                 kind: HeaderKind::Block,
-            }],
+            }),
         };
         Ok((context, block))
     }
@@ -201,7 +204,7 @@ impl ChainContext {
     /// Height of the block that the newest commit certificate carried by the chain is for.
     #[must_use]
     pub fn carried_commit(&self) -> Height {
-        self.uncommitted[0].height
+        self.uncommitted.oldest().height
     }
 
     /// Root over the headers of the chain up to and including this block.
@@ -228,14 +231,10 @@ impl ChainContext {
         self.height >= self.content_end
     }
 
-    fn ancestor(&self, hash: &BlockHash) -> Option<usize> {
-        self.uncommitted.iter().position(|a| a.hash == *hash)
-    }
-
     /// The height at which this chain has a block, as far back as the newest commit certificate it carries.
     #[must_use]
     pub fn find(&self, hash: &BlockHash) -> Option<Height> {
-        self.ancestor(hash).map(|at| self.uncommitted[at].height)
+        self.uncommitted.find(hash).map(|found| found.height)
     }
 
     /// What the first block of the next epoch would find: the old committee steps down.
@@ -311,8 +310,8 @@ impl ChainContext {
         };
         base.check_header(rules, header)?;
         base.check_place(rules, header, &block.body, bugs)?;
-        let uncommitted = base.check_commit(header, &block.body)?;
-        let carried = uncommitted[0].height;
+        let uncommitted = base.check_commit(&block.body)?;
+        let carried = uncommitted.oldest().height;
         let (due, _) = base.due(rules, carried, header.kind);
         base.check_results(header, due)?;
         let ready = base.check_content(rules, header, &block.body, carried)?;
@@ -338,8 +337,16 @@ impl ChainContext {
         ];
         match fields.iter().find(|(_, holds)| !holds) {
             Some((name, _)) => Err(InvalidBlock::Field(name)),
+            None if !self.has_room(kind) => Err(InvalidBlock::Fillers),
             None => Ok(()),
         }
+    }
+
+    /// Whether a child of this kind may stand here: there is a limit to fillers.
+    #[must_use]
+    pub fn has_room(&self, kind: HeaderKind) -> bool {
+        let fillers = || self.uncommitted.iter().take_while(|a| a.kind == HeaderKind::Filler);
+        kind == HeaderKind::Block || fillers().count() < MAX_FILLER_HEADERS
     }
 
     /// The parent's certificate and the cover of the views between.
@@ -362,60 +369,47 @@ impl ChainContext {
             }
             open = last.next();
         }
-        if open < header.view { Err(gap()) } else { Ok(()) }
+        // Where more terms were skipped than a block holds certificates for, it carries those of the first ones; the
+        // rest is for the voters to know, see [`uncovered`].
+        let full = body.certificates.skips.len() == MAX_SKIPS_PER_BLOCK;
+        if open < header.view && !full { Err(gap()) } else { Ok(()) }
     }
 
     /// The blocks from the newest commit certificate on, if the one that the block carries is of an ancestor.
-    fn check_commit(&self, header: &Header, body: &Body) -> Result<Vec<Ancestor>, InvalidBlock> {
+    fn check_commit(&self, body: &Body) -> Result<Lineage, InvalidBlock> {
         let first_of_epoch = self.view == View(0) && self.epoch > Epoch(0);
         let Some(commit) = &body.certificates.commit else {
             // The first block of an epoch proves that the old one ended.
             let plain = !first_of_epoch && body.certificates.fillers.is_empty();
-            return if plain { Ok(self.with(header, &self.uncommitted)) } else { Err(InvalidBlock::CommitCertificate) };
+            return if plain { Ok(self.uncommitted.clone()) } else { Err(InvalidBlock::CommitCertificate) };
         };
         if commit.target.kind != VoteKind::Commit {
             return Err(InvalidBlock::CommitCertificate);
         }
         if first_of_epoch {
-            return self.check_handover(header, body, commit);
+            return self.check_handover(body, commit);
         }
-        let at = self.ancestor(&commit.target.block).filter(|&at| at > 0).ok_or(InvalidBlock::CommitCertificate)?;
-        let named = self.uncommitted[at];
+        // One that the chain carries already is left out.
+        let newer = self.uncommitted.from(&commit.target.block).filter(|l| l.oldest() != self.uncommitted.oldest());
+        let lineage = newer.ok_or(InvalidBlock::CommitCertificate)?;
+        let named = lineage.oldest();
         let same = named.view == commit.target.view && named.epoch == commit.target.epoch;
         if !same || !body.certificates.fillers.is_empty() {
             return Err(InvalidBlock::CommitCertificate);
         }
-        Ok(self.with(header, &self.uncommitted[at..]))
+        Ok(lineage)
     }
 
     /// The commit certificate of the epoch's last block, or of a filler whose headers lead up to it.
-    fn check_handover(
-        &self,
-        header: &Header,
-        body: &Body,
-        commit: &Certificate,
-    ) -> Result<Vec<Ancestor>, InvalidBlock> {
-        let last = *self.uncommitted.last().expect("a chain is never empty");
+    fn check_handover(&self, body: &Body, commit: &Certificate) -> Result<Lineage, InvalidBlock> {
+        let last = *self.uncommitted.tip();
         let reached =
             filler_path(&last.hash, last.epoch, &body.certificates.fillers).ok_or(InvalidBlock::CommitCertificate)?;
         let view = body.certificates.fillers.last().map_or(last.view, |f| f.view);
         if commit.target != VoteTarget::commit(last.epoch, view, reached) {
             return Err(InvalidBlock::CommitCertificate);
         }
-        Ok(self.with(header, &[last]))
-    }
-
-    fn with(&self, header: &Header, from: &[Ancestor]) -> Vec<Ancestor> {
-        let mut chain = Vec::with_capacity(from.len() + 1);
-        chain.extend_from_slice(from);
-        chain.push(Ancestor {
-            epoch: header.epoch,
-            view: header.view,
-            height: header.height,
-            hash: BlockHash::ZERO,
-            kind: header.kind,
-        });
-        chain
+        Ok(Lineage::new(last))
     }
 
     fn check_results(&self, header: &Header, due: Height) -> Result<(), InvalidBlock> {
@@ -466,10 +460,9 @@ impl ChainContext {
         block: &SealedBlock,
         due: Height,
         newly_ready: Vec<MemberIndex>,
-        mut uncommitted: Vec<Ancestor>,
+        uncommitted: Lineage,
     ) -> Self {
         let header = &block.header;
-        uncommitted.last_mut().expect("it ends with this block").hash = block.hash();
         let mut next = self.clone();
         next.hash = block.hash();
         next.height = header.height;
@@ -479,7 +472,13 @@ impl ChainContext {
         next.base_fee = header.base_fee;
         next.ordered_gas = header.ordered_gas;
         next.last_result = due;
-        next.uncommitted = uncommitted;
+        next.uncommitted = uncommitted.push(Ancestor {
+            epoch: header.epoch,
+            view: header.view,
+            height: header.height,
+            hash: block.hash(),
+            kind: header.kind,
+        });
         next.ready.extend(newly_ready);
         if !block.body.is_empty() {
             next.last_content = header.height;
@@ -522,6 +521,16 @@ impl ChainContext {
     }
 }
 
+/// The views below a block, first and first not, that the skip certificates in it do not reach because it carries as
+/// many as it may.
+#[must_use]
+pub fn uncovered(rules: &Rules, block: &SealedBlock) -> Option<(View, View)> {
+    let skips = &block.body.certificates.skips;
+    let per_term = rules.params().views_per_term;
+    let open = skips.last()?.target.view.term(per_term).last_view(per_term).next();
+    (skips.len() == MAX_SKIPS_PER_BLOCK && open < block.header.view).then_some((open, block.header.view))
+}
+
 /// The hash that a run of filler headers above an epoch's last block leads to; none if they do not chain.
 #[must_use]
 pub fn filler_path(last: &BlockHash, epoch: Epoch, fillers: &[Header]) -> Option<BlockHash> {
@@ -554,28 +563,6 @@ pub fn readiness<'a>(
     })
 }
 
-impl Encode for Ancestor {
-    fn encode(&self, out: &mut Vec<u8>) {
-        self.epoch.encode(out);
-        self.view.encode(out);
-        self.height.encode(out);
-        self.hash.encode(out);
-        self.kind.encode(out);
-    }
-}
-
-impl Decode for Ancestor {
-    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            epoch: Epoch::decode(r.field("ancestor"))?,
-            view: View::decode(r)?,
-            height: Height::decode(r)?,
-            hash: BlockHash::decode(r)?,
-            kind: HeaderKind::decode(r)?,
-        })
-    }
-}
-
 impl Encode for ChainContext {
     fn encode(&self, out: &mut Vec<u8>) {
         self.hash.encode(out);
@@ -595,7 +582,7 @@ impl Encode for ChainContext {
         self.next_committee.encode(out);
         encode_list(&self.ready.iter().copied().collect::<Vec<_>>(), out);
         self.history.encode(out);
-        encode_list(&self.uncommitted, out);
+        self.uncommitted.encode(out);
     }
 }
 
@@ -620,7 +607,7 @@ impl Decode for ChainContext {
             next_committee: Arc::new(Committee::decode(r)?),
             ready: r.list(1024)?.into_iter().collect(),
             history: MountainRange::decode(r)?,
-            uncommitted: r.field("chain context").list(1 << 20)?,
+            uncommitted: Lineage::decode(r)?,
         })
     }
 }

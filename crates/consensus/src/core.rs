@@ -115,6 +115,16 @@ struct Asked {
     times: u32,
 }
 
+/// A commit certificate of a filler, and the headers that lead down from it towards the epoch's last block.
+#[derive(Clone, Debug)]
+struct EpochEnd {
+    /// What the lowest of the headers stands on: the last block, unless whoever sent them kept some back.
+    base: BlockHash,
+    certificate: Arc<Certificate>,
+    /// Never empty: a certificate of the last block itself needs no proof beside it.
+    fillers: Vec<Header>,
+}
+
 /// A block that the application was asked to fill. What it stands on is fixed with the request: a certificate or
 /// result that comes while the application works is for the next block.
 #[derive(Clone, Debug)]
@@ -149,8 +159,12 @@ pub struct Core<B: Bugs = NoBugs> {
     results: BTreeMap<Height, ResultEntry>,
     /// Whether there may be something to make final.
     finalize_due: bool,
-    /// The proof that the epoch ended, while the epoch's last block is not known: the block, the certificate, the fillers.
-    epoch_end: Option<(BlockHash, Arc<Certificate>, Vec<Header>)>,
+    /// The proof over fillers that the epoch ended, while the epoch's last block is not known.
+    epoch_end: Option<EpochEnd>,
+    /// What ended the epoch before this one, until the vote log holds it.
+    unlogged_end: Option<Finality>,
+    /// The newest height whose result this node has computed, as far as this core was told.
+    executed: Height,
     /// Log records of epochs that this node, which lost final blocks, has yet to reach.
     later: Vec<Record>,
     /// Results in final headers that this node has yet to compute.
@@ -169,6 +183,8 @@ pub struct Core<B: Bugs = NoBugs> {
     building: Option<Building>,
     resend_at: TimestampMs,
     resends: u64,
+    /// Older certificates that were resent, over all views.
+    resent: usize,
     silent: BTreeSet<MemberIndex>,
     heard: BTreeMap<MemberIndex, TimestampMs>,
     /// Peers that were sent the entry certificate of the current view because they seemed to need it.
@@ -222,6 +238,8 @@ impl<B: Bugs> Core<B> {
             claimed: BTreeMap::new(),
             finalize_due: false,
             epoch_end: None,
+            unlogged_end: None,
+            executed: Height(0),
             later: Vec::new(),
             view: View(1),
             entered: now,
@@ -234,6 +252,7 @@ impl<B: Bugs> Core<B> {
             building: None,
             resend_at: now,
             resends: 0,
+            resent: 0,
             silent: BTreeSet::new(),
             heard: BTreeMap::new(),
             helped: BTreeSet::new(),
@@ -384,6 +403,14 @@ impl<B: Bugs> Core<B> {
         }
         records.extend(self.entry.iter().map(|c| Record::Certificate(Arc::clone(c))));
         records.extend(self.my_votes.values().map(|v| Record::Vote(*v)));
+        if self.head.can_hand_over()
+            && let Some(Finality { certificate, fillers }) = self.head_finality.clone()
+        {
+            records.push(Record::EpochEnd(certificate, fillers));
+        }
+        if let Some(EpochEnd { certificate, fillers, .. }) = self.epoch_end.clone() {
+            records.push(Record::EpochEnd(certificate, fillers));
+        }
         records.extend(self.later.iter().cloned());
         records
     }
@@ -487,22 +514,38 @@ impl<B: Bugs> Core<B> {
         }
         let results = self.recent.values().flat_map(|b| &b.header.results);
         self.claimed = results.filter(|r| !self.results.contains_key(&r.height)).map(|r| (r.height, *r)).collect();
+        self.executed = self.results.keys().next_back().copied().unwrap_or_default();
         self.later = records;
+        if self.head.can_hand_over() {
+            self.unlogged_end.clone_from(&self.head_finality);
+        }
         self.take_up_log();
+        self.learn_finality();
         self.follow();
+    }
+
+    /// Takes up what made the head final as any commit certificate, so that a leader carries the newest one it knows.
+    fn learn_finality(&mut self) {
+        if let Some(finality) = &self.head_finality {
+            self.learn(Arc::clone(&finality.certificate));
+        }
     }
 
     /// Takes up blocks, certificates and votes of the epoch that the node is in, and keeps those of later ones: a node
     /// whose newest final blocks were lost gets to those epochs again, and what its votes there rest on must be there.
     fn take_up_log(&mut self) {
         let epoch = self.epoch.epoch;
-        let (mut blocks, mut certificates) = (Vec::new(), Vec::new());
+        let (mut blocks, mut certificates, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         for record in std::mem::take(&mut self.later) {
             match record {
+                Record::EpochEnd(certificate, _) if certificate.target.epoch.next() == epoch => {
+                    self.unlogged_end = None
+                }
                 _ if record.epoch() < epoch => {}
                 _ if record.epoch() > epoch => self.later.push(record),
                 Record::Block(block) => blocks.push(block),
                 Record::Certificate(certificate) => certificates.push(certificate),
+                Record::EpochEnd(certificate, fillers) => ends.push((certificate, fillers)),
                 Record::Vote(vote) => {
                     self.my_votes.insert((vote.target.view, vote.target.kind), vote);
                 }
@@ -523,6 +566,9 @@ impl<B: Bugs> Core<B> {
         let votes: Vec<Vote> = self.my_votes.values().copied().collect();
         for vote in votes {
             self.count_vote(vote);
+        }
+        for (certificate, fillers) in ends {
+            self.take_epoch_end(certificate, fillers);
         }
     }
 

@@ -33,6 +33,7 @@ pub mod bugs;
 pub mod context;
 pub mod core;
 pub mod election;
+mod lineage;
 pub mod messages;
 pub mod safety;
 pub mod seats;

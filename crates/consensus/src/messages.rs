@@ -172,6 +172,8 @@ pub enum Record {
     Vote(Vote),
     /// A certificate that a vote rests on.
     Certificate(Arc<Certificate>),
+    /// What ended an epoch, as in [`Message::EpochEnd`]: every vote of the next epoch rests on it.
+    EpochEnd(Arc<Certificate>, Vec<Header>),
 }
 
 impl Record {
@@ -181,7 +183,7 @@ impl Record {
         match self {
             Self::Block(block) => block.header.epoch,
             Self::Vote(vote) => vote.target.epoch,
-            Self::Certificate(certificate) => certificate.target.epoch,
+            Self::Certificate(certificate) | Self::EpochEnd(certificate, _) => certificate.target.epoch,
         }
     }
 }
@@ -201,6 +203,11 @@ impl Encode for Record {
                 out.push(3);
                 certificate.encode(out);
             }
+            Self::EpochEnd(certificate, fillers) => {
+                out.push(4);
+                certificate.encode(out);
+                encode_list(fillers, out);
+            }
         }
     }
 }
@@ -211,6 +218,7 @@ impl Decode for Record {
             1 => Self::Block(Arc::new(SealedBlock::decode(r)?)),
             2 => Self::Vote(Vote::decode(r)?),
             3 => Self::Certificate(Arc::new(Certificate::decode(r)?)),
+            4 => Self::EpochEnd(Arc::new(Certificate::decode(r)?), r.field("filler headers").list(MAX_FILLER_HEADERS)?),
             tag => return Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
         })
     }

@@ -16,7 +16,15 @@
 //! what it seemed to have, is passed over for a while.
 //!
 //! Memory is bounded: one run of headers at a time, of a length that adapts to the size of the blocks, so that a run
-//! stays near [`RUN_BYTES`].
+//! stays near [`RUN_BYTES`]; and no further run while the shell says that there is no room, because execution has yet to
+//! work off what consensus took.
+//!
+//! Where finality was lost for long, one certificate makes more blocks final than a response holds headers. Then the
+//! peer answers with as many headers as fit and a commit certificate of a later view: such a run is *open*. Its headers
+//! are held, and its peer is asked for those above, until a certificate closes it; [`MAX_OPEN_HEADERS`] bounds it.
+//!
+//! What a peer says of its height is only a claim. The goal is never more than [`REACH`] blocks above what a certificate
+//! proves, so a lie costs a few questions, and who answers them with nothing is asked ever less.
 //!
 //! No I/O here: the shell carries out [`SyncEffect`]s, answers [`SyncInput`]s, and arms one timer for
 //! [`Sync::wake_at`]. [`answer`] is the other side.
@@ -31,7 +39,8 @@ use std::{
 
 use cascade_crypto::{VoteScheme, verify_certificate};
 use cascade_primitives::{
-    Block, BlockHash, Body, Committee, Epoch, Header, HeaderKind, Height, NodeId, SealedBlock, TimestampMs, VoteTarget,
+    Block, BlockHash, Body, Committee, Epoch, Header, HeaderKind, Height, NodeId, SealedBlock, TimestampMs, VoteKind,
+    VoteTarget,
 };
 
 use crate::{
@@ -45,8 +54,16 @@ pub use wire::{MAX_BODIES, MAX_HEADERS, RESPONSE_BYTES, SyncRequest, SyncRespons
 
 /// Bytes of bodies that a run of headers should lead to.
 pub const RUN_BYTES: usize = 64 << 20;
+/// Headers of an open run that are held: nine hours of prepared blocks without finality at two blocks a second.
+pub const MAX_OPEN_HEADERS: usize = 64 * MAX_HEADERS;
+/// Blocks above what is proved to be final that peers' claims make this node look for.
+pub const REACH: u64 = 1024;
 /// Headers that are asked for at first, and at most.
 const RUN_HEADERS: u32 = 256;
+/// Headers that are asked for where blocks are large.
+const FEWEST_HEADERS: u32 = 16;
+/// Blocks that a node which is this close gets one by one without this module.
+const NEAR: u64 = 16;
 /// Bodies that are asked for at a time.
 const BODIES_AT_A_TIME: u32 = 16;
 /// Requests that one peer works on at a time.
@@ -64,9 +81,9 @@ pub type RequestId = u64;
 pub enum SyncInput {
     /// The newest final block of this node.
     Head(Arc<ChainContext>),
-    /// Where a peer stands ([`crate::Effect::PeerStatus`]).
+    /// Where a connected peer stands ([`crate::Effect::PeerStatus`]).
     Status(NodeId, Status),
-    /// A peer seems to be far ahead ([`crate::Effect::Behind`]).
+    /// A connected peer seems to be far ahead ([`crate::Effect::Behind`]).
     Behind(NodeId),
     /// A peer answered.
     Response {
@@ -84,6 +101,8 @@ pub enum SyncInput {
         /// The request.
         id: RequestId,
     },
+    /// Whether the node can take further final blocks; at first it can.
+    Room(bool),
     /// A peer is gone.
     Disconnected(NodeId),
     /// The time has come that [`Sync::wake_at`] named.
@@ -148,6 +167,18 @@ impl Run {
     fn last(&self) -> Height {
         self.headers[self.headers.len() - 1].height
     }
+
+    fn bytes(&self) -> usize {
+        self.bodies.values().map(Body::transaction_bytes).sum()
+    }
+}
+
+/// Headers that chain from the head, and whose end no certificate proves yet.
+#[derive(Clone, Debug)]
+struct OpenRun {
+    from: NodeId,
+    /// Never empty.
+    headers: Vec<Header>,
 }
 
 /// The catch-up core.
@@ -163,7 +194,13 @@ pub struct Sync {
     head_since: TimestampMs,
     peers: BTreeMap<NodeId, Peer>,
     goal: Option<Height>,
+    /// The highest block that a certificate was seen to prove final.
+    certified: Height,
+    open: Option<OpenRun>,
     run: Option<Run>,
+    /// The end of the run that was delivered, until the head gets there, or until this time.
+    delivered: Option<(Height, TimestampMs)>,
+    room: bool,
     flights: BTreeMap<RequestId, Flight>,
     next_id: RequestId,
     run_headers: u32,
@@ -185,11 +222,15 @@ impl Sync {
             timeout: timeout.max(1),
             now,
             effects: Vec::new(),
+            certified: head.height,
             head,
             head_since: now,
             peers: BTreeMap::new(),
             goal: None,
+            open: None,
             run: None,
+            delivered: None,
+            room: true,
             flights: BTreeMap::new(),
             next_id: 0,
             run_headers: RUN_HEADERS,
@@ -202,11 +243,8 @@ impl Sync {
         match input {
             SyncInput::Head(head) => self.on_head(head),
             SyncInput::Status(peer, status) => self.peers.entry(peer).or_default().height = status.height,
-            SyncInput::Behind(peer) => {
-                let peer = self.peers.entry(peer).or_default();
-                peer.height = peer.height.max(self.head.height.next());
-                self.goal = self.goal.max(Some(peer.height));
-            }
+            SyncInput::Behind(peer) => self.on_behind(peer),
+            SyncInput::Room(room) => self.room = room,
             SyncInput::Response { peer, id, response } => self.on_response(peer, id, response),
             SyncInput::Failed { peer, id } => {
                 if self.flights.get(&id).is_some_and(|f| f.peer == peer) {
@@ -216,11 +254,34 @@ impl Sync {
             SyncInput::Disconnected(peer) => {
                 self.peers.remove(&peer);
                 self.flights.retain(|_, f| f.peer != peer);
+                self.open.take_if(|open| open.from == peer);
             }
             SyncInput::Tick => {}
         }
         self.advance();
         std::mem::take(&mut self.effects)
+    }
+
+    fn on_behind(&mut self, id: NodeId) {
+        let (now, next, reach) = (self.now, self.head.height.next(), self.reach());
+        let peer = self.peers.entry(id).or_default();
+        peer.height = peer.height.max(next);
+        // One that failed or lied is believed again after its pause.
+        if peer.not_before <= now {
+            self.goal = self.goal.max(Some(peer.height.min(reach)));
+        }
+    }
+
+    /// The highest goal that claims alone can set.
+    fn reach(&self) -> Height {
+        self.certified.max(self.head.height).plus(REACH)
+    }
+
+    /// Where to go after a goal is reached: on, if peers that did not fail claim to be far ahead still.
+    fn further_goal(&self) -> Option<Height> {
+        let sound = self.peers.values().filter(|p| p.failures == 0 && p.not_before <= self.now);
+        let claimed = sound.map(|p| p.height).max()?;
+        (claimed > self.head.height.plus(NEAR)).then(|| claimed.min(self.reach()))
     }
 
     /// When the catch-up next wants a [`SyncInput::Tick`], if nothing happens before; none while there is nothing to do.
@@ -229,7 +290,9 @@ impl Sync {
         let deadline = self.flights.values().map(|f| f.deadline).min();
         let retry = self.goal.and_then(|_| self.peers.values().map(|p| p.not_before).filter(|at| *at > self.now).min());
         let patience = self.peers.values().any(|p| p.height > self.head.height).then(|| self.patience_ends());
-        let at = [deadline, retry, patience.filter(|at| *at > self.now)].into_iter().flatten().min();
+        let delivered = self.delivered.map(|(_, until)| until);
+        let later = [retry, patience, delivered].into_iter().flatten().filter(|at| *at > self.now);
+        let at = deadline.into_iter().chain(later).min();
         at.map(|at| at.max(self.now.next()))
     }
 
@@ -251,6 +314,8 @@ impl Sync {
         }
         self.head_since = self.now;
         self.head = head;
+        self.open = None;
+        self.delivered.take_if(|(last, _)| *last <= self.head.height);
         let (height, epoch) = (self.head.height, self.epoch());
         if let Some(run) = &mut self.run {
             if run.last() <= height || epoch != run.headers[0].epoch {
@@ -261,7 +326,7 @@ impl Sync {
             }
         }
         if self.goal.is_some_and(|goal| goal <= height) {
-            self.goal = None;
+            self.goal = self.further_goal();
         }
     }
 
@@ -280,10 +345,12 @@ impl Sync {
             self.fail(id);
         }
         if self.goal.is_none() && self.patience_ends() <= self.now {
-            self.goal = self.peers.values().map(|p| p.height).max().filter(|height| *height > self.head.height);
+            let claimed = self.peers.values().map(|p| p.height).max().filter(|height| *height > self.head.height);
+            self.goal = claimed.map(|height| height.min(self.reach()));
             self.head_since = self.now;
         }
-        if self.goal.is_none() {
+        self.delivered.take_if(|(_, until)| *until <= self.now);
+        if self.goal.is_none() || !self.room || self.delivered.is_some() {
             return;
         }
         if self.run.is_none() {
@@ -298,11 +365,20 @@ impl Sync {
         if asked {
             return;
         }
+        if let Some(open) = &self.open {
+            let (peer, from) = (open.from, open.headers[open.headers.len() - 1].height.next());
+            let usable = |p: &Peer| p.not_before <= self.now && p.in_flight < REQUESTS_PER_PEER;
+            if self.peers.get(&peer).is_some_and(usable) {
+                self.ask(peer, SyncRequest::Headers { from, count: self.run_headers });
+                return;
+            }
+            self.open = None;
+        }
         let from = self.head.height.next();
         match self.best_peer(from) {
             Some(peer) => self.ask(peer, SyncRequest::Headers { from, count: self.run_headers }),
-            // Whoever claimed to be ahead is not, or does not answer for now.
-            None if self.peers.values().all(|p| p.height < from) => self.goal = None,
+            // Whoever claimed to be ahead is not, or does not answer time after time.
+            None if self.peers.values().all(|p| p.height < from || p.failures >= GIVE_UP) => self.goal = None,
             None => {}
         }
     }
@@ -358,6 +434,7 @@ impl Sync {
 
     fn fail(&mut self, id: RequestId) {
         let Some(flight) = self.land(id) else { return };
+        self.drop_open(&flight);
         let (now, timeout) = (self.now, self.timeout);
         if let Some(peer) = self.peers.get_mut(&flight.peer) {
             peer.not_before = now.plus(timeout << peer.failures.min(4));
@@ -366,6 +443,13 @@ impl Sync {
                 // It may say again where it stands.
                 peer.height = Height(0);
             }
+        }
+    }
+
+    /// The peer of an open run does not go on with it. What it sent is worth nothing without the rest.
+    fn drop_open(&mut self, flight: &Flight) {
+        if matches!(flight.request, SyncRequest::Headers { .. }) {
+            self.open.take_if(|open| open.from == flight.peer);
         }
     }
 
@@ -384,7 +468,10 @@ impl Sync {
         }
         let Some(flight) = self.land(id) else { return };
         match (flight.request, response) {
-            (_, SyncResponse::Nothing) => self.on_nothing(from, flight.request),
+            (_, SyncResponse::Nothing) => {
+                self.drop_open(&flight);
+                self.on_nothing(from, flight.request);
+            }
             (SyncRequest::Headers { from: first, .. }, SyncResponse::Headers(headers, finality)) => {
                 self.on_headers(from, first, headers, finality);
             }
@@ -398,33 +485,60 @@ impl Sync {
     /// It has less than was believed.
     fn on_nothing(&mut self, from: NodeId, request: SyncRequest) {
         let (SyncRequest::Headers { from: first, .. } | SyncRequest::Bodies { from: first, .. }) = request;
-        let until = self.now.plus(self.timeout / 2);
+        let (now, pause) = (self.now, self.timeout / 2);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.height = peer.height.min(first.minus(1));
-            peer.not_before = until;
+            peer.not_before = now.plus(pause << peer.failures.min(6));
+            peer.failures = peer.failures.saturating_add(1);
         }
     }
 
     fn on_headers(&mut self, from: NodeId, first: Height, headers: Vec<Header>, finality: Finality) {
-        if first != self.head.height.next() || self.run.is_some() {
+        let open = self.open.take();
+        let (below, height) = match open.as_ref().and_then(|open| open.headers.last()) {
+            Some(last) => (last.hash(), last.height),
+            None => (self.head.hash, self.head.height),
+        };
+        if first != height.next() || self.run.is_some() || open.as_ref().is_some_and(|open| open.from != from) {
             // The head moved while the answer was under way.
             return;
         }
-        match self.check_headers(&headers, &finality) {
-            Ok(()) => {
-                if let Some(peer) = self.peers.get_mut(&from) {
-                    peer.failures = 0;
-                    peer.height = peer.height.max(headers[headers.len() - 1].height);
-                }
-                self.run = Some(Run { from, headers, finality, bodies: BTreeMap::new() });
+        let closed = match self.check_headers(below, height, &headers, &finality) {
+            Ok(closed) => closed,
+            Err(what) => {
+                self.distrust(from, what);
+                return;
             }
-            Err(what) => self.distrust(from, what),
+        };
+        let mut held = open.map_or_else(Vec::new, |open| open.headers);
+        held.extend(headers);
+        let last = held[held.len() - 1].height;
+        if !closed && held.len() >= MAX_OPEN_HEADERS {
+            self.distrust(from, "more headers than may be held, and none is proved");
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.failures = 0;
+            peer.height = peer.height.max(last);
+        }
+        if closed {
+            self.certified = self.certified.max(last);
+            self.run = Some(Run { from, headers: held, finality, bodies: BTreeMap::new() });
+        } else {
+            self.open = Some(OpenRun { from, headers: held });
         }
     }
 
-    fn check_headers(&self, headers: &[Header], finality: &Finality) -> Result<(), &'static str> {
+    /// Checks headers that shall stand on the block `below`. Answers whether the certificate closes them; if not, it is
+    /// right all the same, and of a later view.
+    fn check_headers(
+        &self,
+        mut below: BlockHash,
+        mut height: Height,
+        headers: &[Header],
+        finality: &Finality,
+    ) -> Result<bool, &'static str> {
         let epoch = self.epoch();
-        let (mut below, mut height): (BlockHash, Height) = (self.head.hash, self.head.height);
         for header in headers {
             let fits = header.parent == below && header.height == height.next() && header.epoch == epoch;
             if !fits || header.kind != HeaderKind::Block {
@@ -433,13 +547,17 @@ impl Sync {
             (below, height) = (header.hash(), header.height);
         }
         let Some(last) = headers.last() else { return Err("no headers") };
+        let target = finality.certificate.target;
         let view = finality.fillers.last().map_or(last.view, |f| f.view);
-        let reached = filler_path(&below, epoch, &finality.fillers).ok_or("filler headers that do not chain")?;
-        if finality.certificate.target != VoteTarget::commit(epoch, view, reached) {
+        let reached = filler_path(&below, epoch, &finality.fillers);
+        let closed = reached.is_some_and(|hash| target == VoteTarget::commit(epoch, view, hash));
+        let later = target.kind == VoteKind::Commit && target.epoch == epoch && target.view > last.view;
+        if !closed && (!later || headers.len() < MAX_HEADERS) {
             return Err("headers that their certificate does not close");
         }
         verify_certificate(self.scheme.as_ref(), &self.rules.signing, self.committee(), &finality.certificate)
-            .map_err(|_| "a wrong certificate under headers")
+            .map_err(|_| "a wrong certificate under headers")?;
+        Ok(closed)
     }
 
     fn on_bodies(&mut self, from: NodeId, first: Height, count: u32, bodies: Vec<Body>) {
@@ -467,16 +585,21 @@ impl Sync {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.failures = 0;
         }
-        if self.run.as_ref().is_some_and(|run| run.bodies.len() == run.headers.len()) {
+        let Some(run) = &self.run else { return };
+        if run.bodies.len() == run.headers.len() {
             self.deliver();
+        } else if self.run_headers > FEWEST_HEADERS && run.bytes() > 2 * RUN_BYTES {
+            // Blocks became larger from one run to the next.
+            self.run_headers = FEWEST_HEADERS;
+            self.run = None;
         }
     }
 
     fn deliver(&mut self) {
         let Some(run) = self.run.take() else { return };
-        let bytes: usize = run.bodies.values().map(Body::transaction_bytes).sum();
-        let average = bytes / run.headers.len() + 1;
-        self.run_headers = u32::try_from(RUN_BYTES / average).unwrap_or(u32::MAX).clamp(16, RUN_HEADERS);
+        let average = run.bytes() / run.headers.len() + 1;
+        self.run_headers = u32::try_from(RUN_BYTES / average).unwrap_or(u32::MAX).clamp(FEWEST_HEADERS, RUN_HEADERS);
+        self.delivered = Some((run.last(), self.now.plus(4 * self.timeout)));
         let blocks = run.headers.into_iter().zip(run.bodies.into_values());
         let blocks = blocks.map(|(header, body)| Arc::new(SealedBlock::new(Block { header, body }))).collect();
         self.effects.push(SyncEffect::Deliver { from: run.from, blocks, finality: run.finality });

@@ -33,11 +33,12 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// several (empty) blocks, so that a header stays small.
 pub const MAX_RESULTS_PER_HEADER: usize = 64;
 
-/// Skip certificates that one block may carry: one for each term between it and its parent.
+/// Skip certificates that one block may carry: one for each term between it and its parent, up to so many.
 pub const MAX_SKIPS_PER_BLOCK: usize = 1024;
 
-/// Filler headers that the first block of an epoch may carry below its commit certificate.
-pub const MAX_FILLER_HEADERS: usize = 1024;
+/// Filler headers that the first block of an epoch may carry below its commit certificate: two hours of an epoch's end
+/// without finality at two blocks a second, 7 MiB.
+pub const MAX_FILLER_HEADERS: usize = 16_384;
 
 /// System items that one block may carry.
 pub const MAX_SYSTEM_ITEMS: usize = 256;
@@ -527,7 +528,13 @@ impl Block {
         if header.kind == HeaderKind::Filler && !(body.is_empty() && body.system.is_empty()) {
             return Err(FormError::NotEmpty("a filler's transactions and system items"));
         }
+        let carried = &body.certificates;
         let limits = [
+            ("results", header.results.len(), MAX_RESULTS_PER_HEADER),
+            ("skip certificates", carried.skips.len(), MAX_SKIPS_PER_BLOCK),
+            ("filler headers", carried.fillers.len(), MAX_FILLER_HEADERS),
+            ("system items", body.system.len(), MAX_SYSTEM_ITEMS),
+            ("transactions", body.transactions.len(), MAX_TRANSACTIONS_PER_BLOCK),
             ("transaction bytes", body.transaction_bytes(), params.max_block_bytes as usize),
             (
                 "bytes of one transaction",

@@ -1,7 +1,7 @@
 //! Blocks above the final head: proposals, judging them, and fetching what is missing.
 
 use super::*;
-use crate::context::{certificates, readiness};
+use crate::context::{certificates, readiness, uncovered};
 
 impl<B: Bugs> Core<B> {
     pub(super) fn on_proposal(&mut self, from: NodeId, block: Arc<SealedBlock>, vote: Vote) {
@@ -223,11 +223,29 @@ impl<B: Bugs> Core<B> {
             self.set(hash, Standing::Valid(context));
             return;
         }
+        if self.covering(&block).is_none() {
+            self.waiting.insert(hash);
+            return;
+        }
         if block.header.timestamp > self.now.plus(self.config.rules.params().future_drift_ms) {
             self.waiting.insert(hash);
             return;
         }
         self.ask(hash, &block, &context);
+    }
+
+    /// The skip certificates that a block rests on and does not carry; none if this node does not have all of them.
+    pub(super) fn covering(&self, block: &SealedBlock) -> Option<Vec<Record>> {
+        let Some((mut open, end)) = uncovered(&self.config.rules, block) else { return Some(Vec::new()) };
+        let mut found = Vec::new();
+        while open < end {
+            let term = self.term(open);
+            let (first, last) = (term.first_view(self.per_term()), term.last_view(self.per_term()));
+            let skip = self.views.range(first..=open).find_map(|(_, state)| state.skipped.as_ref())?;
+            found.push(Record::Certificate(Arc::clone(skip)));
+            open = last.next();
+        }
+        Some(found)
     }
 
     /// Asks the application about the content, once the parent's content is known to be valid.
@@ -252,6 +270,12 @@ impl<B: Bugs> Core<B> {
             } else {
                 self.set_invalid(hash, &InvalidBlock::Field("base fee"));
             }
+            return;
+        }
+        // Content is judged on the state at the newest result that the chain carries. A final header may say it before
+        // this node has computed it; asked then, the application could not answer.
+        if self.executed < context.last_result {
+            self.waiting.insert(hash);
             return;
         }
         let Some(ancestors) = self.ancestors(&parent, context.last_result) else {
@@ -298,6 +322,7 @@ impl<B: Bugs> Core<B> {
             self.emit(Effect::Fatal(diverged(&claimed, &result)));
             return;
         }
+        self.executed = self.executed.max(result.height);
         if result.height > self.head.last_result {
             self.results.insert(result.height, result);
         }
@@ -322,8 +347,11 @@ impl<B: Bugs> Core<B> {
     fn is_ripe(&self, hash: &BlockHash) -> bool {
         let Some(entry) = self.tree.get(hash) else { return true };
         let header = &entry.block.header;
+        let executed = entry.standing.context().is_none_or(|context| context.last_result <= self.executed);
         let parent = self.tree.get(&header.parent).map(|e| &e.standing);
         matches!(parent, Some(Standing::Valid(_) | Standing::Invalid))
+            && (executed || header.kind == HeaderKind::Filler)
+            && self.covering(&entry.block).is_some()
             && header.results.iter().all(|r| self.results.contains_key(&r.height))
             && header.timestamp <= self.now.plus(self.config.rules.params().future_drift_ms)
     }
@@ -398,6 +426,7 @@ impl<B: Bugs> Core<B> {
             return;
         }
         let mut records = vec![Record::Block(Arc::clone(&entry.block))];
+        records.extend(self.covering(&entry.block).unwrap_or_default());
         let target = VoteTarget::prepare(self.epoch.epoch, view, hash);
         if let Some(vote) = self.cast(target, &mut records) {
             self.emit(Effect::Broadcast(Message::Vote(vote, None)));
@@ -451,7 +480,7 @@ impl<B: Bugs> Core<B> {
         let certified = certified.map(|c| (c.target.block, c.target.view)).take(8);
         let fetched = |e: &&Entry| matches!(e.standing, Standing::Orphan) && self.fetches_parent(&e.block);
         let parents = self.tree.values().filter(fetched).map(|e| (e.block.header.parent, e.block.header.view));
-        let last = self.epoch_end.iter().map(|(last, certificate, _)| (*last, certificate.target.view));
+        let last = self.epoch_end.iter().map(|end| (end.base, end.certificate.target.view));
         let wanted = last.chain(certified).chain(parents);
         let missing: BTreeMap<BlockHash, View> = wanted.filter(|(hash, _)| !self.tree.contains_key(hash)).collect();
         self.requested.retain(|hash, _| missing.contains_key(hash));

@@ -15,14 +15,15 @@ impl<B: Bugs> Core<B> {
 
     /// Makes final what the newest commit certificate with a known chain allows.
     pub(super) fn try_finalize(&mut self) {
-        if let Some((last, certificate, fillers)) = self.epoch_end.take() {
-            match self.tree.get(&last).and_then(|e| e.standing.context()).cloned() {
+        if let Some(end) = self.epoch_end.take() {
+            match self.tree.get(&end.base).and_then(|e| e.standing.context()).cloned() {
                 Some(context) if context.can_hand_over() => {
-                    self.finalize_epoch(&context, certificate, fillers);
+                    self.finalize_epoch(&context, end.certificate, end.fillers);
                     return;
                 }
-                Some(_) => {}
-                None => self.epoch_end = Some((last, certificate, fillers)),
+                // Headers were kept back; the filler is certified all the same.
+                Some(_) => self.learn(end.certificate),
+                None => self.epoch_end = Some(end),
             }
         }
         let committed: Vec<_> = self.views.values().rev().filter_map(|s| s.committed.clone()).collect();
@@ -142,6 +143,7 @@ impl<B: Bugs> Core<B> {
         self.resend_at = self.now.plus(self.config.rules.params().leader_timeout_ms / 2);
         let epoch = self.epoch.epoch;
         self.emit(Effect::EnteredView(epoch, View(1)));
+        self.unlogged_end.clone_from(&self.head_finality);
         if let Some(finality) = self.head_finality.clone() {
             self.emit(Effect::Broadcast(Message::EpochEnd(finality.certificate, finality.fillers)));
         }
@@ -178,7 +180,6 @@ impl<B: Bugs> Core<B> {
         if certificate.target.epoch != self.epoch.epoch || certificate.target.kind != VoteKind::Commit {
             return;
         }
-        let target_view = certificate.target.view;
         let base = fillers.first().map_or(certificate.target.block, |f| f.parent);
         let reached = filler_path(&base, self.epoch.epoch, &fillers);
         if reached != Some(certificate.target.block) {
@@ -190,14 +191,27 @@ impl<B: Bugs> Core<B> {
             self.misbehaved(from, "a wrong certificate");
             return;
         }
-        match self.tree.get(&base).and_then(|e| e.standing.context()).cloned() {
-            Some(context) if context.can_hand_over() => self.finalize_epoch(&context, certificate, fillers),
-            Some(_) => self.learn(certificate),
-            None => {
-                self.epoch_end = Some((base, certificate, fillers));
-                self.request_block(base, target_view);
-                self.emit(Effect::Behind(from));
+        if self.tree.get(&base).is_none_or(|e| e.standing.context().is_none()) {
+            self.emit(Effect::Behind(from));
+        }
+        self.take_epoch_end(certificate, fillers);
+    }
+
+    /// Takes up a proof that the epoch ended, from a peer or from the log. It ends once the last block is judged.
+    pub(super) fn take_epoch_end(&mut self, certificate: Arc<Certificate>, fillers: Vec<Header>) {
+        let Some(lowest) = fillers.first() else {
+            self.learn(certificate);
+            return;
+        };
+        // Whoever sends fewer headers than there are makes the certificate useless to this node; one that reaches
+        // further down is never given up for it.
+        if self.epoch_end.as_ref().is_none_or(|end| lowest.height < end.fillers[0].height) {
+            let base = lowest.parent;
+            if !self.tree.contains_key(&base) {
+                self.request_block(base, certificate.target.view);
             }
+            self.epoch_end = Some(EpochEnd { base, certificate, fillers });
+            self.finalize_due = true;
         }
     }
 
@@ -243,8 +257,9 @@ impl<B: Bugs> Core<B> {
         self.settle();
     }
 
-    /// Final blocks from a peer. All of it is checked: the chain of hashes, what each block proves, and the
-    /// certificate that closes it.
+    /// Final blocks from a peer. All of it is checked: the chain of hashes, the certificate that closes it, and what
+    /// each block proves. The first two are the peer's word; after them a quorum vouches for every byte, so a block
+    /// that breaks a rule shows that this node follows other rules than the quorum, and it stops.
     pub(super) fn on_final_range(&mut self, from: NodeId, blocks: Vec<Arc<SealedBlock>>, finality: Finality) {
         let above: Vec<_> = blocks.into_iter().filter(|b| b.header.height > self.head.height).collect();
         let Some(last) = above.last() else { return };
@@ -260,14 +275,31 @@ impl<B: Bugs> Core<B> {
             self.misbehaved(from, "final blocks without a right certificate");
             return;
         }
+        let mut below = self.head.hash;
+        for block in &above {
+            let header = &block.header;
+            if header.parent != below || header.epoch != epoch || header.kind != HeaderKind::Block {
+                self.misbehaved(from, "final blocks that do not chain");
+                return;
+            }
+            below = block.hash();
+        }
         let rules = Arc::clone(&self.config.rules);
         let mut contexts = Vec::with_capacity(above.len());
         let mut parent = Arc::clone(&self.head);
         for block in &above {
             match parent.child_with(&rules, block, &self.bugs) {
-                Ok(child) if child.kind == HeaderKind::Block => parent = Arc::new(child),
-                Ok(_) | Err(_) => {
-                    self.misbehaved(from, "final blocks that do not chain");
+                Ok(child) => parent = Arc::new(child),
+                Err(_) if block.header.body_root != block.body.root() => {
+                    self.misbehaved(from, "a final block with another body");
+                    return;
+                }
+                Err(reason) => {
+                    let (height, hash) = (block.header.height, block.hash());
+                    self.emit(Effect::Fatal(format!(
+                        "a quorum made block {height} {hash} final, which is invalid here: {reason}; this node's genesis \
+                         file or version differs from the others'"
+                    )));
                     return;
                 }
             }
@@ -283,6 +315,7 @@ impl<B: Bugs> Core<B> {
         self.head_finality = Some(finality.clone());
         self.settle();
         self.catch_up_view(finality.certificate);
+        self.learn_finality();
     }
 
     /// After catching up within an epoch: votes and proposals from the head's view on matter.

@@ -3,10 +3,10 @@
 use super::*;
 use cascade_primitives::{
     Block, Body, Certificates, L1Origin, SystemItem,
-    block::{MAX_SYSTEM_ITEMS, PROTOCOL_VERSION},
+    block::{MAX_SKIPS_PER_BLOCK, MAX_SYSTEM_ITEMS, PROTOCOL_VERSION},
 };
 
-/// Certificates in one resend, the newest: what lies below them the blocks above carry.
+/// Certificates in one resend: so many of the newest, and as many of the older ones, in turn.
 const MAX_RESENT: usize = 256;
 
 /// What a proposal for the current view would stand on.
@@ -219,6 +219,9 @@ impl<B: Bugs> Core<B> {
         if self.bugs.planted(Bug::LagStops) && parent.height.0 - carried.0 >= rules.params().results_lag {
             return None;
         }
+        if !base.has_room(kind) {
+            return None;
+        }
         let (due, _) = base.due(rules, carried, kind);
         if (base.last_result.0 + 1..=due.0).any(|h| !self.results.contains_key(&Height(h))) {
             return None;
@@ -276,7 +279,7 @@ impl<B: Bugs> Core<B> {
         let Some(place) = self.place() else { return };
         let hash = place.parent;
         let certificate = place.certificate.cloned();
-        let skips = place.skips.into_iter().map(|c| c.as_ref().clone()).collect();
+        let skips = place.skips.into_iter().take(MAX_SKIPS_PER_BLOCK).map(|c| c.as_ref().clone()).collect();
         if self.view != view || hash != parent {
             return;
         }
@@ -293,6 +296,7 @@ impl<B: Bugs> Core<B> {
         };
         let target = VoteTarget::prepare(self.epoch.epoch, view, hash);
         let mut records = vec![Record::Block(Arc::clone(&block))];
+        records.extend(self.covering(&block).unwrap_or_default());
         let Some(vote) = self.cast(target, &mut records) else { return };
         self.tree.insert(hash, Entry { block: Arc::clone(&block), standing: Standing::Valid(child) });
         self.views.entry(view).or_default().proposal = Some(hash);
@@ -377,8 +381,12 @@ impl<B: Bugs> Core<B> {
         }
         // A commit certificate whose block is missing here may be all that others miss.
         let newest = self.views.values().rev().find_map(|s| s.committed.as_ref());
-        let certificates = self.views.values().rev().flat_map(|s| [&s.prepared, &s.skipped]).flatten().take(MAX_RESENT);
-        let certificates = newest.into_iter().chain(certificates);
+        let every = || self.views.values().rev().flat_map(|s| [&s.prepared, &s.skipped]).flatten();
+        let older = every().count().saturating_sub(MAX_RESENT);
+        let turn = MAX_RESENT + self.resent.checked_rem(older).unwrap_or(0);
+        self.resent = self.resent.wrapping_add(MAX_RESENT);
+        let certificates =
+            newest.into_iter().chain(every().take(MAX_RESENT)).chain(every().skip(turn).take(MAX_RESENT));
         messages.extend(certificates.map(|c| Message::Certificate(Arc::clone(c))));
         let current = self.my_votes.range((self.view, VoteKind::Prepare)..=(self.view, VoteKind::Skip));
         let last_commit = self.my_votes.values().rev().find(|v| v.target.kind == VoteKind::Commit);

@@ -230,6 +230,11 @@ impl<B: Bugs> Core<B> {
         let vote = self.sign(target)?;
         self.my_votes.insert((target.view, target.kind), vote);
         records.extend(self.entry.iter().map(|c| Record::Certificate(Arc::clone(c))));
+        if let Some(Finality { certificate, fillers }) = self.unlogged_end.take()
+            && !self.bugs.planted(Bug::EpochEndNotPersisted)
+        {
+            records.push(Record::EpochEnd(certificate, fillers));
+        }
         if self.bugs.planted(Bug::CertificatesNotPersisted) {
             records.retain(|r| !matches!(r, Record::Certificate(_)));
         }

@@ -20,7 +20,8 @@ pub trait FinalChain {
 /// Answers a peer's request from final blocks.
 ///
 /// A run of headers ends where a certificate closes it: at the largest such height within what was asked for, or, if
-/// more blocks than that became final by one certificate, at the first one above.
+/// more blocks than that became final by one certificate, at the first one above. Where that is more than a response
+/// holds, it stays open: [`MAX_HEADERS`] headers and the certificate that made the last of them final.
 #[must_use]
 pub fn answer(chain: &impl FinalChain, request: &SyncRequest) -> SyncResponse {
     match *request {
@@ -55,6 +56,10 @@ fn headers(chain: &impl FinalChain, from: Height, count: u32) -> SyncResponse {
             headers.truncate(count);
             SyncResponse::Headers(headers, finality)
         }
+        None if headers.len() == MAX_HEADERS => match chain.finality(headers[MAX_HEADERS - 1].height) {
+            Some(finality) => SyncResponse::Headers(headers, finality),
+            None => SyncResponse::Nothing,
+        },
         None => SyncResponse::Nothing,
     }
 }

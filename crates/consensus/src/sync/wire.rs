@@ -39,7 +39,8 @@ pub enum SyncRequest {
 pub enum SyncResponse {
     /// The peer has nothing of it.
     Nothing,
-    /// Headers of consecutive heights, all of one epoch, and what makes the last one final.
+    /// Headers of consecutive heights, all of one epoch, and what makes the last one final. It need not close them if
+    /// they are [`MAX_HEADERS`].
     Headers(Vec<Header>, Finality),
     /// Bodies of consecutive heights, at least one, as many as fit.
     Bodies(Vec<Body>),

@@ -47,7 +47,7 @@ pub fn certificate(target: VoteTarget) -> Certificate {
 }
 
 pub fn result(height: Height) -> ResultEntry {
-    ResultEntry { height, state_root: B256::with_last_byte(height.0 as u8 + 1), ..ResultEntry::default() }
+    ResultEntry { height, state_root: B256::with_last_byte((height.0 as u8).wrapping_add(1)), ..ResultEntry::default() }
 }
 
 fn sequencer(i: u8) -> SequencerSpec {
@@ -76,7 +76,12 @@ pub struct Next {
 
 impl Chain {
     pub fn new() -> Self {
-        let params = ChainParams {
+        Self::with(|_| {})
+    }
+
+    /// A chain with other constants.
+    pub fn with(change: impl FnOnce(&mut ChainParams)) -> Self {
+        let mut params = ChainParams {
             transactions: TransactionRule::Opaque,
             min_sequencers: 3,
             views_per_term: 5,
@@ -84,6 +89,7 @@ impl Chain {
             epoch_extension: 4,
             ..ChainParams::of(Network::Regtest)
         };
+        change(&mut params);
         let committees =
             vec![ScheduledCommittee { from_epoch: Epoch(0), sequencers: (1..=4).map(sequencer).collect() }];
         let genesis = Genesis { params, timestamp: TimestampMs(1000), committees, alloc: Default::default() };
@@ -126,6 +132,20 @@ impl Chain {
             fillers: Vec::new(),
         };
         let body = Body { system, certificates, transactions, ..Body::default() };
+        let results = (base.last_result.0 + 1..=due.0).map(|h| result(Height(h))).collect();
+        self.block(&base, kind, next.view, body, results)
+    }
+
+    /// An empty block above the epoch's last one, which is the tip, or above a filler.
+    pub fn make_filler(&self) -> Block {
+        let base = self.tip();
+        let parent = Some(certificate(VoteTarget::prepare(base.epoch, base.view, base.hash)));
+        let certificates = Certificates { parent, ..Certificates::default() };
+        self.block(base, HeaderKind::Filler, base.view.next(), Body { certificates, ..Body::default() }, Vec::new())
+    }
+
+    fn block(&self, base: &ChainContext, kind: HeaderKind, view: View, body: Body, results: Vec<ResultEntry>) -> Block {
+        let (rules, parent) = (&self.rules, self.tip());
         let header = Header {
             version: PROTOCOL_VERSION,
             kind,
@@ -133,7 +153,7 @@ impl Chain {
             genesis_hash: rules.signing.genesis_hash,
             fork: rules.signing.fork,
             epoch: base.epoch,
-            view: next.view,
+            view,
             height: parent.height.next(),
             parent: parent.hash,
             timestamp: parent.timestamp.plus(500),
@@ -145,7 +165,7 @@ impl Chain {
             body_root: body.root(),
             base_fee: 1,
             ordered_gas: body.transactions.len() as u64,
-            results: (base.last_result.0 + 1..=due.0).map(|h| result(Height(h))).collect(),
+            results,
         };
         Block { header, body }
     }
@@ -163,10 +183,22 @@ impl Chain {
 
     /// Appends a block.
     pub fn push(&mut self, next: Next) {
-        let block = Arc::new(SealedBlock::new(self.make(next)));
+        self.append(self.make(next));
+    }
+
+    /// Appends a block that was made for the tip.
+    pub fn append(&mut self, block: Block) {
+        let block = Arc::new(SealedBlock::new(block));
         let context = self.tip().child(&self.rules, &block).expect("the chain follows the rules");
         self.contexts.push(Arc::new(context));
         self.blocks.push(block);
+    }
+
+    /// Appends ordinary blocks up to the last one of the epoch.
+    pub fn grow_to_end(&mut self) {
+        while !self.tip().can_hand_over() {
+            self.grow(self.tip().height.0 + 1);
+        }
     }
 
     /// Appends ordinary blocks, each carrying its parent's commit certificate, up to a height.

@@ -114,6 +114,7 @@ proptest! {
         round_trips(&Record::Block(Arc::clone(&chain().blocks[block])), &at)?;
         round_trips(&Record::Vote(vote), &at)?;
         round_trips(&Record::Certificate(Arc::new(certificate(target))), &at)?;
+        round_trips(&Record::EpochEnd(Arc::new(certificate(target)), vec![chain().blocks[block].header.clone()]), &at)?;
     }
 
     #[test]

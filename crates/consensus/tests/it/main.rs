@@ -3,5 +3,6 @@
 mod chain;
 mod codec;
 mod context;
+mod core;
 mod flood;
 mod sync;

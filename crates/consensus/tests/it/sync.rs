@@ -7,7 +7,7 @@ use std::{
 
 use cascade_consensus::{
     ChainContext, FinalChain, Finality, Status, Sync, SyncEffect, SyncInput, SyncRequest, SyncResponse,
-    sync::{MAX_HEADERS, answer},
+    sync::{MAX_HEADERS, REACH, answer},
 };
 use cascade_primitives::{BlockHash, Body, Bytes, Epoch, Fork, Header, Height, NodeId, SealedBlock, TimestampMs, View};
 use proptest::prelude::*;
@@ -65,6 +65,8 @@ enum Peer {
     BadCertificate,
     BadBody,
     Confused,
+    /// Has no headers beyond the first response.
+    Half,
 }
 
 impl Peer {
@@ -72,6 +74,7 @@ impl Peer {
         let mut truth = answer(store, request);
         match (self, &mut truth) {
             (Self::Silent, _) => return None,
+            (Self::Half, SyncResponse::Headers(headers, _)) if headers[0].height.0 > MAX_HEADERS as u64 => return None,
             (Self::Empty, _) => truth = SyncResponse::Nothing,
             (Self::BadHeader, SyncResponse::Headers(headers, _)) => headers[0].timestamp = TimestampMs(1),
             (Self::BadCertificate, SyncResponse::Headers(_, finality)) => {
@@ -249,6 +252,158 @@ fn a_peer_that_lags_for_long_is_asked_even_if_it_is_ahead_by_one_block() {
     let at = sync.wake_at().expect("it will look again");
     let effects = sync.step(at, SyncInput::Tick);
     assert!(matches!(effects[..], [SyncEffect::Request { .. }]), "{effects:?}");
+}
+
+/// One epoch of so many blocks.
+fn long_chain(height: u64) -> Chain {
+    let mut chain = Chain::with(|params| params.epoch_length = 10_000);
+    chain.grow(height);
+    chain
+}
+
+#[test]
+fn more_blocks_than_a_response_holds_may_have_become_final_by_one_certificate() {
+    let chain = long_chain(2700);
+    for peers in [
+        vec![Peer::Honest],
+        vec![Peer::Half, Peer::Honest, Peer::Half],
+        vec![Peer::BadHeader, Peer::BadCertificate, Peer::Honest],
+    ] {
+        let ran = run(&chain, &peers, 2700, 2700);
+        assert_caught_up(&ran, &chain, 2700);
+        for (i, peer) in peers.iter().enumerate() {
+            assert!(!matches!(peer, Peer::Honest | Peer::Half) || !ran.reported.contains(&id(i)), "{peers:?}");
+        }
+    }
+}
+
+#[test]
+fn headers_that_stay_open_are_held_up_to_a_limit_and_only_with_a_right_certificate() {
+    let chain = long_chain(MAX_HEADERS as u64 + 10);
+    let genesis = Arc::clone(&chain.contexts[0]);
+    let headers: Vec<Header> = chain.blocks[1..=MAX_HEADERS].iter().map(|b| b.header.clone()).collect();
+    let later = chain.finality(Height(MAX_HEADERS as u64 + 5));
+    let mut forged = later.certificate.as_ref().clone();
+    forged.signature.0[0] ^= 1;
+    let forged = Finality { certificate: Arc::new(forged), fillers: Vec::new() };
+    let earlier = chain.finality(Height(7));
+    let cases = [
+        (headers.clone(), later.clone(), true),
+        (headers[..MAX_HEADERS - 1].to_vec(), later, false),
+        (headers.clone(), forged, false),
+        (headers, earlier, false),
+    ];
+    for (headers, finality, right) in cases {
+        let mut sync =
+            Sync::new(Arc::clone(&chain.rules), Arc::new(Scheme), Arc::clone(&genesis), TIMEOUT, TimestampMs(0));
+        sync.step(TimestampMs(0), SyncInput::Status(id(0), status(MAX_HEADERS as u64 + 10)));
+        let effects = sync.step(TimestampMs(1), SyncInput::Behind(id(0)));
+        let [SyncEffect::Request { id: asked, .. }] = effects[..] else { panic!("{effects:?}") };
+        let response = SyncResponse::Headers(headers, finality);
+        let effects = sync.step(TimestampMs(2), SyncInput::Response { peer: id(0), id: asked, response });
+        match effects[..] {
+            [SyncEffect::Request { request: SyncRequest::Headers { from, .. }, .. }] if right => {
+                assert_eq!(from, Height(MAX_HEADERS as u64 + 1));
+            }
+            [SyncEffect::Misbehaved(..)] if !right => {}
+            _ => panic!("{right}: {effects:?}"),
+        }
+    }
+}
+
+#[test]
+fn no_further_run_is_fetched_while_there_is_no_room() {
+    let chain = long_chain(900);
+    let store = Store { chain: &chain, height: 900, batch: 1 };
+    let genesis = Arc::clone(&chain.contexts[0]);
+    let mut sync = Sync::new(Arc::clone(&chain.rules), Arc::new(Scheme), genesis, TIMEOUT, TimestampMs(0));
+    let mut inputs = vec![SyncInput::Status(id(0), status(900)), SyncInput::Behind(id(0))];
+    let (mut now, mut head, mut held_back, mut most) = (0, 0, 0, 0);
+    let mut executed = 0;
+    while head < 900 {
+        now += 1;
+        let input = if inputs.is_empty() { SyncInput::Tick } else { inputs.remove(0) };
+        let room = head - executed < 100;
+        let asked_before = held_back;
+        for effect in sync.step(TimestampMs(now), input) {
+            match effect {
+                SyncEffect::Request { peer, id, request } => {
+                    if matches!(request, SyncRequest::Headers { .. }) {
+                        assert!(room, "a run is asked for with {} blocks to execute", head - executed);
+                    }
+                    inputs.push(SyncInput::Response { peer, id, response: answer(&store, &request) });
+                }
+                SyncEffect::Deliver { blocks, .. } => {
+                    head += blocks.len() as u64;
+                    inputs.push(SyncInput::Room(head - executed < 100));
+                    inputs.push(SyncInput::Head(Arc::clone(&chain.contexts[head as usize])));
+                    most = most.max(head - executed);
+                }
+                SyncEffect::Misbehaved(..) => panic!("{effect:?}"),
+            }
+        }
+        held_back = asked_before + u64::from(!room);
+        // Execution takes its time: a block every five steps.
+        if now % 5 == 0 && executed < head {
+            executed += 1;
+            inputs.push(SyncInput::Room(head - executed < 100));
+        }
+        assert!(now < 100_000, "at {head}, executed {executed}, goal {:?}", sync.goal());
+    }
+    assert!(held_back > 100 && most < 100 + 256 + 1, "held back for {held_back} steps, {most} blocks at most");
+}
+
+#[test]
+fn a_delivered_run_is_not_fetched_again_while_it_is_taken_up() {
+    let chain = long_chain(50);
+    let store = Store { chain: &chain, height: 50, batch: 1 };
+    let genesis = Arc::clone(&chain.contexts[0]);
+    let mut sync = Sync::new(Arc::clone(&chain.rules), Arc::new(Scheme), genesis, TIMEOUT, TimestampMs(0));
+    let mut inputs = vec![SyncInput::Status(id(0), status(50)), SyncInput::Behind(id(0))];
+    let mut delivered = false;
+    while !delivered {
+        for effect in sync.step(TimestampMs(1), inputs.remove(0)) {
+            match effect {
+                SyncEffect::Request { peer, id, request } => {
+                    assert!(!delivered, "asked again: {request:?}");
+                    inputs.push(SyncInput::Response { peer, id, response: answer(&store, &request) });
+                }
+                SyncEffect::Deliver { .. } => delivered = true,
+                SyncEffect::Misbehaved(..) => panic!("{effect:?}"),
+            }
+        }
+    }
+    // If consensus does not take it, it is fetched once more in the end.
+    let mut again = Vec::new();
+    while again.is_empty() {
+        let at = sync.wake_at().expect("it looks again");
+        assert!(at < TimestampMs(10 * TIMEOUT), "{at}");
+        again = sync.step(at, SyncInput::Tick);
+    }
+    assert!(matches!(again[..], [SyncEffect::Request { .. }]), "{again:?}");
+}
+
+#[test]
+fn a_lie_about_a_height_costs_a_few_questions_and_no_chase() {
+    let chain = long_chain(20);
+    let head = Arc::clone(&chain.contexts[20]);
+    let mut sync = Sync::new(Arc::clone(&chain.rules), Arc::new(Scheme), head, TIMEOUT, TimestampMs(0));
+    let (mut asked, mut chasing) = (0, 0);
+    for now in (0..600 * TIMEOUT).step_by(10) {
+        let mut effects = sync.step(TimestampMs(now), SyncInput::Status(id(0), status(20)));
+        effects.extend(sync.step(TimestampMs(now), SyncInput::Status(id(1), status(1 << 40))));
+        effects.extend(sync.step(TimestampMs(now), SyncInput::Behind(id(1))));
+        assert!(sync.goal().is_none_or(|goal| goal <= Height(20 + REACH)), "{:?}", sync.goal());
+        for effect in effects {
+            let SyncEffect::Request { peer, id: request, .. } = effect else { panic!("{effect:?}") };
+            asked += 1;
+            let response = SyncResponse::Nothing;
+            sync.step(TimestampMs(now), SyncInput::Response { peer, id: request, response });
+        }
+        chasing += u64::from(sync.goal().is_some());
+    }
+    assert!((1..40).contains(&asked), "{asked} questions in 60 s");
+    assert!(chasing < 60 * TIMEOUT / 10 / 10, "{chasing} of {} times it had a goal", 60 * TIMEOUT);
 }
 
 proptest! {
