@@ -18,7 +18,10 @@
 //! Everything here is pure: no I/O, no clock, randomness from the caller. All bytes from outside are bounded before
 //! anything is allocated for them.
 
+#[cfg(feature = "batch")]
+pub mod batch;
 pub mod commitment;
+pub mod dispersal;
 pub mod fraud;
 pub mod proof;
 pub mod repair;

@@ -58,7 +58,7 @@ pub enum ChainAnswer {
     /// Answers `Head`.
     Head(Box<Head>),
     /// Answers `Headers`; at least one, all of one epoch.
-    Headers(Vec<Header>, Finality),
+    Headers(Vec<Header>, Box<Finality>),
 }
 
 /// A final header with what proves it to somebody who knows its committee.
@@ -138,7 +138,7 @@ impl Decode for ChainAnswer {
                 finality: Finality::decode(r)?,
                 ancestry: MountainProof::decode(r)?,
             }))),
-            4 => Ok(Self::Headers(r.field("headers").list(MAX_HEADERS)?, Finality::decode(r)?)),
+            4 => Ok(Self::Headers(r.field("headers").list(MAX_HEADERS)?, Box::new(Finality::decode(r)?))),
             tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
         }
     }

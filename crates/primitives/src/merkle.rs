@@ -51,10 +51,12 @@ pub fn proof(leaves: &[B256], index: usize) -> Vec<B256> {
 /// Whether `leaf` stands at `index` of `count` leaves under `root`.
 #[must_use]
 pub fn verify(root: &B256, leaf: &B256, index: usize, count: usize, path: &[B256]) -> bool {
-    fold(leaf, index, count, path).is_some_and(|found| found == *root)
+    climb(leaf, index, count, path).is_some_and(|found| found == *root)
 }
 
-fn fold(leaf: &B256, index: usize, count: usize, path: &[B256]) -> Option<B256> {
+/// The root that `leaf` at `index` of `count` leaves leads to; none if there is no such place or path.
+#[must_use]
+pub fn climb(leaf: &B256, index: usize, count: usize, path: &[B256]) -> Option<B256> {
     if index >= count {
         return None;
     }
@@ -64,9 +66,9 @@ fn fold(leaf: &B256, index: usize, count: usize, path: &[B256]) -> Option<B256> 
     let (sibling, below) = path.split_last()?;
     let at = split(count);
     Some(if index < at {
-        node(&fold(leaf, index, at, below)?, sibling)
+        node(&climb(leaf, index, at, below)?, sibling)
     } else {
-        node(sibling, &fold(leaf, index - at, count - at, below)?)
+        node(sibling, &climb(leaf, index - at, count - at, below)?)
     })
 }
 

@@ -2,6 +2,8 @@
 
 use cascade_da::{
     Axis, BadEncoding, Line, LineData, Sample, Square,
+    batch::Manifest,
+    dispersal::Chunk,
     wire::{Answer, Request},
 };
 use cascade_primitives::{Decode, Encode};
@@ -19,6 +21,8 @@ fn all(bytes: &[u8]) {
     canonical::<LineData>(bytes);
     canonical::<BadEncoding>(bytes);
     canonical::<Request>(bytes);
+    canonical::<Chunk>(bytes);
+    canonical::<Manifest>(bytes);
     canonical::<Answer>(bytes);
 }
 

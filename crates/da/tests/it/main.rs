@@ -1,5 +1,7 @@
 //! Squares, samples, repair, fraud, batches and dispersal from outside.
 
+mod batches;
+mod chunks;
 mod codec;
 mod detection;
 mod golden;

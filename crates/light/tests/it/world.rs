@@ -199,7 +199,7 @@ impl TestChain {
             ..self.header(last.height.0 + 1, last.epoch.0, last.hash(), last.da)
         };
         let mut body = Body::default();
-        if last.epoch.0 % 2 == 0 {
+        if last.epoch.0.is_multiple_of(2) {
             body.certificates.commit = Some(old.commit(last));
         } else {
             body.certificates.commit = Some(old.commit(&filler));
@@ -252,7 +252,7 @@ impl TestChain {
                     .cloned()
                     .collect();
                 let finality = self.finality(run.last().unwrap());
-                ChainAnswer::Headers(run, finality)
+                ChainAnswer::Headers(run, Box::new(finality))
             }
         }
     }
