@@ -4,13 +4,19 @@
 //!   (draft-irtf-cfrg-bls-signature-05, sections 3.3 and 4.2.3), on blst.
 //! - [`scheme`]: the trait through which consensus signs and verifies, so that the simulator can run an unforgeable
 //!   mock, and lazy verification: one aggregate check, bisection only where it fails.
+//! - [`threshold`]: the encryption of the mempool, shares and their combination, the random beacon, the shuffle.
+//! - [`dkg`]: the keys of an epoch, made by the committee before through the agreed log, without a trusted dealer.
+//! - [`curve`]: the arithmetic under both, and all `unsafe` code of the crate.
 //! - [`ecdsa`]: recovery of the signer of an Ethereum transaction, on libsecp256k1.
 //!
 //! No function here panics on bytes from outside.
 
 pub mod bls;
+pub mod curve;
+pub mod dkg;
 pub mod ecdsa;
 pub mod scheme;
+pub mod threshold;
 
 pub use bls::{BlsScheme, BlsSecretKey};
 pub use scheme::{VoteScheme, VoteSigner, find_invalid, verify_certificate};

@@ -69,6 +69,38 @@ domains! {
     DA_CHUNKS = "cascade/da-chunks/1";
     /// A published batch of blocks.
     DA_BATCH = "cascade/da-batch/1";
+    /// Challenge of the proof that a ciphertext is well formed.
+    SEAL_CHALLENGE = "cascade/seal-challenge/1";
+    /// Key of a ciphertext's payload.
+    SEAL_KEY = "cascade/seal-key/1";
+    /// What a ciphertext carries so that it opens under one key alone.
+    SEAL_COMMITMENT = "cascade/seal-commitment/1";
+    /// A sequencer's decryption shares for a block.
+    BLOCK_SHARES = "cascade/block-shares/1";
+    /// Message of a block's random beacon.
+    BEACON_MESSAGE = "cascade/beacon-message/1";
+    /// Value of a block's random beacon.
+    BEACON_VALUE = "cascade/beacon-value/1";
+    /// A sequencer's encryption key for an epoch.
+    RECIPIENT_KEY = "cascade/recipient-key/1";
+    /// Challenge of the proof that a sequencer holds its encryption key.
+    RECIPIENT_PROOF = "cascade/recipient-proof/1";
+    /// What a dealing of key generation is bound to.
+    DEALING_CONTEXT = "cascade/dealing-context/1";
+    /// Commitment to the ciphertexts of one instance of a dealing.
+    DEALING_INSTANCE = "cascade/dealing-instance/1";
+    /// Ephemeral key of one instance of a dealing.
+    DEALING_SECRET = "cascade/dealing-secret/1";
+    /// Pads of the shares in one instance of a dealing.
+    DEALING_PAD = "cascade/dealing-pad/1";
+    /// First challenge of a dealing: the weights of the shares.
+    DEALING_WEIGHTS = "cascade/dealing-weights/1";
+    /// Second challenge of a dealing: the instances that are opened.
+    DEALING_CHALLENGE = "cascade/dealing-challenge/1";
+    /// What the dealer signs.
+    DEALING = "cascade/dealing/1";
+    /// Derivation of the key under which key shares rest on a disk.
+    SHARE_STORE = "cascade/share-store/1";
     /// The key of an opaque payload on a chain that orders bytes.
     OPAQUE = "cascade/opaque/1";
     /// Checksum of a record in the vote log.
