@@ -18,7 +18,7 @@ const FILE_LIMIT: u64 = 256 << 20;
 #[derive(Debug, Error)]
 pub enum GenesisFileError {
     /// It cannot be read.
-    #[error("cannot read the genesis file {}: {source}; `cascade init` creates a home with one", path.display())]
+    #[error("cannot read the genesis file {}: {source}; --genesis names another, and `cascade init` makes a home with one", path.display())]
     Read {
         /// The file.
         path: PathBuf,

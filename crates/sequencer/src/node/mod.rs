@@ -107,9 +107,9 @@ async fn run_in_system(config: NodeConfig) -> Result<(), NodeError> {
     let metrics = Arc::new(Metrics::new(&registry).map_err(NodeError::Metrics)?);
     let clock = Clock::start();
     let loaded = start::load(&config, &metrics, clock)?;
-    let section = &config.network;
-    let notices =
-        [loaded.notice_of_seat(config.role), notices::of_address(config.role, section.listen, section.external)];
+    let others = loaded.context.committee.members().len() > 1;
+    let address = notices::of_address(config.role, others, config.network.listen, config.network.external);
+    let notices = [loaded.notice_of_seat(config.role), address];
     notices.iter().flatten().for_each(notices::Notice::log);
     let listeners = Listeners::bind(&config).await?;
     let (network, receivers) = start_network(&config, &loaded, &registry).await?;

@@ -239,9 +239,9 @@ pub(super) fn of_seat(
     ))
 }
 
-/// What an operator should know of the address that others are told of this node.
-pub(super) fn of_address(role: Role, listen: SocketAddr, external: Option<SocketAddr>) -> Option<Notice> {
-    (role == Role::Sequencer && listen.ip().is_unspecified() && external.is_none()).then(|| {
+/// What an operator should know of the address that others are told of this node, if the committee has `others`.
+pub(super) fn of_address(role: Role, others: bool, listen: SocketAddr, external: Option<SocketAddr>) -> Option<Notice> {
+    (role == Role::Sequencer && others && listen.ip().is_unspecified() && external.is_none()).then(|| {
         Notice::warn(format!(
             "network.listen is {listen}, which is no address to dial, and network.external is not set: other sequencers are \
              not told where this one is, and reach it only if it dials them; give --external IP:PORT"
@@ -308,11 +308,12 @@ mod tests {
     #[test]
     fn a_sequencer_that_others_cannot_be_told_of_hears_so() {
         let (any, one) = ("0.0.0.0:30330".parse().unwrap(), place());
-        let notice = of_address(Role::Sequencer, any, None).unwrap();
+        let notice = of_address(Role::Sequencer, true, any, None).unwrap();
         assert!(notice.warn && notice.text.contains("--external"), "{notice:?}");
-        assert_eq!(of_address(Role::Sequencer, any, Some(one)), None);
-        assert_eq!(of_address(Role::Sequencer, one, None), None);
-        assert_eq!(of_address(Role::Full, any, None), None);
+        assert_eq!(of_address(Role::Sequencer, false, any, None), None);
+        assert_eq!(of_address(Role::Sequencer, true, any, Some(one)), None);
+        assert_eq!(of_address(Role::Sequencer, true, one, None), None);
+        assert_eq!(of_address(Role::Full, true, any, None), None);
     }
 
     #[test]

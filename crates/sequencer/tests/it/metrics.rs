@@ -132,5 +132,8 @@ fn the_document_lists_every_metric_and_every_metric_is_exported() {
         return;
     }
     let written: Vec<String> = listed.iter().map(|(name, metric)| metric.row(name)).collect();
-    assert_eq!(written, rows, "docs/metrics.md is out of date; run this test with CASCADE_WRITE_DOCS=1");
+    let more = rows.iter().filter(|row| !written.contains(row)).map(|row| format!("+ {row}\n"));
+    let less = written.iter().filter(|row| !rows.contains(row)).map(|row| format!("- {row}\n"));
+    let wrong: String = more.chain(less).collect();
+    assert!(wrong.is_empty(), "docs/metrics.md is out of date; run this test with CASCADE_WRITE_DOCS=1:\n{wrong}");
 }
