@@ -31,8 +31,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use cascade_primitives::{
-    B256, BlockHash, BlsPublicKey, Body, Certificate, ChainParams, Committee, Decode, DecodeError, Encode, Epoch,
-    Genesis, Header, HeaderKind, Height, MemberIndex, NodeId, Reader, Ready, SealedBlock, SigningContext, SystemItem,
+    B256, BlockHash, BlsPublicKey, Body, Certificate, ChainParams, Committee, Decode, DecodeError, DecodeErrorKind,
+    Encode, Epoch, Genesis, Header, HeaderKind, Height, MemberIndex, NodeId, Reader, Ready, SealedBlock, SigningContext, SystemItem,
     TimestampMs, View, VoteKind, VoteTarget,
     block::{FormError, MAX_FILLER_HEADERS, MAX_RESULTS_PER_HEADER, MAX_SKIPS_PER_BLOCK},
     codec::encode_list,
@@ -605,9 +605,17 @@ impl Decode for ChainContext {
             ended: bool::decode(r)?,
             committee: Arc::new(Committee::decode(r)?),
             next_committee: Arc::new(Committee::decode(r)?),
-            ready: r.list(1024)?.into_iter().collect(),
+            ready: decode_ready(r)?,
             history: MountainRange::decode(r)?,
             uncommitted: Lineage::decode(r)?,
         })
     }
+}
+
+fn decode_ready(r: &mut Reader<'_>) -> Result<BTreeSet<MemberIndex>, DecodeError> {
+    let ready: Vec<MemberIndex> = r.field("ready members").list(MAX_MEMBERS)?;
+    if !ready.is_sorted_by(|a, b| a < b) {
+        return Err(r.error(DecodeErrorKind::NotCanonical("ready members stand in rising order")));
+    }
+    Ok(ready.into_iter().collect())
 }

@@ -50,7 +50,8 @@ pub fn result(height: Height) -> ResultEntry {
     ResultEntry { height, state_root: B256::with_last_byte((height.0 as u8).wrapping_add(1)), ..ResultEntry::default() }
 }
 
-fn sequencer(i: u8) -> SequencerSpec {
+/// A sequencer of the genesis file.
+pub fn sequencer(i: u8) -> SequencerSpec {
     SequencerSpec {
         node: NodeId([i; 32]),
         bls_key: BlsPublicKey([i; 48]),
@@ -79,9 +80,9 @@ impl Chain {
         Self::with(|_| {})
     }
 
-    /// A chain with other constants.
-    pub fn with(change: impl FnOnce(&mut ChainParams)) -> Self {
-        let mut params = ChainParams {
+    /// A chain with another genesis file.
+    pub fn with(change: impl FnOnce(&mut Genesis)) -> Self {
+        let params = ChainParams {
             transactions: TransactionRule::Opaque,
             min_sequencers: 3,
             views_per_term: 5,
@@ -89,10 +90,10 @@ impl Chain {
             epoch_extension: 4,
             ..ChainParams::of(Network::Regtest)
         };
-        change(&mut params);
         let committees =
             vec![ScheduledCommittee { from_epoch: Epoch(0), sequencers: (1..=4).map(sequencer).collect() }];
-        let genesis = Genesis { params, timestamp: TimestampMs(1000), committees, alloc: Default::default() };
+        let mut genesis = Genesis { params, timestamp: TimestampMs(1000), committees, alloc: Default::default() };
+        change(&mut genesis);
         genesis.check().unwrap();
         let rules = Arc::new(Rules::new(genesis));
         let (context, block) = ChainContext::genesis(&rules, B256::with_last_byte(1)).unwrap();

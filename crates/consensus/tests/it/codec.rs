@@ -1,14 +1,52 @@
 //! What travels and what is stored reads back as it was, and in no other way.
 
-use std::sync::Arc;
+use std::{fs, path::Path, sync::Arc};
 
 use cascade_consensus::{Finality, Message, Record, SkipReason, Status, SyncRequest, SyncResponse};
 use cascade_primitives::{
-    BlockHash, Decode, Encode, Epoch, Fork, Height, MemberIndex, NodeId, Ready, View, Vote, VoteTarget,
+    B256, BlockHash, ChainId, Decode, Encode, Epoch, Fork, Header, HeaderKind, Height, MemberIndex, NodeId, Ready,
+    View, Vote, VoteTarget,
 };
 use proptest::prelude::*;
 
 use crate::chain::{Chain, RIGHT, certificate};
+
+/// Compares with the file of this name, or writes it with `CASCADE_BLESS=1`.
+fn golden(name: &str, bytes: &[u8]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.hex"));
+    let found: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    if std::env::var_os("CASCADE_BLESS").is_some() {
+        fs::write(&path, found + "\n").expect("the golden file can be written");
+        return;
+    }
+    let wanted = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(found, wanted.trim(), "the format of {name} changed: logs of older nodes could not be read");
+}
+
+#[test]
+fn the_format_of_log_records_is_frozen() {
+    let target = VoteTarget::commit(Epoch(3), View(12), BlockHash([9; 32]));
+    let root = B256::repeat_byte(4);
+    let filler = Header {
+        kind: HeaderKind::Filler,
+        chain_id: ChainId(7),
+        genesis_hash: root,
+        parent: BlockHash([8; 32]),
+        committee_root: root,
+        next_committee_root: root,
+        history_root: root,
+        body_root: root,
+        ..chain().blocks[1].header.clone()
+    };
+    let records = [
+        ("record-vote", Record::Vote(Vote { target, signer: MemberIndex(2), signature: RIGHT })),
+        ("record-certificate", Record::Certificate(Arc::new(certificate(target)))),
+        ("record-epoch-end", Record::EpochEnd(Arc::new(certificate(target)), vec![filler])),
+    ];
+    for (name, record) in records {
+        golden(name, &record.to_bytes());
+    }
+}
 
 fn chain() -> &'static Chain {
     static CHAIN: std::sync::OnceLock<Chain> = std::sync::OnceLock::new();

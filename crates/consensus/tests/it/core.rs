@@ -142,7 +142,7 @@ fn final_blocks_that_break_this_nodes_rules_stop_it_and_blame_nobody() {
     let chain = Chain::new();
     let mut theirs = chain.clone();
     theirs.grow(3);
-    let mut stricter = Chain::with(|params| params.results_lag = 4);
+    let mut stricter = Chain::with(|genesis| genesis.params.results_lag = 4);
     stricter.blocks = chain.blocks.clone();
     stricter.contexts = chain.contexts.clone();
     let range = |blocks: Vec<Arc<SealedBlock>>| Input::FinalRange {
@@ -293,6 +293,71 @@ fn fillers_end_where_their_headers_would_not_fit_any_more() {
     let one_more = seal(chain.make_filler());
     let refused = chain.tip().child(&chain.rules, &one_more).expect_err("there is a limit");
     assert!(matches!(refused, cascade_consensus::InvalidBlock::Fillers), "{refused}");
+}
+
+/// A chain whose next epoch has seven scheduled, some of whom are ready: the last content height 9 becomes 13, then 17.
+fn with_absent(next: std::ops::RangeInclusive<u8>, ready: u8) -> Chain {
+    let mut chain = Chain::with(|genesis| {
+        genesis.params.epoch_extensions_max = 2;
+        let sequencers = next.map(crate::chain::sequencer).collect();
+        genesis.committees.push(cascade_primitives::ScheduledCommittee { from_epoch: Epoch(1), sequencers });
+    });
+    while !chain.tip().can_hand_over() {
+        chain.push(Next { view: chain.next_view(), commit: true, transaction: true, ready });
+    }
+    chain
+}
+
+fn members(committee: &cascade_primitives::Committee) -> Vec<u8> {
+    committee.members().iter().map(|m| m.node.0[0]).collect()
+}
+
+/// The core of member `i` right after the epoch's last block became final.
+fn after_handover(chain: &Chain, i: u8) -> Core {
+    let last = chain.tip().height.0;
+    let mut core = restarted(chain, i, last - 1, last - 1, vec![prepared(chain, last - 1)]);
+    let leads = leader(&mut core);
+    proposal(&mut core, 1, &chain.blocks[last as usize], leads);
+    message(&mut core, 2, Message::EpochEnd(chain.finality(Height(last)).certificate, Vec::new()));
+    assert_eq!(core.position(), (Epoch(1), View(1)));
+    core
+}
+
+#[test]
+fn after_the_last_extension_candidates_that_are_not_ready_are_dropped() {
+    // Four of seven are ready, five are a quorum.
+    let chain = with_absent(1..=7, 4);
+    let heights = |h: u64| (chain.contexts[h as usize].content_end.0, chain.contexts[h as usize].extensions);
+    assert_eq!([heights(8), heights(9), heights(13), heights(17)], [(9, 0), (13, 1), (17, 2), (17, 2)]);
+    assert_eq!(chain.tip().height, Height(20), "results of the last content height are due three blocks later");
+    assert_eq!(members(&chain.contexts[16].next_committee), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(members(&chain.contexts[17].next_committee), [1, 2, 3, 4]);
+    let mut core = after_handover(&chain, 0);
+    assert_eq!((members(core.committee()), core.health().quorum), (vec![1, 2, 3, 4], 3));
+    assert!(core.health().votes, "who was ready votes on");
+
+    // The first block of the next epoch follows, and every member that is left can prepare it.
+    let mut next = chain.clone();
+    next.push(Next { view: View(1), commit: true, transaction: true, ready: 0 });
+    let leads = leader(&mut core);
+    assert!(leads < 4);
+    let mut voter = after_handover(&chain, (leads + 1) % 4);
+    let block = Arc::clone(next.blocks.last().unwrap());
+    (chain.tip().last_result.0 + 1..=20).for_each(|h| drop(voter.step(NOW, Input::Executed(result(Height(h))))));
+    let mut effects = proposal(&mut voter, 3, &block, leads);
+    let verdict = cascade_consensus::Verdict::Valid;
+    effects.extend(voter.step(NOW.plus(4), Input::Validated { hash: block.hash(), verdict }));
+    assert_eq!(own_votes(&effects, VoteKind::Prepare), 1, "{effects:?}");
+}
+
+#[test]
+fn where_too_few_are_ready_after_the_last_extension_the_committee_stays() {
+    // One of five is ready; three are the fewest sequencers that a committee may have.
+    let chain = with_absent(4..=8, 4);
+    assert_eq!(chain.tip().height, Height(20));
+    assert_eq!(members(&chain.contexts[16].next_committee), [4, 5, 6, 7, 8]);
+    assert_eq!(members(&chain.contexts[17].next_committee), [1, 2, 3, 4]);
+    assert_eq!(members(after_handover(&chain, 0).committee()), [1, 2, 3, 4]);
 }
 
 /// Skip certificates of so many terms of five views from the first on.

@@ -256,7 +256,7 @@ fn a_peer_that_lags_for_long_is_asked_even_if_it_is_ahead_by_one_block() {
 
 /// One epoch of so many blocks.
 fn long_chain(height: u64) -> Chain {
-    let mut chain = Chain::with(|params| params.epoch_length = 10_000);
+    let mut chain = Chain::with(|genesis| genesis.params.epoch_length = 10_000);
     chain.grow(height);
     chain
 }
