@@ -4,6 +4,8 @@
 //! through the adversary, which withholds, changes and adds. It holds nobody's key but its own; everything else it
 //! knows it has heard.
 
+mod blocks;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -25,6 +27,8 @@ use crate::{
 
 /// Contexts and certificates that it remembers.
 const MEMORY: usize = 12;
+/// Messages that it may say again.
+const PAST: usize = 256;
 
 /// What a Byzantine node sends: to whom, and what.
 pub(crate) type Outgoing = Vec<(usize, Message)>;
@@ -49,6 +53,8 @@ pub(crate) struct Adversary {
     template: Option<Arc<SealedBlock>>,
     /// Blocks that break a rule, since the last time somebody asked.
     pub(crate) invalid: Vec<BlockHash>,
+    /// What it heard or said, to be said again.
+    past: VecDeque<Message>,
     pub(crate) counts: FaultCounts,
 }
 
@@ -77,6 +83,7 @@ impl Adversary {
             answered: VecDeque::new(),
             template: None,
             invalid: Vec::new(),
+            past: VecDeque::new(),
             counts: FaultCounts::default(),
         }
     }
@@ -166,35 +173,27 @@ impl Adversary {
     }
 
     /// What it sends in place of a message of its core to these nodes.
-    pub(crate) fn outgoing(&mut self, to: Option<usize>, message: Message, out: &mut Outgoing) {
+    pub(crate) fn outgoing(&mut self, targets: &[usize], message: Message, out: &mut Outgoing) {
         if self.character.has(Fault::Silence) {
             self.counts.add(Fault::Silence);
             return;
         }
-        let own = matches!(&message, Message::Proposal(_, vote) if self.is_own(vote));
-        if let (true, Message::Proposal(block, vote)) = (own, &message) {
-            if self.does(Fault::SilentLeader, 800) {
-                return;
+        match &message {
+            Message::Proposal(block, vote) if self.is_own(vote) => {
+                let (block, vote) = (Arc::clone(block), *vote);
+                if self.proposes_otherwise(&block, vote, out) {
+                    return;
+                }
             }
-            let (block, vote) = (Arc::clone(block), *vote);
-            if self.does(Fault::Equivocation, 600) {
-                self.equivocate(block, vote, out);
-                return;
-            }
-            if self.does(Fault::InvalidBlocks, 800) {
-                self.propose_invalid(&block, vote, out);
-                return;
-            }
+            Message::Block(_) if self.does(Fault::Withholding, 900) => return,
+            _ => {}
         }
-        let targets: Vec<usize> = match to {
-            Some(one) => vec![one],
-            None => self.others().collect(),
-        };
-        for target in targets {
+        for &target in targets {
             if !self.does(Fault::Selective, 350) {
                 out.push((target, message.clone()));
             }
         }
+        self.repeat(&message, out);
         if let Message::Vote(vote, _) = message
             && self.does(Fault::DoubleVotes, 500)
         {
@@ -202,6 +201,64 @@ impl Adversary {
         }
         if self.does(Fault::Forgery, 30) {
             self.forge(out);
+        }
+    }
+
+    /// What it does with a block of its own, if not what its core wants.
+    fn proposes_otherwise(&mut self, block: &Arc<SealedBlock>, vote: Vote, out: &mut Outgoing) -> bool {
+        const TRICKS: [(Fault, u64); 4] = [
+            (Fault::SilentLeader, 800),
+            (Fault::Equivocation, 600),
+            (Fault::InvalidBlocks, 800),
+            (Fault::Withholding, 600),
+        ];
+        let known: Vec<_> = TRICKS.into_iter().filter(|(trick, _)| self.character.has(*trick)).collect();
+        if known.is_empty() {
+            return false;
+        }
+        let (trick, chance) = *self.rng.pick(&known);
+        if !self.does(trick, chance) {
+            return false;
+        }
+        match trick {
+            Fault::Equivocation => self.equivocate(Arc::clone(block), vote, out),
+            Fault::InvalidBlocks => self.propose_invalid(block, vote, out),
+            Fault::Withholding => self.withhold(block, vote, out),
+            _ => {}
+        }
+        true
+    }
+
+    /// Some get the block, everybody the vote for it.
+    fn withhold(&mut self, block: &Arc<SealedBlock>, vote: Vote, out: &mut Outgoing) {
+        let share = self.rng.below(1000);
+        for node in self.others() {
+            let whole = self.rng.permille(share);
+            out.push((
+                node,
+                if whole { Message::Proposal(Arc::clone(block), vote) } else { Message::Vote(vote, None) },
+            ));
+        }
+    }
+
+    /// Remembers what it says or hears, and says something old now and then.
+    fn repeat(&mut self, message: &Message, out: &mut Outgoing) {
+        if !self.character.has(Fault::Stale) {
+            return;
+        }
+        // Of others it can only pass on what proves itself; what they voted counts from them alone.
+        if !matches!(message, Message::GetBlock(_) | Message::Block(_)) && self.rng.permille(200) {
+            if self.past.len() == PAST {
+                let forgotten = self.rng.below(PAST as u64) as usize;
+                self.past.remove(forgotten);
+            }
+            self.past.push_back(message.clone());
+        }
+        if !self.past.is_empty() && self.does(Fault::Stale, 50) {
+            let old = self.past[self.rng.below(self.past.len() as u64) as usize].clone();
+            let one = self.rng.permille(500).then(|| self.rng.below(self.nodes as u64) as usize);
+            let nodes = self.others().filter(|node| one.is_none_or(|one| one == *node));
+            out.extend(nodes.map(|node| (node, old.clone())));
         }
     }
 
@@ -322,6 +379,9 @@ impl Adversary {
         if let Message::Proposal(block, _) = message {
             self.template = Some(Arc::clone(block));
         }
+        if matches!(message, Message::Certificate(_) | Message::EpochEnd(..)) && !self.character.has(Fault::Silence) {
+            self.repeat(message, out);
+        }
         match message {
             Message::Certificate(certificate) => self.learn_certificate(certificate),
             Message::Proposal(block, _) | Message::Block(block) => {
@@ -354,128 +414,5 @@ impl Adversary {
             let vote = self.sign(target, place);
             out.extend(self.others().map(|i| (i, Message::Vote(vote, None))));
         }
-    }
-
-    /// The block with one rule broken.
-    fn broken(&mut self, block: &SealedBlock) -> Option<SealedBlock> {
-        if self.rng.permille(400)
-            && let Some(fork) = self.fork_block(block)
-        {
-            return Some(fork);
-        }
-        let mut b = Block { header: block.header.clone(), body: block.body.clone() };
-        let certificates = &mut b.body.certificates;
-        match self.rng.below(30) {
-            0 => b.header.timestamp = TimestampMs(b.header.timestamp.0 / 2),
-            1 => b.header.height = b.header.height.next(),
-            2 => b.header.history_root.0[0] ^= 1,
-            3 => b.header.committee_root.0[0] ^= 1,
-            4 => b.header.parent.0[0] ^= 1,
-            5 => b.header.genesis_hash.0[0] ^= 1,
-            6 => b.header.fork = b.header.fork.next(),
-            7 => b.header.version += 1,
-            8 => b.header.da.width = 1,
-            9 => b.header.base_fee += 1,
-            10 => b.header.body_root.0[0] ^= 1,
-            11 | 22 | 23 => b.body.transactions.push(app::marked(self.rng.bits())),
-            12 => {
-                b.header.kind = match b.header.kind {
-                    HeaderKind::Block => HeaderKind::Filler,
-                    HeaderKind::Filler => HeaderKind::Block,
-                };
-            }
-            13 | 24 | 25 | 26 => b.header.results.last_mut()?.state_root.0[0] ^= 1,
-            14 => {
-                let next = b.header.results.last().map_or(Height(1), |r| r.height.next());
-                b.header.results.push(ResultEntry { height: next, ..ResultEntry::default() });
-            }
-            15..19 | 27 | 28 => {
-                // The certificate of another block in place of the parent's.
-                let old = self
-                    .prepares
-                    .iter()
-                    .rev()
-                    .find(|c| Some(c.target) != certificates.parent.as_ref().map(|p| p.target))?;
-                certificates.parent.as_mut()?.clone_from(old);
-            }
-            20 => {
-                certificates.parent.take()?;
-            }
-            21 => {
-                // A skip that was superfluous, or none any more.
-                let skip = certificates.skips.first().cloned()?;
-                certificates.skips.push(skip);
-            }
-            19 => certificates.parent.as_mut()?.signature.0[0] ^= 1,
-            _ => {
-                certificates.skips.pop()?;
-            }
-        }
-        if b.header.body_root == block.header.body_root {
-            b.header.body_root = b.body.root();
-        }
-        Some(SealedBlock::new(b))
-    }
-
-    /// It leads the view that it just entered. Before the votes for the last block can have made it final, it proposes
-    /// one beside it.
-    pub(crate) fn leads(&mut self, epoch: Epoch, view: View, place: MemberIndex, out: &mut Outgoing) {
-        let Some(template) = self.template.clone().filter(|b| b.header.epoch == epoch && b.header.view < view) else {
-            return;
-        };
-        if self.character.has(Fault::Silence) || !self.does(Fault::InvalidBlocks, 500) {
-            return;
-        }
-        let mut block = Block { header: template.header.clone(), body: Default::default() };
-        block.header.parent = template.hash();
-        block.header.view = view;
-        let Some(fork) = self.fork_block(&SealedBlock::new(block)) else { return };
-        self.invalid.push(fork.hash());
-        let vote = self.sign(VoteTarget::prepare(epoch, view, fork.hash()), place);
-        let fork = Arc::new(fork);
-        out.extend(self.others().map(|i| (i, Message::Proposal(Arc::clone(&fork), vote))));
-    }
-
-    /// A block like this one, but on an older block whose prepare certificate it knows: nothing covers the views
-    /// between.
-    fn fork_block(&mut self, block: &SealedBlock) -> Option<SealedBlock> {
-        let epoch = block.header.epoch;
-        let mut candidates: Vec<_> = self
-            .contexts
-            .iter()
-            .filter(|c| {
-                c.epoch == epoch && c.hash != block.header.parent && !c.ended && c.view.next() < block.header.view
-            })
-            .filter_map(|c| {
-                let certificate = self.prepares.iter().find(|p| p.target.block == c.hash && p.target.epoch == epoch)?;
-                Some((Arc::clone(c), Arc::clone(certificate)))
-            })
-            .collect();
-        if candidates.is_empty() {
-            return None;
-        }
-        // Others have forgotten what is far below their head, so the newest make the best forks.
-        candidates.sort_by_key(|(c, _)| c.view);
-        let back = self.rng.below(3).min(self.rng.below(3)) as usize;
-        let newest = (candidates.len() - 1).saturating_sub(back);
-        let (parent, certificate) = candidates.swap_remove(newest);
-        let (due, _) = parent.due(&self.rules, parent.carried_commit(), HeaderKind::Block);
-        let results: Option<Vec<_>> =
-            (parent.last_result.0 + 1..=due.0).map(|h| self.results.get(&Height(h)).copied()).collect();
-        let mut b = Block { header: block.header.clone(), body: block.body.clone() };
-        b.header.kind = HeaderKind::Block;
-        b.header.height = parent.height.next();
-        b.header.parent = parent.hash;
-        b.header.timestamp = b.header.timestamp.max(parent.timestamp.next());
-        b.header.committee_root = parent.committee.root();
-        b.header.next_committee_root = parent.next_committee.root();
-        b.header.history_root = parent.history_root();
-        b.header.base_fee = parent.base_fee;
-        b.header.ordered_gas = 0;
-        b.header.results = results?;
-        b.body = Default::default();
-        b.body.certificates.parent = Some(certificate.as_ref().clone());
-        b.header.body_root = b.body.root();
-        Some(SealedBlock::new(b))
     }
 }

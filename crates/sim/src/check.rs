@@ -4,6 +4,9 @@
 //! each result. It knows the chain that came first to be final and compares everything else with it. Nothing here
 //! uses the checks of the core; where both check the same rule, they are written apart.
 
+mod epochs;
+mod rules;
+
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
@@ -12,11 +15,12 @@ use std::{
 use cascade_consensus::{Effect, Finality, Finalized, Message, Record, Rules};
 use cascade_crypto::VoteScheme;
 use cascade_primitives::{
-    B256, BlockHash, Certificate, Committee, Epoch, HeaderKind, Height, NodeId, ResultEntry, SealedBlock, Term, View,
-    Vote, VoteKind, VoteTarget, block::MAX_RESULTS_PER_HEADER,
+    BlockHash, Certificate, Committee, Epoch, HeaderKind, Height, NodeId, ResultEntry, SealedBlock, Term, TimestampMs,
+    View, Vote, VoteKind, VoteTarget, block::MAX_RESULTS_PER_HEADER,
 };
 
 use crate::{app, scheme};
+use epochs::Epochs;
 
 /// Violations that are kept of one run; more say nothing new.
 const MOST_VIOLATIONS: usize = 8;
@@ -32,6 +36,8 @@ struct Known {
     result: ResultEntry,
     /// When it first was final anywhere, in ms.
     at: u64,
+    /// When it last became final anywhere, in ms.
+    everywhere: u64,
 }
 
 /// What one key has said, to see contradictions.
@@ -58,6 +64,7 @@ pub(crate) struct Checker {
     honest: Vec<bool>,
     chain: Vec<Known>,
     committees: BTreeMap<Epoch, Arc<Committee>>,
+    epochs: Epochs,
     books: Vec<VoteBook>,
     standings: Vec<Standing>,
     /// Blocks that Byzantine leaders made and that break a rule.
@@ -76,7 +83,8 @@ impl Checker {
         committee: Arc<Committee>,
     ) -> Self {
         let result = genesis.header.results[0];
-        let known = Known { block: genesis, carried: Height(0), last_result: Height(0), result, at: 0 };
+        let epochs = Epochs::new(&rules, Arc::clone(&committee));
+        let known = Known { block: genesis, carried: Height(0), last_result: Height(0), result, at: 0, everywhere: 0 };
         Self {
             rules,
             scheme,
@@ -86,6 +94,7 @@ impl Checker {
             honest,
             chain: vec![known],
             committees: BTreeMap::from([(Epoch(0), committee)]),
+            epochs,
             invalid: HashSet::new(),
             proved: HashSet::new(),
             violations: Vec::new(),
@@ -110,6 +119,21 @@ impl Checker {
     /// The chain that is final anywhere, and when each block first was.
     pub(crate) fn chain(&self) -> impl Iterator<Item = (u64, &Arc<SealedBlock>)> {
         self.chain.iter().map(|k| (k.at, &k.block))
+    }
+
+    /// Of every block of the chain, its time and when it last became final anywhere.
+    pub(crate) fn times(&self) -> impl Iterator<Item = (TimestampMs, u64)> {
+        self.chain.iter().map(|k| (k.block.header.timestamp, k.everywhere))
+    }
+
+    /// How often one epoch followed another.
+    pub(crate) fn epochs_begun(&self) -> u64 {
+        self.committees.len() as u64 - 1
+    }
+
+    /// How often candidates who were not ready were dropped from a next committee.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.epochs.dropped
     }
 
     pub(crate) fn is_honest(&self, node: usize) -> bool {
@@ -221,8 +245,8 @@ impl Checker {
         }
         standing.height = height;
         standing.open.push(finalized.finality.clone());
-        match self.chain.get(height.0 as usize) {
-            Some(known) if known.block.hash() == hash => {}
+        match self.chain.get_mut(height.0 as usize) {
+            Some(known) if known.block.hash() == hash => known.everywhere = now,
             Some(known) => {
                 let other = known.block.hash();
                 self.violation(format!("two final blocks at height {height}: {other:?}, and {hash:?} at node {node}"));
@@ -266,142 +290,6 @@ impl Checker {
         let committee = self.committees.get(&certificate.target.epoch).ok_or("of an epoch without committee")?;
         scheme::proves(self.scheme.as_ref(), &self.rules, committee, certificate)?;
         self.proved.insert(certificate.clone());
-        Ok(())
-    }
-
-    /// The first time that a block is final anywhere: it must be right in itself.
-    fn extend(&mut self, block: &Arc<SealedBlock>, now: u64) {
-        match self.verify(block) {
-            Ok((carried, last_result)) => {
-                let parent = self.chain.last().expect("genesis is there").result;
-                let result = app::execute(&parent, block);
-                self.chain.push(Known { block: Arc::clone(block), carried, last_result, result, at: now });
-            }
-            Err(why) => self.violation(format!("final block {} breaks a rule: {why}", block.header.height)),
-        }
-    }
-
-    fn verify(&mut self, block: &Arc<SealedBlock>) -> Result<(Height, Height), String> {
-        let parent = self.chain.last().expect("genesis is there");
-        let (header, above) = (&block.header, &parent.block.header);
-        if header.parent != parent.block.hash() || header.height != above.height.next() {
-            return Err("it does not stand on the block below".to_owned());
-        }
-        if header.timestamp <= above.timestamp {
-            return Err(format!("P15: time {} after {}", header.timestamp, above.timestamp));
-        }
-        if header.kind != HeaderKind::Block || block.body.root() != header.body_root {
-            return Err("it is a filler, or its body is not that of the header".to_owned());
-        }
-        if self.invalid.contains(&block.hash()) {
-            return Err("a Byzantine leader made it to break a rule".to_owned());
-        }
-        let new_epoch = header.epoch == above.epoch.next();
-        if header.epoch != above.epoch && !new_epoch {
-            return Err(format!("epoch {} after {}", header.epoch, above.epoch));
-        }
-        if new_epoch {
-            self.next_committee(header.epoch, above.next_committee_root)?;
-        }
-        if self.committees[&header.epoch].root() != header.committee_root {
-            return Err("its committee is not the epoch's".to_owned());
-        }
-        self.verify_place(block, new_epoch)?;
-        let carried = self.verify_commit(block, new_epoch)?;
-        let last_result = self.verify_results(block, carried)?;
-        self.verify_content(block, carried)?;
-        Ok((carried, last_result))
-    }
-
-    /// The committee of an epoch: the schedule's, of it those that became ready, or the one before.
-    fn next_committee(&mut self, epoch: Epoch, root: B256) -> Result<(), String> {
-        let scheduled = cascade_consensus::seats::scheduled_committee(&self.rules.genesis, epoch).expect("checked");
-        if scheduled.root() == root {
-            self.committees.insert(epoch, Arc::new(scheduled));
-            return Ok(());
-        }
-        Err(format!("the committee of epoch {epoch} is not the scheduled one"))
-    }
-
-    fn verify_place(&mut self, block: &SealedBlock, new_epoch: bool) -> Result<(), String> {
-        let above = &self.chain.last().expect("genesis is there").block;
-        let (from, wanted) = if new_epoch || above.header.height == Height(0) {
-            (View(0), None)
-        } else {
-            (above.header.view, Some(VoteTarget::prepare(above.header.epoch, above.header.view, above.hash())))
-        };
-        let certificates = block.body.certificates.clone();
-        if certificates.parent.as_ref().map(|c| c.target) != wanted {
-            return Err("the parent's certificate is not the parent's".to_owned());
-        }
-        if block.header.view <= from {
-            return Err(format!("view {} does not follow view {from}", block.header.view));
-        }
-        let per_term = self.rules.params().views_per_term;
-        let epoch = block.header.epoch;
-        for view in from.0 + 1..block.header.view.0 {
-            let covered = certificates.skips.iter().any(|skip| {
-                let t = skip.target;
-                let last_covered = (t.view.0 - 1) / per_term * per_term + per_term;
-                t.kind == VoteKind::Skip && t.epoch == epoch && t.view.0 <= view && view <= last_covered
-            });
-            if !covered {
-                return Err(format!("no skip covers view {view} between {from} and {}", block.header.view));
-            }
-        }
-        for certificate in certificates.parent.iter().chain(&certificates.skips) {
-            self.proves(certificate)?;
-        }
-        Ok(())
-    }
-
-    fn verify_commit(&mut self, block: &SealedBlock, new_epoch: bool) -> Result<Height, String> {
-        let parent = self.chain.last().expect("genesis is there");
-        let before = parent.carried;
-        let Some(commit) = block.body.certificates.commit.clone() else {
-            return if new_epoch { Err("an epoch begins without a commit certificate".to_owned()) } else { Ok(before) };
-        };
-        let mut reached = commit.target.block;
-        for filler in block.body.certificates.fillers.iter().rev() {
-            if filler.hash() != reached || filler.kind != HeaderKind::Filler {
-                return Err("filler headers do not chain".to_owned());
-            }
-            reached = filler.parent;
-        }
-        let found = self.chain.iter().rev().find(|k| k.block.hash() == reached);
-        let height = found.ok_or("the commit certificate is of no ancestor")?.block.header.height;
-        if height < before || (new_epoch && height != parent.block.header.height) {
-            return Err(format!("carries a commit certificate of {height} after one of {before}"));
-        }
-        if commit.target.kind != VoteKind::Commit {
-            return Err("the commit certificate is none".to_owned());
-        }
-        self.proves(&commit)?;
-        Ok(height)
-    }
-
-    /// Decision 6, written out: every height after the parent's last one up to min(c, h-D), at most 64; each equal to
-    /// what executing the chain gives (P11).
-    fn verify_results(&mut self, block: &SealedBlock, carried: Height) -> Result<Height, String> {
-        let before = self.chain.last().expect("genesis is there").last_result.0;
-        let lag = self.rules.params().results_lag;
-        let due = carried.0.min(block.header.height.0.saturating_sub(lag)).max(before);
-        let due = due.min(before + MAX_RESULTS_PER_HEADER as u64);
-        let wanted: Vec<ResultEntry> = (before + 1..=due).map(|h| self.chain[h as usize].result).collect();
-        if block.header.results != wanted {
-            return Err(format!("P11: results {:?}, due are {wanted:?}", block.header.results));
-        }
-        Ok(Height(due))
-    }
-
-    fn verify_content(&self, block: &SealedBlock, carried: Height) -> Result<(), String> {
-        if block.body.transactions.iter().any(app::is_invalid) {
-            return Err("it carries a transaction that makes it invalid".to_owned());
-        }
-        let lag = self.rules.params().results_lag;
-        if !block.body.transactions.is_empty() && block.header.height.0 - 1 - carried.0 >= lag {
-            return Err("it carries transactions while finality is away".to_owned());
-        }
         Ok(())
     }
 

@@ -44,10 +44,20 @@ faults! {
     Reordering = "reordering",
     /// The nodes fall into groups that cannot reach each other.
     Partition = "partition",
+    /// A link works in one direction alone.
+    OneWay = "one-way",
+    /// Some links are much slower than the others.
+    SlowLink = "slow-link",
+    /// A node stands still for a while, clock and connections alive.
+    Pause = "pause",
     /// Nodes die at any moment and start again from their disks, alone or all at once.
     Crash = "crash",
     /// A crash takes what was not synced, or a part of it.
     UnsyncedLoss = "unsynced-loss",
+    /// A crash in the middle of a write leaves a part of it.
+    TornWrite = "torn-write",
+    /// A bit of a stored file turns while the node is down.
+    BitFlip = "bit-flip",
     /// A node starts again with nothing but its keys and its sign-state.
     Wipe = "wipe",
     /// Clocks are wrong.
@@ -70,12 +80,22 @@ faults! {
     InvalidBlocks = "invalid-blocks",
     /// A Byzantine node sends forged votes and certificates.
     Forgery = "forgery",
+    /// A Byzantine node says again what was true long ago.
+    Stale = "stale",
+    /// A Byzantine leader votes for a block that it gives to a few alone, and answers nobody who asks for it.
+    Withholding = "withholding",
     /// A Byzantine node talks to some and not to others.
     Selective = "selective",
     /// A Byzantine node answers catch-up requests wrongly.
     LyingSync = "lying-sync",
+    /// A Byzantine sequencer's key is on two nodes, both of which follow the protocol (Twins).
+    Twins = "twins",
+    /// A view gets both a prepare and a skip certificate: prepares reach one node alone, skips everybody.
+    SplitView = "split-view",
     /// Committees change by the schedule of the genesis file: members join, leave and change weight.
     Epochs = "epochs",
+    /// Members of a next committee never start.
+    Absent = "absent",
 }
 
 impl fmt::Display for Fault {
@@ -98,7 +118,7 @@ fn known() -> String {
 
 /// A set of faults.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Faults(u32);
+pub struct Faults(u64);
 
 impl Faults {
     /// None.
@@ -109,13 +129,13 @@ impl Faults {
     /// This set and one more.
     #[must_use]
     pub const fn with(self, fault: Fault) -> Self {
-        Self(self.0 | 1 << fault as u8)
+        Self(self.0 | 1 << fault as u32)
     }
 
     /// Whether the fault is in.
     #[must_use]
     pub const fn has(self, fault: Fault) -> bool {
-        self.0 & 1 << fault as u8 != 0
+        self.0 & 1 << fault as u32 != 0
     }
 
     /// Those that are in.
@@ -164,8 +184,14 @@ impl fmt::Debug for Faults {
 }
 
 /// How often each fault happened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultCounts([u64; Fault::ALL.len()]);
+
+impl Default for FaultCounts {
+    fn default() -> Self {
+        Self([0; Fault::ALL.len()])
+    }
+}
 
 impl FaultCounts {
     /// One more of a kind.

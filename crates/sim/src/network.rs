@@ -2,15 +2,21 @@
 
 use crate::{
     faults::{Fault, FaultCounts},
-    plan::{BASE_DELAY, Weather},
+    plan::Weather,
     rng::Rng,
 };
 
 #[derive(Debug)]
 pub(crate) struct Network {
     nodes: usize,
+    /// One-way delay of every link in good weather, in ms.
+    delay: u64,
     weather: Weather,
     groups: Vec<u8>,
+    /// Links, by sender and receiver, over which nothing arrives though both are in one group.
+    cut: Vec<bool>,
+    /// Ms that a link takes longer than the others.
+    slow: Vec<u64>,
     /// When the last message of each link arrives: links keep the order of what is sent over them.
     last: Vec<u64>,
     rng: Rng,
@@ -19,29 +25,75 @@ pub(crate) struct Network {
 /// When a message arrives: not at all, once or twice.
 pub(crate) type Arrivals = [Option<u64>; 2];
 
+/// Two nodes that can reach each other again.
+pub(crate) type Reunion = (usize, usize);
+
 impl Network {
-    pub(crate) fn new(nodes: usize, rng: Rng) -> Self {
-        Self { nodes, weather: Weather::default(), groups: vec![0; nodes], last: vec![0; nodes * nodes], rng }
+    pub(crate) fn new(nodes: usize, delay: u64, rng: Rng) -> Self {
+        let links = nodes * nodes;
+        Self {
+            nodes,
+            delay,
+            weather: Weather::default(),
+            groups: vec![0; nodes],
+            cut: vec![false; links],
+            slow: vec![0; links],
+            last: vec![0; links],
+            rng,
+        }
     }
 
     pub(crate) fn set_weather(&mut self, weather: Weather) {
         self.weather = weather;
     }
 
-    /// Puts the nodes into groups; answers the pairs that can reach each other again.
-    pub(crate) fn set_groups(&mut self, groups: Vec<u8>) -> Vec<(usize, usize)> {
-        let before = std::mem::replace(&mut self.groups, groups);
-        let pairs = (0..self.nodes).flat_map(|a| (0..self.nodes).map(move |b| (a, b)));
-        pairs.filter(|&(a, b)| a != b && before[a] != before[b] && self.connected(a, b)).collect()
+    /// Puts the nodes into groups; answers who can reach each other again.
+    pub(crate) fn set_groups(&mut self, groups: Vec<u8>) -> Vec<Reunion> {
+        let before = self.pairs();
+        self.groups = groups;
+        self.reunited(&before)
     }
 
+    /// Cuts these links, from sender to receiver, and mends all others; answers who can reach each other again.
+    pub(crate) fn set_cuts(&mut self, cuts: &[(usize, usize)]) -> Vec<Reunion> {
+        let before = self.pairs();
+        self.cut.fill(false);
+        for &(from, to) in cuts {
+            self.cut[from * self.nodes + to] = true;
+        }
+        self.reunited(&before)
+    }
+
+    /// Makes these links slower, from sender to receiver, by so many ms, and all others as fast as they were.
+    pub(crate) fn set_slow(&mut self, links: &[(usize, usize, u64)]) {
+        self.slow.fill(0);
+        for &(from, to, ms) in links {
+            self.slow[from * self.nodes + to] = ms;
+        }
+    }
+
+    /// Whether a connection between them holds: one direction is not enough for that.
     pub(crate) fn connected(&self, a: usize, b: usize) -> bool {
-        self.groups[a] == self.groups[b]
+        let cut = self.cut[a * self.nodes + b] || self.cut[b * self.nodes + a];
+        self.groups[a] == self.groups[b] && !cut
+    }
+
+    fn pairs(&self) -> Vec<bool> {
+        (0..self.nodes * self.nodes).map(|link| self.connected(link / self.nodes, link % self.nodes)).collect()
+    }
+
+    fn reunited(&self, before: &[bool]) -> Vec<Reunion> {
+        let links = (0..before.len()).map(|link| (link / self.nodes, link % self.nodes));
+        links.filter(|&(a, b)| a != b && !before[a * self.nodes + b] && self.connected(a, b)).collect()
     }
 
     pub(crate) fn route(&mut self, now: u64, from: usize, to: usize, counts: &mut FaultCounts) -> Arrivals {
-        if !self.connected(from, to) {
+        if self.groups[from] != self.groups[to] {
             counts.add(Fault::Partition);
+            return [None, None];
+        }
+        if self.cut[from * self.nodes + to] {
+            counts.add(Fault::OneWay);
             return [None, None];
         }
         let weather = self.weather;
@@ -60,9 +112,12 @@ impl Network {
     }
 
     fn arrival(&mut self, now: u64, from: usize, to: usize, counts: &mut FaultCounts) -> u64 {
-        let weather = self.weather;
+        let (weather, link) = (self.weather, from * self.nodes + to);
         if weather.delay > 0 {
             counts.add(Fault::Delay);
+        }
+        if self.slow[link] > 0 {
+            counts.add(Fault::SlowLink);
         }
         let jitter = if weather.jitter > 0 {
             counts.add(Fault::Jitter);
@@ -70,13 +125,12 @@ impl Network {
         } else {
             0
         };
-        let at = now + BASE_DELAY + weather.delay + jitter;
+        let at = now + self.delay + self.slow[link] + weather.delay + jitter;
         if weather.reordering > 0 && self.rng.permille(weather.reordering) {
             counts.add(Fault::Reordering);
             return at + self.rng.below(500);
         }
-        let last = &mut self.last[from * self.nodes + to];
-        *last = (*last).max(at);
-        *last
+        self.last[link] = self.last[link].max(at);
+        self.last[link]
     }
 }

@@ -3,9 +3,9 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use cascade_consensus::{Bugs, Core, Message, Sync, SyncRequest, SyncResponse};
-use cascade_primitives::Bytes;
+use cascade_primitives::{Bytes, NodeId};
 
-use crate::{adversary::Adversary, app::App, disk::Disk};
+use crate::{adversary::Adversary, app::App, config::Timing, disk::Disk};
 
 /// What travels between nodes.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub(crate) enum Payload {
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) ready_at: u64,
-    pub(crate) messages: Vec<(Option<usize>, Message)>,
+    pub(crate) messages: Vec<(Option<NodeId>, Message)>,
 }
 
 /// What a crash ends.
@@ -59,9 +59,28 @@ pub(crate) struct Node<B: Bugs> {
     pub(crate) sync_delay: u64,
     /// Ms that executing a block takes.
     pub(crate) execution_delay: u64,
+    /// Until when it stands still.
+    pub(crate) paused_until: u64,
+    /// Whether it dies in the middle of its next write.
+    pub(crate) dies_writing: bool,
 }
 
 impl<B: Bugs> Node<B> {
+    /// A node that does not run yet.
+    pub(crate) fn new(disk: Disk, clock: i64, adversary: Option<Adversary>, timing: Timing) -> Self {
+        Self {
+            disk,
+            running: None,
+            life: 0,
+            clock,
+            adversary,
+            sync_delay: timing.sync,
+            execution_delay: timing.execution,
+            paused_until: 0,
+            dies_writing: false,
+        }
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         self.running.is_some()
     }

@@ -1,15 +1,21 @@
 //! What a seed decides before anything runs: constants of the chain, committees, who is Byzantine, and when what fails.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+mod members;
+mod schedule;
 
-use cascade_consensus::{Message, seats::committee_of};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
+
+use cascade_consensus::Message;
 use cascade_primitives::{
-    Address, BlsSignature, ChainParams, Epoch, Genesis, Network, NodeId, ScheduledCommittee, SequencerSpec,
-    TimestampMs, TransactionRule, VoteKind,
+    Address, BlsSignature, ChainParams, Genesis, Network, NodeId, SequencerSpec, TimestampMs, TransactionRule,
 };
 
 use crate::{
-    config::SimConfig,
+    config::{SimConfig, Timing},
     faults::{Fault, Faults},
     rng::Rng,
     scheme::Keys,
@@ -17,10 +23,10 @@ use crate::{
 
 /// Wall-clock time at which virtual time starts.
 pub(crate) const GENESIS_TIME: TimestampMs = TimestampMs(1_700_000_000_000);
-/// One-way delay of a link in good weather, in ms.
-pub(crate) const BASE_DELAY: u64 = 50;
-/// Epochs for which committees are scheduled.
-const SCHEDULED_EPOCHS: u64 = 12;
+/// Identities besides those of the first committee, which may join later.
+const JOINERS: usize = 2;
+/// Nodes up to which whole groups of joiners never start, more than the next committee can spare.
+const MOST_FOR_ABSENCE: usize = 16;
 
 /// The state of the network, between two changes of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,11 +50,21 @@ pub(crate) enum Action {
     /// The group of every node.
     Partition(Vec<u8>),
     Heal,
+    /// Links, from sender to receiver, over which nothing arrives; all others work again.
+    OneWay(Vec<(usize, usize)>),
+    /// Links, from sender to receiver, and the ms that they take longer; all others are as fast as they were.
+    SlowLinks(Vec<(usize, usize, u64)>),
+    /// The node stands still for so many ms.
+    Pause(usize, u64),
     Crash(usize),
+    /// The node dies in the middle of its next write.
+    CrashWriting(usize),
     CrashAll,
     /// Whoever leads at that moment.
     CrashLeader,
     Wipe(usize),
+    /// A bit turns in what the node has stored, if it is down.
+    Flip(usize),
     Restart(usize),
     /// Whether clients send.
     Clients(bool),
@@ -92,7 +108,12 @@ impl std::fmt::Debug for Loss {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) genesis: Genesis,
+    /// Sequencers, joiners among them.
     pub(crate) nodes: usize,
+    /// Sequencers whose key is on two nodes; the second ones follow after all the others.
+    pub(crate) twins: Vec<usize>,
+    /// Sequencers that never start.
+    pub(crate) absent: BTreeSet<usize>,
     pub(crate) byzantine: BTreeMap<usize, Character>,
     /// Ms that each node's clock is ahead.
     pub(crate) clocks: Vec<i64>,
@@ -104,6 +125,7 @@ pub(crate) struct Plan {
     pub(crate) losses: Vec<Loss>,
     /// Whether disks sync final blocks before they are asked to.
     pub(crate) syncs_blocks: bool,
+    pub(crate) timing: Timing,
 }
 
 /// The node id of a place.
@@ -114,155 +136,75 @@ pub(crate) fn node_id(index: usize) -> NodeId {
 }
 
 impl Plan {
+    /// The keys that a run may need.
+    pub(crate) fn identities(config: &SimConfig) -> usize {
+        let faulty = (config.nodes - 1) / 3;
+        let absent = if config.faults.has(Fault::Absent) && config.nodes <= MOST_FOR_ABSENCE { faulty + 1 } else { 0 };
+        config.nodes + if config.faults.has(Fault::Epochs) { JOINERS.max(absent) } else { 0 }
+    }
+
     pub(crate) fn new(config: &SimConfig, keys: &Keys, rng: &mut Rng) -> Self {
         let faults = config.faults;
-        let nodes = keys.signers.len();
-        let params = params(faults, rng);
-        let committees = committees(config, keys, rng);
-        let genesis = Genesis { params, timestamp: GENESIS_TIME, committees, alloc: BTreeMap::new() };
+        let mut params = params(faults, rng);
+        let members = members::choose(config, keys, &mut params, rng);
+        let (nodes, twins) = (members.nodes, members.twins);
+        let genesis =
+            Genesis { params, timestamp: GENESIS_TIME, committees: members.committees, alloc: BTreeMap::new() };
         genesis.check().expect("the simulator's genesis files are right");
-        let byzantine = byzantine(config, &genesis, rng);
         let clock = |rng: &mut Rng| rng.between(0, 1200) as i64 - 600;
-        let clocks = (0..nodes).map(|_| if faults.has(Fault::Clock) { clock(rng) } else { 0 }).collect();
+        let instances = nodes + twins.len();
+        let clocks = (0..instances).map(|_| if faults.has(Fault::Clock) { clock(rng) } else { 0 }).collect();
         let mut plan = Self {
             genesis,
             nodes,
-            byzantine,
+            twins,
+            absent: members.absent,
+            byzantine: members.byzantine,
             clocks,
             actions: Vec::new(),
             calm_at: config.fault_ms,
             transaction_every: *rng.pick(&[60, 250, 1000]),
             losses: Vec::new(),
             syncs_blocks: true,
+            timing: Timing::USUAL,
         };
-        plan.schedule(config, rng);
+        plan.schedule(faults, rng);
         plan
     }
 
-    fn schedule(&mut self, config: &SimConfig, rng: &mut Rng) {
-        let faults = config.faults;
-        let end = self.calm_at;
-        // In every fourth run hardly anything works for long.
-        let wild = rng.permille(250);
-        self.weather(faults, if wild { 900 } else { 400 }, rng);
-        if faults.has(Fault::KindLoss) && rng.permille(400) {
-            self.kind_losses(rng);
-        }
-        if faults.has(Fault::Partition) {
-            self.partitions(rng);
-        }
-        if faults.has(Fault::Crash) {
-            let most = if wild { 25 } else { 6 };
-            self.crashes(rng.between(1, most), rng);
-        }
-        if faults.has(Fault::Wipe) && self.byzantine.is_empty() {
-            let (node, at) = (rng.below(self.nodes as u64) as usize, rng.between(end / 4, end));
-            self.actions.push((at, Action::Wipe(node)));
-            self.actions.push(((at + rng.between(200, 6000)).min(end), Action::Restart(node)));
-        }
-        for (fault, make) in [
-            (Fault::SlowExecution, Action::Execution as fn(usize, u64) -> Action),
-            (Fault::SlowDisk, Action::Disk as fn(usize, u64) -> Action),
-        ] {
-            if !faults.has(fault) {
-                continue;
-            }
-            for _ in 0..rng.below(4) {
-                let (node, at) = (rng.below(self.nodes as u64) as usize, rng.below(end));
-                let ms = if fault == Fault::SlowExecution { rng.between(200, 8000) } else { rng.between(5, 400) };
-                self.actions.push((at, make(node, ms)));
-                self.actions.push(((at + rng.between(1000, 10_000)).min(end), make(node, 5)));
-            }
-        }
-        if faults.has(Fault::Idle) && rng.permille(400) {
-            let at = rng.below(end);
-            self.actions.push((at, Action::Clients(false)));
-            self.actions.push(((at + rng.between(5_000, 25_000)).min(end), Action::Clients(true)));
-        }
-        self.actions.push((end, Action::Calm));
-        self.actions.sort_by_key(|(at, _)| *at);
+    /// All nodes, those with a copied key among them.
+    pub(crate) fn instances(&self) -> usize {
+        self.nodes + self.twins.len()
     }
 
-    /// `rough`: of a thousand spells of weather.
-    fn weather(&mut self, faults: Faults, rough: u64, rng: &mut Rng) {
-        let mut at = 0;
-        while at < self.calm_at {
-            let rough = rng.permille(rough);
-            let mut pick = |fault, choices: &[u64]| if rough && faults.has(fault) { *rng.pick(choices) } else { 0 };
-            let weather = Weather {
-                delay: pick(Fault::Delay, &[0, 0, 100, 400, 1500]),
-                jitter: pick(Fault::Jitter, &[0, 20, 100, 500, 2000]),
-                loss: pick(Fault::Loss, &[0, 5, 20, 100, 300, 700]),
-                duplication: pick(Fault::Duplication, &[0, 20, 200]),
-                reordering: pick(Fault::Reordering, &[0, 50, 300]),
-            };
-            self.actions.push((at, Action::Weather(weather)));
-            at += rng.between(1000, 10_000);
-        }
+    /// The sequencer whose key a node has.
+    pub(crate) fn key(&self, node: usize) -> usize {
+        if node < self.nodes { node } else { self.twins[node - self.nodes] }
     }
 
-    fn kind_losses(&mut self, rng: &mut Rng) {
-        for _ in 0..rng.between(1, 4) {
-            let kind = *rng.pick(&[VoteKind::Prepare, VoteKind::Commit, VoteKind::Commit, VoteKind::Skip]);
-            let one = rng.permille(400).then(|| rng.below(self.nodes as u64) as usize);
-            let certificates = rng.permille(600);
-            let start = rng.below(self.calm_at);
-            let end = (start + rng.between(500, 20_000)).min(self.calm_at);
-            let what = move |_: usize, to: usize, message: &Message| {
-                let hit = match message {
-                    Message::Vote(vote, _) => vote.target.kind == kind,
-                    Message::Certificate(c) | Message::EpochEnd(c, _) => certificates && c.target.kind == kind,
-                    _ => false,
-                };
-                hit && one.is_none_or(|one| one == to)
-            };
-            self.losses.push(Loss { during: start..end, what: Arc::new(what) });
-        }
+    /// Whether a node must keep every promise, that to go on included.
+    pub(crate) fn is_honest(&self, node: usize) -> bool {
+        let key = self.key(node);
+        !self.byzantine.contains_key(&key) && !self.twins.contains(&key) && !self.absent.contains(&key)
     }
 
-    fn partitions(&mut self, rng: &mut Rng) {
-        let mut at = rng.between(0, 15_000);
-        while at < self.calm_at {
-            let groups = rng.between(2, 3);
-            let group = if rng.permille(500) {
-                // One node apart: the rest goes on.
-                let alone = rng.below(self.nodes as u64) as usize;
-                (0..self.nodes).map(|i| u8::from(i == alone)).collect()
-            } else {
-                (0..self.nodes).map(|_| rng.below(groups) as u8).collect()
-            };
-            self.actions.push((at, Action::Partition(group)));
-            at += rng.between(300, 12_000);
-            self.actions.push((at.min(self.calm_at), Action::Heal));
-            at += rng.between(3000, 25_000);
-        }
-    }
-
-    fn crashes(&mut self, times: u64, rng: &mut Rng) {
-        let end = self.calm_at;
-        for _ in 0..times {
-            let at = rng.below(end);
-            match rng.below(10) {
-                0 => {
-                    self.actions.push((at, Action::CrashAll));
-                    for node in 0..self.nodes {
-                        self.actions.push(((at + rng.between(50, 4000)).min(end), Action::Restart(node)));
-                    }
-                }
-                1..4 => {
-                    self.actions.push((at, Action::CrashLeader));
-                    // Whoever it was is up again with this.
-                    let up = (at + rng.between(20, 8000)).min(end);
-                    self.actions.extend((0..self.nodes).map(|node| (up, Action::Restart(node))));
-                }
-                _ => {
-                    let node = rng.below(self.nodes as u64) as usize;
-                    self.actions.push((at, Action::Crash(node)));
-                    let away = *rng.pick(&[20, 500, 3000, 15_000]);
-                    self.actions.push(((at + rng.between(20, away)).min(end), Action::Restart(node)));
-                }
-            }
-        }
+    /// The constants and the cast, in words.
+    pub(crate) fn describe(&self) -> String {
+        let p = &self.genesis.params;
+        format!(
+            "T {} ms, term {}, D {}, epoch {} + {} x {}, idle {}, byzantine {:?}, twins {:?}, absent {:?}, clocks {:?}",
+            p.leader_timeout_ms,
+            p.views_per_term,
+            p.results_lag,
+            p.epoch_length,
+            p.epoch_extensions_max,
+            p.epoch_extension,
+            p.empty_block_interval,
+            self.byzantine,
+            self.twins,
+            self.absent,
+            self.clocks
+        )
     }
 }
 
@@ -272,7 +214,7 @@ fn params(faults: Faults, rng: &mut Rng) -> ChainParams {
         min_sequencers: 3,
         block_time_ms: 500,
         leader_timeout_ms: *rng.pick(&[1000, 2000, 3000]),
-        views_per_term: *rng.pick(&[2, 5, 10]),
+        views_per_term: *rng.pick(&[2, 5, 10, 30]),
         results_lag: *rng.pick(&[1, 2, 3, 3, 5]),
         empty_block_interval: *rng.pick(&[4, 10, 20]),
         future_drift_ms: *rng.pick(&[2000, 10_000, 30_000]),
@@ -298,84 +240,4 @@ pub(crate) fn spec(keys: &Keys, node: usize, stake: u64, hat: u8) -> SequencerSp
         stake,
         hat,
     }
-}
-
-fn committees(config: &SimConfig, keys: &Keys, rng: &mut Rng) -> Vec<ScheduledCommittee> {
-    let spec = |node: usize, stake: u64, hat: u8| spec(keys, node, stake, hat);
-    let mut members: Vec<usize> = (0..config.nodes).collect();
-    let first = members.iter().map(|&i| spec(i, 100, 80)).collect();
-    let mut schedule = vec![ScheduledCommittee { from_epoch: Epoch(0), sequencers: first }];
-    if !config.faults.has(Fault::Epochs) {
-        return schedule;
-    }
-    let mut weighted = false;
-    for epoch in 1..SCHEDULED_EPOCHS {
-        if !rng.permille(700) {
-            continue;
-        }
-        let outside: Vec<usize> = (0..keys.signers.len()).filter(|i| !members.contains(i)).collect();
-        match rng.below(3) {
-            0 if !outside.is_empty() => members.push(*rng.pick(&outside)),
-            1 if members.len() > config.nodes.max(4) => {
-                members.remove(rng.below(members.len() as u64) as usize);
-            }
-            1 if !outside.is_empty() => {
-                let at = rng.below(members.len() as u64) as usize;
-                members[at] = *rng.pick(&outside);
-            }
-            _ => weighted = !weighted,
-        }
-        let stakes = members.iter().map(|&i| {
-            let stake = if weighted { rng.between(100, 400) } else { 100 };
-            spec(i, stake, rng.between(50, 100) as u8)
-        });
-        schedule.push(ScheduledCommittee { from_epoch: Epoch(epoch), sequencers: stakes.collect() });
-    }
-    schedule
-}
-
-/// Who is Byzantine: at most f seats in every committee of the schedule.
-fn byzantine(config: &SimConfig, genesis: &Genesis, rng: &mut Rng) -> BTreeMap<usize, Character> {
-    const KINDS: [Fault; 8] = [
-        Fault::Silence,
-        Fault::SilentLeader,
-        Fault::Equivocation,
-        Fault::DoubleVotes,
-        Fault::InvalidBlocks,
-        Fault::Forgery,
-        Fault::Selective,
-        Fault::LyingSync,
-    ];
-    let kinds: Vec<Fault> = KINDS.into_iter().filter(|f| config.faults.has(*f)).collect();
-    let mut chosen: BTreeMap<usize, Character> = BTreeMap::new();
-    if kinds.is_empty() || (kinds.len() == KINDS.len() && rng.permille(200)) {
-        return chosen;
-    }
-    let mut candidates: Vec<usize> = (0..config.nodes).collect();
-    rng.shuffle(&mut candidates);
-    for candidate in candidates {
-        chosen.insert(candidate, Character::default());
-        let tolerated = genesis.committees.iter().all(|scheduled| {
-            let committee = committee_of(&scheduled.sequencers, scheduled.from_epoch, genesis.params.seats)
-                .expect("the simulator's schedules are right");
-            let seats: u32 = committee
-                .members()
-                .iter()
-                .filter(|m| chosen.keys().any(|&i| node_id(i) == m.node))
-                .map(|m| m.seats.0)
-                .sum();
-            seats <= committee.faulty_seats().0
-        });
-        if !tolerated {
-            chosen.remove(&candidate);
-        }
-    }
-    for character in chosen.values_mut() {
-        character.faults =
-            kinds.iter().copied().filter(|f| rng.permille(if *f == Fault::Silence { 60 } else { 400 })).collect();
-        if character.faults.is_empty() {
-            character.faults.push(*rng.pick(&kinds));
-        }
-    }
-    chosen
 }

@@ -1,12 +1,16 @@
 //! Runs in which not a seed but a test says what happens.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use cascade_consensus::{Bugs, Message, NoBugs};
 use cascade_primitives::{ChainParams, Epoch, Genesis, Network, ScheduledCommittee, SealedBlock, TransactionRule};
 
 use crate::{
-    config::SimConfig,
+    config::{SimConfig, Timing},
     faults::{Fault, Faults},
     plan::{Action, Character, GENESIS_TIME, Loss, Plan, spec},
     report::SeedReport,
@@ -14,6 +18,9 @@ use crate::{
     scheme::{Keys, Scheme},
     world::World,
 };
+
+/// The seed of every scenario: what little is left to chance is the same each time.
+pub(crate) const SEED: u64 = 1;
 
 /// What happens when, in a cluster that otherwise has no faults: links of 50 ms, a transaction now and then.
 #[derive(Debug)]
@@ -23,11 +30,16 @@ pub struct Scenario {
     committees: Vec<(Epoch, Vec<(usize, u64)>)>,
     byzantine: BTreeMap<usize, Vec<Fault>>,
     clocks: BTreeMap<usize, i64>,
+    twins: Vec<usize>,
+    absent: BTreeSet<usize>,
     actions: Vec<(u64, Action)>,
     losses: Vec<Loss>,
     syncs_blocks: bool,
     faults_end: u64,
     transaction_every: u64,
+    timing: Timing,
+    least_ms: u64,
+    least_commits: u64,
 }
 
 /// How a scenario ended.
@@ -81,11 +93,16 @@ impl Scenario {
             committees: vec![(Epoch(0), (0..nodes).map(|i| (i, 100)).collect())],
             byzantine: BTreeMap::new(),
             clocks: BTreeMap::new(),
+            twins: Vec::new(),
+            absent: BTreeSet::new(),
             actions: Vec::new(),
             losses: Vec::new(),
             syncs_blocks: true,
             faults_end: 20_000,
             transaction_every: 200,
+            timing: Timing::USUAL,
+            least_ms: 5000,
+            least_commits: 0,
         }
     }
 
@@ -117,6 +134,42 @@ impl Scenario {
         self
     }
 
+    /// Copies a node's key to a second node, which gets the next free place after all the others.
+    #[must_use]
+    pub fn twin(mut self, node: usize) -> Self {
+        self.twins.push(node);
+        self
+    }
+
+    /// A node that never starts.
+    #[must_use]
+    pub fn absent(mut self, node: usize) -> Self {
+        self.absent.insert(node);
+        self
+    }
+
+    /// How long things take.
+    #[must_use]
+    pub const fn timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// Mean ms between two transactions.
+    #[must_use]
+    pub const fn transaction_every(mut self, ms: u64) -> Self {
+        self.transaction_every = ms;
+        self
+    }
+
+    /// How long it goes on after the faults: so many ms, and until so many blocks are final.
+    #[must_use]
+    pub const fn goes_on(mut self, ms: u64, blocks: u64) -> Self {
+        self.least_ms = ms;
+        self.least_commits = blocks;
+        self
+    }
+
     /// Loses consensus messages (sender, receiver, message) during these ms.
     #[must_use]
     pub fn lose(
@@ -133,6 +186,38 @@ impl Scenario {
     pub fn partition(mut self, during: Range<u64>, groups: &[u8]) -> Self {
         self.actions.push((during.start, Action::Partition(groups.to_vec())));
         self.actions.push((during.end, Action::Heal));
+        self
+    }
+
+    /// Cuts links, from sender to receiver, during these ms.
+    #[must_use]
+    pub fn one_way(mut self, during: Range<u64>, cuts: &[(usize, usize)]) -> Self {
+        self.actions.push((during.start, Action::OneWay(cuts.to_vec())));
+        self.actions.push((during.end, Action::OneWay(Vec::new())));
+        self
+    }
+
+    /// Makes links, from sender to receiver, slower by so many ms during these ms.
+    #[must_use]
+    pub fn slow_links(mut self, during: Range<u64>, links: &[(usize, usize, u64)]) -> Self {
+        self.actions.push((during.start, Action::SlowLinks(links.to_vec())));
+        self.actions.push((during.end, Action::SlowLinks(Vec::new())));
+        self
+    }
+
+    /// Lets a node stand still during these ms.
+    #[must_use]
+    pub fn paused(mut self, node: usize, during: Range<u64>) -> Self {
+        self.actions.push((during.start, Action::Pause(node, during.end - during.start)));
+        self
+    }
+
+    /// Stops a node during these ms, and turns a bit of what it has stored.
+    #[must_use]
+    pub fn flipped(mut self, node: usize, during: Range<u64>) -> Self {
+        self.actions.push((during.start, Action::Crash(node)));
+        self.actions.push((during.start, Action::Flip(node)));
+        self.actions.push((during.end, Action::Restart(node)));
         self
     }
 
@@ -191,14 +276,22 @@ impl Scenario {
     /// Runs it with planted bugs, or with all that happens said in words.
     #[must_use]
     pub fn run_with<B: Bugs>(self, bugs: B, words: Option<&mut dyn FnMut(String)>) -> Outcome {
-        const SEED: u64 = 1;
+        let mut world = self.world(Scheme::Mock, bugs, words);
+        let report = world.run_through(SEED);
+        let chain = world.checker().chain().map(|(at, block)| (at, Arc::clone(block))).collect();
+        Outcome { report, chain }
+    }
+
+    /// The world in which it runs.
+    pub(crate) fn world<B: Bugs>(self, scheme: Scheme, bugs: B, words: Option<&mut dyn FnMut(String)>) -> World<'_, B> {
         let members = self.committees.iter().flat_map(|(_, members)| members.iter().map(|(node, _)| node + 1));
         let count = members.max().unwrap_or(0).max(self.nodes);
-        let keys = Keys::new(Scheme::Mock, count, &mut Rng::new(SEED, 1));
+        let keys = Keys::new(scheme, count, &mut Rng::new(SEED, 1));
         let committees = self.committees.iter().map(|(from_epoch, members)| ScheduledCommittee {
             from_epoch: *from_epoch,
             sequencers: members.iter().map(|&(node, stake)| spec(&keys, node, stake, 80)).collect(),
         });
+        let instances = count + self.twins.len();
         let genesis = Genesis {
             params: self.params,
             timestamp: GENESIS_TIME,
@@ -212,19 +305,23 @@ impl Scenario {
         let plan = Plan {
             genesis,
             nodes: count,
+            twins: self.twins,
+            absent: self.absent,
             byzantine: self.byzantine.into_iter().map(|(node, faults)| (node, Character { faults })).collect(),
-            clocks: (0..count).map(|i| self.clocks.get(&i).copied().unwrap_or(0)).collect(),
+            clocks: (0..instances).map(|i| self.clocks.get(&i).copied().unwrap_or(0)).collect(),
             actions,
             calm_at: self.faults_end,
             transaction_every: self.transaction_every,
             losses: self.losses,
             syncs_blocks: self.syncs_blocks,
+            timing: self.timing,
         };
         let faults = Faults::NONE.with(Fault::UnsyncedLoss);
-        let config = SimConfig { least_ms: self.faults_end + 5000, ..SimConfig::new(self.nodes, faults) };
-        let mut world = World::with_plan(&config, SEED, plan, keys, bugs, words);
-        let report = world.run_through(SEED);
-        let chain = world.checker().chain().map(|(at, block)| (at, Arc::clone(block))).collect();
-        Outcome { report, chain }
+        let config = SimConfig {
+            least_ms: self.faults_end + self.least_ms,
+            least_commits: self.least_commits,
+            ..SimConfig::new(self.nodes, faults)
+        };
+        World::with_plan(&config, SEED, plan, keys, bugs, words)
     }
 }

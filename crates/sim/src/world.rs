@@ -1,17 +1,14 @@
 //! One run: the queue of events, and everything that they happen to.
 
 mod life;
+mod queue;
+mod traffic;
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
-use cascade_consensus::{
-    Bugs, ChainContext, Config, Core, Effect, Input, Message, Rules, Sync, SyncEffect, SyncInput, sync,
-};
-use cascade_primitives::{Bytes, Epoch, Height, NodeId, SealedBlock, TimestampMs, View};
+use cascade_consensus::{Bugs, ChainContext, Config, Core, Effect, Input, Message, Rules, Sync, SyncEffect, SyncInput};
+use cascade_crypto::VoteScheme;
+use cascade_primitives::{Epoch, Height, NodeId, SealedBlock, TimestampMs};
 
 use crate::{
     adversary::Adversary,
@@ -20,6 +17,7 @@ use crate::{
     config::{SimConfig, recovery_bound_ms},
     disk::{Disk, Stored},
     faults::{Fault, FaultCounts},
+    figures::Traffic,
     network::Network,
     node::{Batch, Node, Payload, Running, done_transactions, unexecuted},
     plan::{Action, GENESIS_TIME, Plan, Weather, node_id},
@@ -27,75 +25,16 @@ use crate::{
     rng::Rng,
     scheme::Keys,
     trace::Trace,
+    watch::Watch,
 };
+use queue::{Event, Queue};
 
-/// Identities besides those of the first committee, which may join later.
-const JOINERS: usize = 2;
 /// Ms after which a node offers waiting transactions to the others again.
 const OFFER_AGAIN: u64 = 2000;
 /// Ms that a node waits for an answer to a catch-up request.
 const SYNC_TIMEOUT: u64 = 1000;
-
-#[derive(Debug)]
-enum Event {
-    Deliver {
-        from: usize,
-        to: usize,
-        payload: Payload,
-    },
-    Wake {
-        node: usize,
-        at: u64,
-    },
-    SyncWake {
-        node: usize,
-        at: u64,
-    },
-    /// Syncs are done: what waited for them leaves.
-    Flush {
-        node: usize,
-        life: u32,
-    },
-    Input {
-        node: usize,
-        life: u32,
-        input: Box<Input>,
-    },
-    Executed {
-        node: usize,
-        life: u32,
-    },
-    OfferAgain {
-        node: usize,
-        life: u32,
-    },
-    Submit,
-    Act(usize),
-}
-
-#[derive(Debug)]
-struct Queued {
-    at: u64,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-impl Eq for Queued {}
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
+/// Ms after its recovery within which a run must have made the blocks that it owes.
+const ENOUGH: u64 = 300_000;
 
 /// The virtual time at which a clock shows this.
 fn to_virtual(local: TimestampMs, clock: i64) -> u64 {
@@ -107,17 +46,22 @@ pub(crate) struct World<'a, B: Bugs> {
     config: SimConfig,
     bugs: B,
     now: u64,
-    order: u64,
-    queue: BinaryHeap<Reverse<Queued>>,
+    queue: Queue,
     plan: Plan,
     rules: Arc<Rules>,
     keys: Keys,
+    /// Of every node, its identity; two nodes have the same if a key was copied.
     ids: Vec<NodeId>,
+    /// Of every node, its key, if another node has it too.
+    shared: Vec<Option<usize>>,
     nodes: Vec<Node<B>>,
     network: Network,
     checker: Checker,
+    watch: Watch,
     trace: Trace<'a>,
     counts: FaultCounts,
+    /// Counts messages, where somebody wants to know.
+    pub(crate) traffic: Option<Traffic>,
     clients: bool,
     submitted: u64,
     calm: bool,
@@ -130,8 +74,7 @@ pub(crate) struct World<'a, B: Bugs> {
 
 impl<'a, B: Bugs> World<'a, B> {
     pub(crate) fn new(config: &SimConfig, seed: u64, bugs: B, words: Option<&'a mut dyn FnMut(String)>) -> Self {
-        let joiners = if config.faults.has(Fault::Epochs) { JOINERS } else { 0 };
-        let keys = Keys::new(config.scheme, config.nodes + joiners, &mut Rng::new(seed, 1));
+        let keys = Keys::new(config.scheme, Plan::identities(config), &mut Rng::new(seed, 1));
         let plan = Plan::new(config, &keys, &mut Rng::new(seed, 2));
         Self::with_plan(config, seed, plan, keys, bugs, words)
     }
@@ -144,39 +87,37 @@ impl<'a, B: Bugs> World<'a, B> {
         bugs: B,
         words: Option<&'a mut dyn FnMut(String)>,
     ) -> Self {
-        let count = plan.nodes;
+        let count = plan.instances();
         let rules = Arc::new(Rules::new(plan.genesis.clone()));
         let (context, genesis) = ChainContext::genesis(&rules, app::genesis_root()).expect("the schedule is right");
         let (context, genesis) = (Arc::new(context), Arc::new(genesis));
-        let ids: Vec<NodeId> = (0..count).map(node_id).collect();
-        let honest = (0..count).map(|i| !plan.byzantine.contains_key(&i)).collect();
+        let ids: Vec<NodeId> = (0..count).map(|i| node_id(plan.key(i))).collect();
+        let shared = (0..count).map(|i| Some(plan.key(i)).filter(|key| plan.twins.contains(key))).collect();
+        let honest = (0..count).map(|i| plan.is_honest(i)).collect();
         let committee = Arc::clone(&context.committee);
         let checker =
             Checker::new(Arc::clone(&rules), Arc::clone(&keys.scheme), &ids, honest, Arc::clone(&genesis), committee);
-        let node = |i: usize| Node {
-            disk: Disk::new(Stored { block: Arc::clone(&genesis), context: Arc::clone(&context), finality: None }),
-            running: None,
-            life: 0,
-            clock: plan.clocks[i],
-            adversary: plan.byzantine.get(&i).map(|character| {
-                let (signer, scheme) = (Arc::clone(&keys.signers[i]), Arc::clone(&keys.scheme));
+        let node = |i: usize| {
+            let disk = Disk::new(Stored { block: Arc::clone(&genesis), context: Arc::clone(&context), finality: None });
+            let adversary = plan.byzantine.get(&plan.key(i)).map(|character| {
+                let (signer, scheme) = (Arc::clone(&keys.signers[plan.key(i)]), Arc::clone(&keys.scheme));
                 let rng = Rng::new(seed, 1000 + i as u64);
                 Adversary::new(i, count, character.clone(), signer, scheme, Arc::clone(&rules), rng)
-            }),
-            sync_delay: 1,
-            execution_delay: 5,
+            });
+            Node::new(disk, plan.clocks[i], adversary, plan.timing)
         };
         let nodes = (0..count).map(node).collect();
         Self {
             config: config.clone(),
             bugs,
             now: 0,
-            order: 0,
-            queue: BinaryHeap::new(),
-            network: Network::new(count, Rng::new(seed, 3)),
+            queue: Queue::default(),
+            network: Network::new(count, plan.timing.link, Rng::new(seed, 3)),
             checker,
+            watch: Watch::default(),
             trace: Trace::new(words),
             counts: FaultCounts::default(),
+            traffic: None,
             clients: true,
             submitted: 0,
             calm: false,
@@ -188,6 +129,7 @@ impl<'a, B: Bugs> World<'a, B> {
             rules,
             keys,
             ids,
+            shared,
             nodes,
         }
     }
@@ -199,30 +141,23 @@ impl<'a, B: Bugs> World<'a, B> {
 
     /// Runs to the end and leaves the world to be looked at.
     pub(crate) fn run_through(&mut self, seed: u64) -> SeedReport {
-        let (plan, now) = (&self.plan, self.now);
-        let (params, byzantine, clocks) = (&plan.genesis.params, &plan.byzantine, &plan.clocks);
-        self.trace.note(now, || {
-            format!(
-                "T {} ms, term {}, D {}, epoch {}, idle {}, byzantine {byzantine:?}, clocks {clocks:?}",
-                params.leader_timeout_ms,
-                params.views_per_term,
-                params.results_lag,
-                params.epoch_length,
-                params.empty_block_interval
-            )
-        });
+        self.trace.note(0, || self.plan.describe());
         for node in 0..self.nodes.len() {
-            self.boot(node);
+            if self.plan.absent.contains(&self.plan.key(node)) {
+                self.counts.add(Fault::Absent);
+            } else {
+                self.boot(node);
+            }
         }
         for (i, (at, _)) in self.plan.actions.clone().into_iter().enumerate() {
-            self.push(at, Event::Act(i));
+            self.queue.push(at, Event::Act(i));
         }
-        self.push(10, Event::Submit);
+        self.queue.push(10, Event::Submit);
         let bound = recovery_bound_ms(self.rules.params(), self.config.nodes);
         let mut stalls = Vec::new();
-        while let Some(Reverse(next)) = self.queue.pop() {
-            self.now = next.at;
-            self.handle(next.event);
+        while let Some((at, event)) = self.queue.pop() {
+            self.now = at;
+            self.handle(event);
             if !self.checker.violations().is_empty() {
                 break;
             }
@@ -234,8 +169,14 @@ impl<'a, B: Bugs> World<'a, B> {
                     break;
                 }
             }
-            if self.recovered_at.is_some() && self.now >= self.config.least_ms {
-                break;
+            if let Some(recovered_at) = self.recovered_at {
+                let enough = self.checker.height().0 >= self.config.least_commits;
+                if self.now >= self.config.least_ms && enough {
+                    break;
+                } else if self.now > recovered_at.max(self.config.least_ms) + ENOUGH {
+                    stalls.push(format!("only {} blocks by {} ms", self.checker.height(), self.now));
+                    break;
+                }
             }
         }
         for node in &self.nodes {
@@ -243,6 +184,8 @@ impl<'a, B: Bugs> World<'a, B> {
                 self.counts.merge(&adversary.counts);
             }
         }
+        self.trace.note(self.now, || format!("{} groups of candidates dropped", self.checker.dropped()));
+        (0..self.checker.epochs_begun()).for_each(|_| self.counts.add(Fault::Epochs));
         SeedReport {
             seed,
             commits: self.checker.height().0,
@@ -255,13 +198,18 @@ impl<'a, B: Bugs> World<'a, B> {
         }
     }
 
-    pub(crate) fn checker(&self) -> &Checker {
-        &self.checker
+    /// What verifies signatures.
+    pub(crate) fn scheme(&self) -> Arc<dyn VoteScheme> {
+        Arc::clone(&self.keys.scheme)
     }
 
-    fn push(&mut self, at: u64, event: Event) {
-        self.order += 1;
-        self.queue.push(Reverse(Queued { at, order: self.order, event }));
+    /// Verifies with this from now on; what checks the run goes on with what it had.
+    pub(crate) fn set_scheme(&mut self, scheme: Arc<dyn VoteScheme>) {
+        self.keys.scheme = scheme;
+    }
+
+    pub(crate) fn checker(&self) -> &Checker {
+        &self.checker
     }
 
     fn local(&self, node: usize) -> TimestampMs {
@@ -289,6 +237,13 @@ impl<'a, B: Bugs> World<'a, B> {
     }
 
     fn handle(&mut self, event: Event) {
+        if let Some(node) = event.node()
+            && self.nodes[node].paused_until > self.now
+        {
+            // It will see all of this at once.
+            self.queue.push(self.nodes[node].paused_until, event);
+            return;
+        }
         match event {
             Event::Deliver { from, to, payload } => self.deliver(from, to, payload),
             Event::Wake { node, at } => {
@@ -301,75 +256,21 @@ impl<'a, B: Bugs> World<'a, B> {
                     self.sync(node, SyncInput::Tick);
                 }
             }
-            Event::Flush { node, life } => {
-                if self.nodes[node].life == life {
-                    self.flush(node);
-                }
-            }
-            Event::Input { node, life, input } => {
-                if self.nodes[node].life == life {
-                    self.step(node, None, *input);
-                }
-            }
-            Event::Executed { node, life } => {
-                if self.nodes[node].life == life {
-                    self.executed(node);
-                }
-            }
-            Event::OfferAgain { node, life } => {
-                if self.nodes[node].life == life {
-                    self.offer_again(node);
-                }
-            }
+            Event::Flush { node, life } if self.nodes[node].life == life => self.flush(node),
+            Event::Input { node, life, input } if self.nodes[node].life == life => self.step(node, None, *input),
+            Event::Executed { node, life } if self.nodes[node].life == life => self.executed(node),
+            Event::OfferAgain { node, life } if self.nodes[node].life == life => self.offer_again(node),
+            Event::Die { node, life } if self.nodes[node].life == life => self.crash(node, false),
+            Event::Flush { .. }
+            | Event::Input { .. }
+            | Event::Executed { .. }
+            | Event::OfferAgain { .. }
+            | Event::Die { .. } => {}
             Event::Submit => self.submit(),
             Event::Act(i) => {
                 let action = self.plan.actions[i].1.clone();
                 self.act(action);
             }
-        }
-    }
-
-    fn deliver(&mut self, from: usize, to: usize, payload: Payload) {
-        if !self.nodes[to].is_up() {
-            return;
-        }
-        match payload {
-            Payload::Consensus(message) => {
-                let peer = self.ids[from];
-                if self.nodes[to].adversary.is_some() {
-                    self.overheard(to, &message);
-                }
-                self.step(to, Some(from), Input::Message { from: peer, message });
-            }
-            Payload::Transaction(transaction) => self.add_transaction(to, &transaction),
-            Payload::Request { life, id, request } => {
-                let truth = sync::answer(&self.nodes[to].disk, &request);
-                let answer = match &mut self.nodes[to].adversary {
-                    Some(adversary) => adversary.answer(truth),
-                    None => Some(truth),
-                };
-                if let Some(response) = answer {
-                    self.transmit(to, from, Payload::Response { life, id, response: Arc::new(response) });
-                }
-            }
-            Payload::Response { life, id, response } => {
-                if self.nodes[to].life == life {
-                    let peer = self.ids[from];
-                    self.sync(to, SyncInput::Response { peer, id, response: response.as_ref().clone() });
-                }
-            }
-        }
-    }
-
-    fn overheard(&mut self, node: usize, message: &Message) {
-        let Some(running) = &self.nodes[node].running else { return };
-        let epoch = running.core.position().0;
-        let place = running.core.committee().index_of(&self.ids[node]);
-        let mut out = Vec::new();
-        let adversary = self.nodes[node].adversary.as_mut().expect("the node is Byzantine");
-        adversary.incoming(place, epoch, message, &mut out);
-        for (to, message) in out {
-            self.transmit(node, to, Payload::Consensus(message));
         }
     }
 
@@ -401,13 +302,14 @@ impl<'a, B: Bugs> World<'a, B> {
             self.trace.sync(self.now, node, &effect);
             match effect {
                 SyncEffect::Request { peer, id, request } => {
-                    if let Some(to) = self.ids.iter().position(|i| *i == peer) {
+                    let place = self.places(node, &peer).next();
+                    if let Some(to) = place {
                         self.transmit(node, to, Payload::Request { life, id, request });
                     }
                 }
                 SyncEffect::Deliver { from, blocks, finality } => {
                     let input = Box::new(Input::FinalRange { from, blocks, finality });
-                    self.push(self.now, Event::Input { node, life, input });
+                    self.queue.push(self.now, Event::Input { node, life, input });
                 }
                 SyncEffect::Misbehaved(peer, what) => self.checker.sync_lied(node, &peer, what),
             }
@@ -418,7 +320,7 @@ impl<'a, B: Bugs> World<'a, B> {
             let at = to_virtual(local, clock).max(self.now + 1);
             if running.sync_wake_at != at {
                 running.sync_wake_at = at;
-                self.push(at, Event::SyncWake { node, at });
+                self.queue.push(at, Event::SyncWake { node, at });
             }
         }
     }
@@ -430,7 +332,7 @@ impl<'a, B: Bugs> World<'a, B> {
         let at = to_virtual(local, clock).max(now + 1);
         if running.wake_at != at {
             running.wake_at = at;
-            self.push(at, Event::Wake { node, at });
+            self.queue.push(at, Event::Wake { node, at });
         }
     }
 
@@ -444,14 +346,17 @@ impl<'a, B: Bugs> World<'a, B> {
                 let ready_at = running.disk_free_at.max(now) + node.sync_delay;
                 running.disk_free_at = ready_at;
                 node.disk.persist(ready_at, records, *sign_state);
-                self.push(ready_at, Event::Flush { node: i, life });
+                if node.sync_delay == 0 {
+                    node.disk.sync_log(now);
+                    return;
+                }
+                if std::mem::take(&mut node.dies_writing) {
+                    self.queue.push(now, Event::Die { node: i, life });
+                }
+                self.queue.push(ready_at, Event::Flush { node: i, life });
             }
             Effect::Broadcast(message) => self.emit(i, None, message),
-            Effect::Send(peer, message) => {
-                if let Some(to) = self.ids.iter().position(|id| *id == peer) {
-                    self.emit(i, Some(to), message);
-                }
-            }
+            Effect::Send(peer, message) => self.emit(i, Some(peer), message),
             Effect::Build(request) => {
                 let Some(running) = &self.nodes[i].running else { return };
                 let content = running.app.build(&request);
@@ -459,16 +364,20 @@ impl<'a, B: Bugs> World<'a, B> {
                     adversary.learn_context(&request.parent);
                 }
                 let input = Box::new(Input::Built { view: request.view, parent: request.parent.hash, content });
-                self.push(self.now + 1, Event::Input { node: i, life, input });
+                self.queue.push(self.now + self.plan.timing.build, Event::Input { node: i, life, input });
             }
             Effect::Validate(block, request) => {
                 let verdict = App::validate(&block, &request);
                 let input = Box::new(Input::Validated { hash: block.hash(), verdict });
-                let delay = 1 + self.rng.below(4);
-                self.push(self.now + delay, Event::Input { node: i, life, input });
+                let most = self.plan.timing.validate;
+                let delay = if most == 0 { 0 } else { 1 + self.rng.below(most) };
+                self.queue.push(self.now + delay, Event::Input { node: i, life, input });
             }
             Effect::Finalized(finalized) => {
                 self.checker.finalized(i, &finalized, self.now);
+                if let Some(traffic) = &mut self.traffic {
+                    traffic.grown(self.checker.height().0);
+                }
                 self.store(i, &finalized);
                 self.start_execution(i);
             }
@@ -477,181 +386,5 @@ impl<'a, B: Bugs> World<'a, B> {
             Effect::Behind(peer) => self.sync(i, SyncInput::Behind(peer)),
             Effect::Evidence(_) | Effect::Misbehaved(..) | Effect::Skipped(..) | Effect::Fatal(_) => {}
         }
-    }
-
-    /// A Byzantine node that leads the view it entered need not wait for its core.
-    fn may_lead(&mut self, i: usize, epoch: Epoch, view: View) {
-        let node = &mut self.nodes[i];
-        let (Some(adversary), Some(running)) = (&mut node.adversary, &mut node.running) else { return };
-        let Some(place) = running.core.committee().index_of(&self.ids[i]) else { return };
-        let mut out = Vec::new();
-        if running.core.position() == (epoch, view) && running.core.health().leader == self.ids[i] {
-            adversary.leads(epoch, view, place, &mut out);
-        }
-        for hash in adversary.invalid.drain(..) {
-            self.checker.invalid_block(hash);
-        }
-        for (to, message) in out {
-            self.transmit(i, to, Payload::Consensus(message));
-        }
-    }
-
-    fn store(&mut self, i: usize, finalized: &cascade_consensus::Finalized) {
-        let node = &mut self.nodes[i];
-        let Some(running) = &mut node.running else { return };
-        running.app.finalized(&finalized.block);
-        node.disk.append(Stored {
-            block: Arc::clone(&finalized.block),
-            context: Arc::clone(&finalized.context),
-            finality: Some(finalized.finality.clone()),
-        });
-        if let Some(adversary) = &mut node.adversary {
-            adversary.learn_context(&finalized.context);
-        }
-        let head = running.core.head().height;
-        if self.plan.syncs_blocks && self.disk_rng.permille(250) {
-            let results = self.disk_rng.permille(600);
-            node.disk.sync_blocks(results);
-            if self.disk_rng.permille(400) && node.disk.is_quiet() && head == finalized.context.height {
-                node.disk.replace_log(running.core.live_records());
-            }
-        }
-        self.refresh_work(i);
-    }
-
-    /// Sends a message once everything that was persisted before it is synced.
-    fn emit(&mut self, i: usize, to: Option<usize>, message: Message) {
-        let now = self.now;
-        let Some(running) = &mut self.nodes[i].running else { return };
-        if running.disk_free_at <= now && running.outbox.is_empty() {
-            self.send(i, to, message);
-            return;
-        }
-        let ready_at = running.disk_free_at.max(now);
-        match running.outbox.back_mut() {
-            Some(batch) if batch.ready_at == ready_at => batch.messages.push((to, message)),
-            _ => running.outbox.push_back(Batch { ready_at, messages: vec![(to, message)] }),
-        }
-    }
-
-    fn flush(&mut self, i: usize) {
-        let now = self.now;
-        self.nodes[i].disk.sync_log(now);
-        while let Some(running) = &mut self.nodes[i].running
-            && running.outbox.front().is_some_and(|batch| batch.ready_at <= now)
-        {
-            let batch = running.outbox.pop_front().expect("there is one");
-            for (to, message) in batch.messages {
-                self.send(i, to, message);
-            }
-        }
-    }
-
-    fn send(&mut self, i: usize, to: Option<usize>, message: Message) {
-        self.checker.sent(i, &message, self.nodes[i].disk.log());
-        if let Some(adversary) = &mut self.nodes[i].adversary {
-            let mut out = Vec::new();
-            adversary.outgoing(to, message, &mut out);
-            for hash in adversary.invalid.drain(..) {
-                self.checker.invalid_block(hash);
-            }
-            for (to, message) in out {
-                self.transmit(i, to, Payload::Consensus(message));
-            }
-            return;
-        }
-        match to {
-            Some(to) => self.transmit(i, to, Payload::Consensus(message)),
-            None => {
-                for to in (0..self.nodes.len()).filter(|&to| to != i) {
-                    self.transmit(i, to, Payload::Consensus(message.clone()));
-                }
-            }
-        }
-    }
-
-    fn transmit(&mut self, from: usize, to: usize, payload: Payload) {
-        if let Payload::Consensus(message) = &payload
-            && self.plan.losses.iter().any(|l| l.during.contains(&self.now) && (l.what)(from, to, message))
-        {
-            self.counts.add(Fault::KindLoss);
-            return;
-        }
-        let [first, second] = self.network.route(self.now, from, to, &mut self.counts);
-        if let Some(at) = second {
-            self.push(at, Event::Deliver { from, to, payload: payload.clone() });
-        }
-        if let Some(at) = first {
-            self.push(at, Event::Deliver { from, to, payload });
-        }
-    }
-
-    fn start_execution(&mut self, i: usize) {
-        let life = self.nodes[i].life;
-        let slow = self.nodes[i].execution_delay;
-        let Some(running) = &mut self.nodes[i].running else { return };
-        running.app.delay = slow;
-        if let Some(delay) = running.app.start() {
-            if delay > 100 {
-                self.counts.add(Fault::SlowExecution);
-            }
-            self.push(self.now + delay, Event::Executed { node: i, life });
-        }
-    }
-
-    fn executed(&mut self, i: usize) {
-        let Some(running) = &mut self.nodes[i].running else { return };
-        let result = running.app.finish();
-        self.nodes[i].disk.append_result(result);
-        if let Some(adversary) = &mut self.nodes[i].adversary {
-            adversary.learn_result(result);
-        }
-        self.checker.executed(i, &result);
-        self.step(i, None, Input::Executed(result));
-        self.start_execution(i);
-    }
-
-    fn submit(&mut self) {
-        if self.clients {
-            self.submitted += 1;
-            let transaction = app::transaction(self.submitted);
-            let first = self.rng.below(self.nodes.len() as u64) as usize;
-            if self.nodes[first].is_up() {
-                self.add_transaction(first, &transaction);
-                for to in (0..self.nodes.len()).filter(|&to| to != first) {
-                    self.transmit(first, to, Payload::Transaction(transaction.clone()));
-                }
-            }
-        }
-        let pause = 1 + self.rng.below(2 * self.plan.transaction_every);
-        self.push(self.now + pause, Event::Submit);
-    }
-
-    fn add_transaction(&mut self, i: usize, transaction: &Bytes) {
-        let Some(running) = &mut self.nodes[i].running else { return };
-        if running.app.add(transaction) {
-            self.refresh_work(i);
-        }
-    }
-
-    fn refresh_work(&mut self, i: usize) {
-        let life = self.nodes[i].life;
-        let Some(running) = &mut self.nodes[i].running else { return };
-        let has_work = running.app.has_work();
-        if has_work != running.has_work {
-            running.has_work = has_work;
-            self.push(self.now, Event::Input { node: i, life, input: Box::new(Input::Work(has_work)) });
-        }
-    }
-
-    fn offer_again(&mut self, i: usize) {
-        let Some(running) = &self.nodes[i].running else { return };
-        for transaction in running.app.waiting() {
-            for to in (0..self.nodes.len()).filter(|&to| to != i) {
-                self.transmit(i, to, Payload::Transaction(transaction.clone()));
-            }
-        }
-        let life = self.nodes[i].life;
-        self.push(self.now + OFFER_AGAIN, Event::OfferAgain { node: i, life });
     }
 }

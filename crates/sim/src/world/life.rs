@@ -1,19 +1,25 @@
 //! Starting, stopping, and everything else that happens by plan.
 
 use super::*;
+use crate::{disk::Taken, network::Reunion};
 
 impl<B: Bugs> World<'_, B> {
     pub(super) fn boot(&mut self, i: usize) {
-        let node = &self.nodes[i];
-        if node.is_up() {
+        if self.nodes[i].is_up() || self.plan.absent.contains(&self.plan.key(i)) {
             return;
         }
+        if let Err(damaged) = self.nodes[i].disk.open() {
+            // It refuses to start. Whoever runs it takes the data away and lets it catch up from peers.
+            self.trace.note(self.now, || format!("node {i} does not start: {damaged} is damaged"));
+            self.nodes[i].disk.wipe();
+        }
         let now = self.local(i);
+        let node = &self.nodes[i];
         let life = node.life;
         let config = Config {
             rules: Arc::clone(&self.rules),
             scheme: Arc::clone(&self.keys.scheme),
-            signer: Some(Arc::clone(&self.keys.signers[i])),
+            signer: Some(Arc::clone(&self.keys.signers[self.plan.key(i)])),
             node: self.ids[i],
         };
         let head: &SealedBlock = &node.disk.head().block;
@@ -42,30 +48,52 @@ impl<B: Bugs> World<'_, B> {
         }
         self.start_execution(i);
         let first_offer = self.now + self.rng.below(OFFER_AGAIN);
-        self.push(first_offer, Event::OfferAgain { node: i, life });
+        self.queue.push(first_offer, Event::OfferAgain { node: i, life });
     }
 
     fn meet(&mut self, node: usize, peer: usize) {
         let input = Box::new(Input::Connected(self.ids[peer]));
         let life = self.nodes[node].life;
-        self.push(self.now + 1, Event::Input { node, life, input });
+        self.queue.push(self.now + 1, Event::Input { node, life, input });
     }
 
-    fn crash(&mut self, i: usize, wipe: bool) {
+    pub(super) fn crash(&mut self, i: usize, wipe: bool) {
         if !self.nodes[i].is_up() {
             return;
         }
         self.counts.add(if wipe { Fault::Wipe } else { Fault::Crash });
         self.trace.note(self.now, || format!("node {i} dies"));
-        let take = self.config.faults.has(Fault::UnsyncedLoss);
+        let what = Taken {
+            unsynced: self.config.faults.has(Fault::UnsyncedLoss),
+            torn: self.config.faults.has(Fault::TornWrite),
+            all: !self.plan.syncs_blocks,
+        };
         let (now, node) = (self.now, &mut self.nodes[i]);
         node.running = None;
         node.life += 1;
-        if node.disk.crash(now, take, !self.plan.syncs_blocks, &mut self.disk_rng) {
-            self.counts.add(Fault::UnsyncedLoss);
+        node.paused_until = 0;
+        node.dies_writing = false;
+        let lost = node.disk.crash(now, what, &mut self.disk_rng);
+        for (fault, happened) in [(Fault::UnsyncedLoss, lost.unsynced), (Fault::TornWrite, lost.torn)] {
+            if happened {
+                self.counts.add(fault);
+            }
         }
         if wipe {
             node.disk.wipe();
+        }
+    }
+
+    fn pause(&mut self, i: usize, ms: u64) {
+        if self.nodes[i].is_up() {
+            self.counts.add(Fault::Pause);
+            self.nodes[i].paused_until = self.now + ms;
+        }
+    }
+
+    fn flip(&mut self, i: usize) {
+        if !self.nodes[i].is_up() && self.nodes[i].disk.flip(&mut self.disk_rng) {
+            self.counts.add(Fault::BitFlip);
         }
     }
 
@@ -75,6 +103,11 @@ impl<B: Bugs> World<'_, B> {
             Action::Weather(weather) => self.network.set_weather(weather),
             Action::Partition(groups) => self.regroup(groups),
             Action::Heal => self.regroup(vec![0; self.nodes.len()]),
+            Action::OneWay(cuts) => self.cut(&cuts),
+            Action::SlowLinks(links) => self.network.set_slow(&links),
+            Action::Pause(node, ms) => self.pause(node, ms),
+            Action::Flip(node) => self.flip(node),
+            Action::CrashWriting(node) => self.nodes[node].dies_writing = true,
             Action::Crash(node) => self.crash(node, false),
             Action::CrashAll => (0..self.nodes.len()).for_each(|node| self.crash(node, false)),
             Action::CrashLeader => {
@@ -103,7 +136,17 @@ impl<B: Bugs> World<'_, B> {
     }
 
     fn regroup(&mut self, groups: Vec<u8>) {
-        for (a, b) in self.network.set_groups(groups) {
+        let reunited = self.network.set_groups(groups);
+        self.reunite(reunited);
+    }
+
+    fn cut(&mut self, cuts: &[(usize, usize)]) {
+        let reunited = self.network.set_cuts(cuts);
+        self.reunite(reunited);
+    }
+
+    fn reunite(&mut self, pairs: Vec<Reunion>) {
+        for (a, b) in pairs {
             if self.nodes[a].is_up() && self.nodes[b].is_up() {
                 self.meet(a, b);
             }
@@ -112,11 +155,14 @@ impl<B: Bugs> World<'_, B> {
 
     fn calm_down(&mut self) {
         self.network.set_weather(Weather::default());
+        self.network.set_slow(&[]);
         self.regroup(vec![0; self.nodes.len()]);
+        self.cut(&[]);
         self.clients = true;
         for node in 0..self.nodes.len() {
-            self.nodes[node].execution_delay = 5;
-            self.nodes[node].sync_delay = 1;
+            self.nodes[node].execution_delay = self.plan.timing.execution;
+            self.nodes[node].sync_delay = self.plan.timing.sync;
+            self.nodes[node].dies_writing = false;
             self.boot(node);
         }
         self.calm = true;
@@ -124,5 +170,53 @@ impl<B: Bugs> World<'_, B> {
         if self.config.faults.has(Fault::Clock) {
             self.counts.add(Fault::Clock);
         }
+    }
+
+    pub(super) fn store(&mut self, i: usize, finalized: &cascade_consensus::Finalized) {
+        let node = &mut self.nodes[i];
+        let Some(running) = &mut node.running else { return };
+        running.app.finalized(&finalized.block);
+        node.disk.append(Stored {
+            block: Arc::clone(&finalized.block),
+            context: Arc::clone(&finalized.context),
+            finality: Some(finalized.finality.clone()),
+        });
+        if let Some(adversary) = &mut node.adversary {
+            adversary.learn_context(&finalized.context);
+        }
+        let head = running.core.head().height;
+        if self.plan.syncs_blocks && self.disk_rng.permille(250) {
+            let results = self.disk_rng.permille(600);
+            node.disk.sync_blocks(results);
+            if self.disk_rng.permille(400) && node.disk.is_quiet() && head == finalized.context.height {
+                node.disk.replace_log(running.core.live_records());
+            }
+        }
+        self.refresh_work(i);
+    }
+
+    pub(super) fn start_execution(&mut self, i: usize) {
+        let life = self.nodes[i].life;
+        let slow = self.nodes[i].execution_delay;
+        let Some(running) = &mut self.nodes[i].running else { return };
+        running.app.delay = slow;
+        if let Some(delay) = running.app.start() {
+            if delay > 100 {
+                self.counts.add(Fault::SlowExecution);
+            }
+            self.queue.push(self.now + delay, Event::Executed { node: i, life });
+        }
+    }
+
+    pub(super) fn executed(&mut self, i: usize) {
+        let Some(running) = &mut self.nodes[i].running else { return };
+        let result = running.app.finish();
+        self.nodes[i].disk.append_result(result);
+        if let Some(adversary) = &mut self.nodes[i].adversary {
+            adversary.learn_result(result);
+        }
+        self.checker.executed(i, &result);
+        self.step(i, None, Input::Executed(result));
+        self.start_execution(i);
     }
 }

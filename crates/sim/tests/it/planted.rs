@@ -1,11 +1,11 @@
 //! Every planted bug is caught. The share of seeds in which it is says how sharp the simulator is.
 
-use cascade_consensus::{Bug, Bugs};
+use cascade_consensus::{Bug, Bugs, NoBugs};
 use cascade_sim::{Faults, SimConfig, run_range};
 
 /// A core with one bug.
 #[derive(Clone, Copy, Debug)]
-struct Planted(Bug);
+pub struct Planted(pub Bug);
 
 impl Bugs for Planted {
     fn planted(&self, bug: Bug) -> bool {
@@ -13,30 +13,52 @@ impl Bugs for Planted {
     }
 }
 
-/// How many of so many seeds fail with the bug.
-fn caught(bug: Bug, seeds: u64) -> u64 {
-    let summary = run_range(&SimConfig::new(4, Faults::ALL), 0..seeds, &Planted(bug), |_| {});
-    if let Some(first) = summary.failed.first() {
+/// Seeds within which every bug is caught.
+const SEEDS: u64 = 1000;
+/// Seeds that run at a time.
+const AT_A_TIME: u64 = 20;
+
+/// Runs seeds until one fails with the bug; with CASCADE_SLOW=1 all of them, to count.
+fn caught(bug: Bug, slow: bool) -> bool {
+    let config = SimConfig::new(4, Faults::ALL);
+    let (mut violations, mut stalls, mut first) = (0, 0, None);
+    for start in (0..SEEDS).step_by(AT_A_TIME as usize) {
+        let summary = run_range(&config, start..start + AT_A_TIME, &Planted(bug), |_| {});
+        violations += summary.violations;
+        stalls += summary.stalls;
+        first = first.or_else(|| summary.failed.first().cloned());
+        if first.is_some() && !slow {
+            break;
+        }
+    }
+    if let Some(first) = &first {
         println!("{bug:?}, seed {}: {:?} {:?}", first.seed, first.violations, first.stalls);
     }
-    let (violations, stalls) = (summary.violations, summary.stalls);
-    println!("{bug:?}: caught in {} of {seeds} seeds ({violations} violations, {stalls} stalls)", violations + stalls);
-    violations + stalls
+    if slow {
+        println!("| `{bug:?}` | {} | {violations} | {stalls} |", bug.words().trim_start_matches("planted bug: "));
+    }
+    first.is_some()
 }
 
-/// Caught by scenarios, not by seeds.
-const SCHEDULED: [Bug; 3] = [Bug::SkipsNotJoined, Bug::ReadinessUnasked, Bug::EpochEndNotPersisted];
+/// Their harm is over with the term or needs a power cut at one moment: named scenarios catch them.
+const BY_SCENARIOS: [&str; 2] = ["SkipsNotJoined", "EpochEndNotPersisted"];
 
+/// With CASCADE_BUG=NAME it is this bug alone.
 #[test]
 fn every_planted_bug_is_caught() {
     std::panic::set_hook(Box::new(|_| {}));
-    let seeds = if std::env::var_os("CASCADE_SLOW").is_some() { 1000 } else { 120 };
-    let missed: Vec<Bug> = Bug::ALL
-        .iter()
-        .copied()
-        .filter(|bug| !SCHEDULED.contains(bug))
-        .filter(|&bug| caught(bug, seeds) == 0)
-        .collect();
+    let slow = std::env::var_os("CASCADE_SLOW").is_some();
+    let one = std::env::var("CASCADE_BUG").ok();
+    let chosen = Bug::ALL.iter().copied().filter(|bug| one.as_ref().is_none_or(|one| *one == format!("{bug:?}")));
+    let missed: Vec<Bug> =
+        chosen.filter(|&bug| !caught(bug, slow) && !BY_SCENARIOS.contains(&format!("{bug:?}").as_str())).collect();
     drop(std::panic::take_hook());
-    assert!(missed.is_empty(), "not caught in {seeds} seeds: {missed:?}");
+    assert!(missed.is_empty(), "not caught in {SEEDS} seeds: {missed:?}");
+}
+
+#[test]
+fn at_least_fifteen_bugs_are_planted_and_a_node_has_none() {
+    assert!(Bug::ALL.len() >= 15);
+    assert!(Bug::ALL.iter().all(|&bug| !NoBugs.planted(bug)));
+    assert!(Bug::ALL.iter().all(|bug| Planted(*bug).planted(*bug)));
 }

@@ -1,0 +1,105 @@
+//! When an epoch must end, and with which committee the next one begins: decision 7, written out once more, from the
+//! final chain alone.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use cascade_consensus::{
+    Rules,
+    seats::{committee_of, scheduled_committee},
+};
+use cascade_primitives::{Committee, Epoch, Header, Height, NodeId, SealedBlock, SystemItem};
+
+/// The epoch that the chain is in.
+#[derive(Debug)]
+pub(super) struct Epochs {
+    epoch: Epoch,
+    committee: Arc<Committee>,
+    /// Who takes over, as far as that is settled.
+    next: Arc<Committee>,
+    /// Last height that may carry transactions.
+    content_end: Height,
+    extensions: u64,
+    ready: BTreeSet<NodeId>,
+    /// How often candidates who were not ready were dropped.
+    pub(super) dropped: u64,
+}
+
+fn scheduled(rules: &Rules, epoch: Epoch) -> Arc<Committee> {
+    Arc::new(scheduled_committee(&rules.genesis, epoch).expect("the schedule was checked"))
+}
+
+impl Epochs {
+    pub(super) fn new(rules: &Rules, committee: Arc<Committee>) -> Self {
+        Self {
+            epoch: Epoch(0),
+            committee,
+            next: scheduled(rules, Epoch(1)),
+            content_end: Height(rules.params().epoch_length - 1),
+            extensions: 0,
+            ready: BTreeSet::new(),
+            dropped: 0,
+        }
+    }
+
+    /// An epoch ends with the first block whose chain carries the results of its last content height, and never
+    /// sooner.
+    pub(super) fn check(&self, header: &Header, last_result: Height, new_epoch: bool) -> Result<(), String> {
+        if new_epoch == (last_result >= self.content_end) {
+            return Ok(());
+        }
+        let (epoch, end) = (self.epoch, self.content_end);
+        Err(format!(
+            "block {} is of epoch {}, while epoch {epoch} takes content up to {end}",
+            header.height, header.epoch
+        ))
+    }
+
+    /// The next epoch begins.
+    pub(super) fn begin(&mut self, rules: &Rules, first: &Header) -> Result<Arc<Committee>, String> {
+        if first.committee_root != self.next.root() {
+            return Err(format!("the committee of epoch {} is not the one that the chain settled", first.epoch));
+        }
+        self.epoch = first.epoch;
+        self.committee = Arc::clone(&self.next);
+        self.next = scheduled(rules, first.epoch.next());
+        self.content_end = Height(first.height.0 - 1 + rules.params().epoch_length);
+        self.extensions = 0;
+        self.ready.clear();
+        Ok(Arc::clone(&self.committee))
+    }
+
+    /// Takes up a final block of the epoch.
+    pub(super) fn follow(&mut self, rules: &Rules, block: &SealedBlock) {
+        self.ready.extend(block.body.system.iter().map(|SystemItem::Ready(ready)| ready.node));
+        if block.header.height == self.content_end {
+            self.settle(rules);
+        }
+    }
+
+    fn settle(&mut self, rules: &Rules) {
+        let params = rules.params();
+        let seats = |committee: &Committee, who: &dyn Fn(&NodeId) -> bool| -> u32 {
+            committee.members().iter().filter(|m| who(&m.node)).map(|m| m.seats.0).sum()
+        };
+        let total = seats(&self.next, &|_| true);
+        if seats(&self.next, &|node| self.ready.contains(node)) >= total - (total - 1) / 3 {
+            return;
+        }
+        if self.extensions < params.epoch_extensions_max {
+            self.extensions += 1;
+            self.content_end = self.content_end.plus(params.epoch_extension);
+            return;
+        }
+        self.dropped += 1;
+        let epoch = self.epoch.next();
+        let candidates = rules.genesis.sequencers(epoch).iter();
+        let left: Vec<_> = candidates.filter(|s| self.ready.contains(&s.node)).cloned().collect();
+        let smaller = committee_of(&left, epoch, params.seats).ok();
+        let enough = left.len() >= params.min_sequencers as usize;
+        self.next = Arc::new(smaller.filter(|_| enough).unwrap_or_else(|| {
+            let members = self.committee.members().to_vec();
+            Committee::new(epoch, members, self.committee.threshold_keys().clone()).expect("they are a committee today")
+        }));
+        self.ready.clear();
+    }
+}
