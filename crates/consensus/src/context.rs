@@ -32,9 +32,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use cascade_primitives::{
     B256, BlockHash, BlsPublicKey, Body, Certificate, ChainParams, Committee, Decode, DecodeError, DecodeErrorKind,
-    Encode, Epoch, Genesis, Header, HeaderKind, Height, MemberIndex, NodeId, Reader, Ready, SealedBlock, SigningContext, SystemItem,
-    TimestampMs, View, VoteKind, VoteTarget,
+    Encode, Epoch, Genesis, Header, HeaderKind, Height, MemberIndex, NodeId, Reader, Ready, SealedBlock,
+    SigningContext, SystemItem, TimestampMs, View, VoteKind, VoteTarget,
     block::{FormError, MAX_FILLER_HEADERS, MAX_RESULTS_PER_HEADER, MAX_SKIPS_PER_BLOCK},
+    certificate::MAX_MEMBERS,
     codec::encode_list,
     merkle::MountainRange,
 };
@@ -589,7 +590,7 @@ impl Encode for ChainContext {
 impl Decode for ChainContext {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.field("chain context");
-        Ok(Self {
+        let context = Self {
             hash: BlockHash::decode(r)?,
             height: Height::decode(r)?,
             epoch: Epoch::decode(r)?,
@@ -608,7 +609,12 @@ impl Decode for ChainContext {
             ready: decode_ready(r)?,
             history: MountainRange::decode(r)?,
             uncommitted: Lineage::decode(r)?,
-        })
+        };
+        let members = context.next_committee.members().len();
+        if context.ready.last().is_some_and(|last| last.index() >= members) {
+            return Err(r.error(DecodeErrorKind::NotCanonical("ready members are of the next committee")));
+        }
+        Ok(context)
     }
 }
 

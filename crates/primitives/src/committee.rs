@@ -88,6 +88,9 @@ pub enum CommitteeError {
     /// A member without a seat or without weight.
     #[error("node {0} has no seat or no weight")]
     Weightless(NodeId),
+    /// More seats than can be counted.
+    #[error("the members have more than {} seats", u32::MAX)]
+    TooManySeats,
 }
 
 /// The sequencers that vote in an epoch, in a fixed order.
@@ -104,7 +107,7 @@ impl Committee {
     /// A committee of these members, in this order.
     ///
     /// # Errors
-    /// [`CommitteeError`] if the list is empty or too long, or a member is doubled or weightless.
+    /// [`CommitteeError`] if the list is empty or too long, a member is doubled or weightless, or there are too many seats.
     pub fn new(epoch: Epoch, members: Vec<Member>, threshold_keys: ThresholdKeys) -> Result<Self, CommitteeError> {
         if members.is_empty() || members.len() > MAX_MEMBERS {
             return Err(CommitteeError::Size(members.len()));
@@ -122,7 +125,8 @@ impl Committee {
                 return Err(CommitteeError::Weightless(member.node));
             }
         }
-        let total = Seats(members.iter().map(|m| m.seats.0).fold(0, u32::saturating_add));
+        let total = members.iter().try_fold(0_u32, |sum, m| sum.checked_add(m.seats.0));
+        let total = Seats(total.ok_or(CommitteeError::TooManySeats)?);
         let mut bytes = epoch.to_bytes();
         encode_list(&members, &mut bytes);
         threshold_keys.encode(&mut bytes);
@@ -257,6 +261,20 @@ mod tests {
         let member = committee(&[1]).members()[0];
         let result = Committee::new(Epoch(0), vec![member, member], ThresholdKeys::default());
         assert_eq!(result, Err(CommitteeError::DuplicateNode(member.node)));
+    }
+
+    #[test]
+    fn seats_that_cannot_be_counted_are_refused() {
+        let mut members = committee(&[1, 1]).members().to_vec();
+        members[0].seats = Seats(u32::MAX - 1);
+        let most = Committee::new(Epoch(0), members.clone(), ThresholdKeys::default()).unwrap();
+        let mut all = SignerSet::new(2);
+        all.insert(MemberIndex(0));
+        all.insert(MemberIndex(1));
+        assert_eq!(most.seats_of(&all), Seats(u32::MAX));
+        members[1].seats = Seats(2);
+        let result = Committee::new(Epoch(0), members, ThresholdKeys::default());
+        assert_eq!(result, Err(CommitteeError::TooManySeats));
     }
 
     #[test]
