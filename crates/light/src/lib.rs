@@ -7,7 +7,7 @@
 //! - [`client`]: the core: `step(now, input) -> effects`, from a checkpoint to confidence per height; [`api`] are its
 //!   inputs and effects.
 //! - [`sampler`]: the samples of one height.  [`wire`]: what is asked of nodes about the chain.
-//! - [`bls`]: certificates' signatures.
+//! - [`state`]: state, receipts and old headers against the roots that the chain proves.  [`bls`]: certificates' signatures.
 //!
 //! What it assumes: that of each committee on the way at most f seats lied while their stake was at risk, that one of
 //! its peers is honest, and that enough clients sample for their samples to make up a square. It does no I/O, reads no
@@ -18,6 +18,7 @@ pub mod bls;
 pub mod chain;
 pub mod client;
 pub mod sampler;
+pub mod state;
 pub mod wire;
 
 pub use api::{Answer, Config, Effect, Input, Report, Request, RequestId, Start, Stats, Stop};
@@ -25,4 +26,5 @@ pub use bls::{Bls, CertificateError, Verifier};
 pub use chain::{Chain, ChainError, Checkpoint, Finality, Handover};
 pub use client::Client;
 pub use sampler::Availability;
+pub use state::{StateError, StateEvidence};
 pub use wire::{ChainAnswer, ChainRequest, Head};

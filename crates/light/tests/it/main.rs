@@ -3,5 +3,6 @@
 mod catch_up;
 mod codec;
 mod following;
+mod state;
 mod trust;
 mod world;

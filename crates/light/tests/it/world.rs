@@ -16,7 +16,7 @@ use cascade_primitives::{
     Encode, Epoch, Fork, Header, HeaderKind, Height, L1Origin, Member, MemberIndex, NodeId, ResultEntry, Seats,
     SignerSet, SigningContext, ThresholdKeys, TimestampMs, View, VoteTarget,
     block::PROTOCOL_VERSION,
-    merkle::{MountainRange, subtree_root},
+    merkle::{self, MountainRange, subtree_root},
 };
 
 const SUITE: &[u8] = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
@@ -36,6 +36,17 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     }
     out.truncate(len);
     out
+}
+
+/// The leaves of the tree that stands for the state and the receipts of a block.
+pub fn leaves(height: u64) -> Vec<B256> {
+    (0..5u8).map(|i| merkle::leaf(&[height as u8, i])).collect()
+}
+
+/// The results of a block.
+pub fn result(height: u64) -> ResultEntry {
+    let root = merkle::root(&leaves(height));
+    ResultEntry { height: Height(height), state_root: root, receipts_root: root, ..ResultEntry::default() }
 }
 
 /// Members of a committee with their keys.
@@ -147,7 +158,7 @@ impl TestChain {
             body_root: Body::default().root(),
             base_fee: 1,
             ordered_gas: 0,
-            results: vec![ResultEntry { height: Height(height.saturating_sub(3)), ..ResultEntry::default() }],
+            results: vec![result(height.saturating_sub(3))],
         }
     }
 
