@@ -1,0 +1,247 @@
+//! What threshold encryption and key generation cost, on one thread, next to plain threshold_crypto doing the same job.
+//!
+//! `cargo run -p cascade-crypto --example threshold_figures [envelopes] [key-generation-seats...]` prints the tables of
+//! benches/README.md. Defaults: blocks of 500 envelopes; key generation at 4, 16 and 64 seats. Each figure of the
+//! envelopes is the median of five rounds. Times are CPU time of the thread, so that other load on the machine changes
+//! them little.
+
+use std::{hint::black_box, time::Duration};
+
+use cascade_crypto::{
+    BlsScheme, BlsSecretKey, VoteSigner as _,
+    curve::G1Affine,
+    dkg::{Dealing, KeyGeneration, Parameters, RecipientSecret, dealing},
+    threshold::{
+        BlockShares, Ciphertext, EncryptionScheme as _, EpochKeys, Label, MemberShares, SeatMap, SecretShares, Tdh2,
+        beacon, shares,
+    },
+};
+use cascade_primitives::{
+    B256, BlockHash, ChainId, Decode as _, Encode as _, Epoch, Fork, Height, MemberIndex, SigningContext,
+};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha20Rng;
+use threshold_crypto as tc;
+
+const ROUNDS: usize = 5;
+const EPOCH: Epoch = Epoch(1);
+
+fn main() {
+    let arguments: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    let envelopes = arguments.first().copied().unwrap_or(500);
+    let seats = if arguments.len() > 1 { arguments[1..].to_vec() } else { vec![4, 16, 64] };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread can be started");
+    pool.install(|| {
+        println!("envelopes: us per envelope and node, blocks of {envelopes}, payloads of 110 bytes, one thread\n");
+        println!("| members x seats | seal | admit | share | read | combine, check | open | sum without seal |");
+        println!("|---|---|---|---|---|---|---|---|");
+        for map in [vec![1; 4], vec![1; 32], vec![8; 4]] {
+            block(&map, envelopes);
+        }
+        println!("\nplain threshold_crypto, the same job: us per envelope and node\n");
+        println!("| members | encrypt | verify | share | check q-1 shares | combine, open | sum without encrypt |");
+        println!("|---|---|---|---|---|---|---|");
+        for members in [4, 32] {
+            plain(members);
+        }
+        println!("\nkey generation, one seat each: bytes, ms per node\n");
+        println!("| seats | dealing | log | deal | tables | check one | open all | node in total |");
+        println!("|---|---|---|---|---|---|---|---|");
+        for &seats in &seats {
+            generation(seats);
+        }
+    });
+}
+
+/// CPU time of this thread so far.
+fn now() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux keeps CPU time of each thread");
+    let nanoseconds = text.split(' ').next().and_then(|n| n.parse().ok()).expect("it starts with nanoseconds");
+    Duration::from_nanos(nanoseconds)
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// The median time of a piece of work, each round as many runs as 50 ms hold: the kernel counts in steps of 4 ms.
+fn timed<T>(mut work: impl FnMut() -> T) -> (Duration, T) {
+    let mut times = Vec::new();
+    let mut last = None;
+    for _ in 0..ROUNDS {
+        let (start, mut runs) = (now(), 0);
+        while runs == 0 || now() - start < Duration::from_millis(50) {
+            last = Some(black_box(work()));
+            runs += 1;
+        }
+        times.push((now() - start) / runs);
+    }
+    (median(times), last.expect("there is a round"))
+}
+
+struct World {
+    parameters: Parameters,
+    dealers: Vec<BlsSecretKey>,
+    recipients: Vec<RecipientSecret>,
+    rng: ChaCha20Rng,
+}
+
+fn world(dealers: &[u32], recipients: &[u32]) -> World {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let voting: Vec<BlsSecretKey> =
+        (0..dealers.len()).map(|i| BlsSecretKey::derive(&[i as u8 + 1; 32]).expect("32 bytes are enough")).collect();
+    let secrets: Vec<RecipientSecret> = recipients.iter().map(|_| RecipientSecret::generate(EPOCH, &mut rng)).collect();
+    let context = SigningContext { chain_id: ChainId(1), genesis_hash: B256::ZERO, fork: Fork(0) };
+    let map = |seats: &[u32]| SeatMap::new(seats).expect("256 seats at most");
+    let parameters = Parameters::new(
+        context,
+        EPOCH,
+        (map(dealers), voting.iter().map(|k| k.public_key()).collect()),
+        (map(recipients), secrets.iter().map(RecipientSecret::public_key).collect()),
+    )
+    .expect("a key for each");
+    World { parameters, dealers: voting, recipients: secrets, rng }
+}
+
+fn keys(seats: &[u32]) -> (EpochKeys, Vec<SecretShares>, ChaCha20Rng) {
+    let mut world = world(&[1], seats);
+    let dealing = dealing::deal(&world.parameters, MemberIndex(0), &world.dealers[0], &mut world.rng);
+    let mut generation = KeyGeneration::new(world.parameters.clone());
+    generation.apply(&dealing, &BlsScheme::default(), &mut world.rng).expect("an honest dealing is valid");
+    let shares = world.recipients.iter().enumerate();
+    let shares = shares.map(|(m, s)| generation.shares(MemberIndex(m as u16), s).expect("the keys are complete"));
+    (generation.keys().expect("one dealer is enough for one").clone(), shares.collect(), world.rng)
+}
+
+fn block(seats: &[u32], envelopes: usize) {
+    let (keys, secrets, mut rng) = keys(seats);
+    let map = SeatMap::new(seats).expect("256 seats at most");
+    let key = keys.decryption.encryption_key();
+    let label = |i: usize| Label(B256::left_padding_from(&i.to_be_bytes()));
+    let payload = [7; 110];
+    let (seal, sealed) = timed(|| {
+        (0..envelopes).map(|i| Tdh2.seal(&key, &label(i), &payload, &mut rng).expect("it is small")).collect::<Vec<_>>()
+    });
+    let wire: Vec<Vec<u8>> = sealed.iter().map(|c| c.to_bytes()).collect();
+    let (admit, (ciphertexts, bases)) = timed(|| {
+        let read: Vec<Ciphertext> = wire.iter().map(|b| Ciphertext::from_slice(b).expect("it was encoded")).collect();
+        let items: Vec<_> = read.iter().enumerate().map(|(i, c)| (c, label(i))).collect();
+        let bases: Vec<G1Affine> =
+            Tdh2.check(&key, &items, &mut rng).into_iter().map(|b| b.expect("it was sealed")).collect();
+        (read, bases)
+    });
+    let message = beacon::base(&B256::ZERO);
+    let at = (Fork(0), Height(1), BlockHash([1; 32]));
+    let (share, _) = timed(|| BlockShares::create(at, &secrets[0], &message, &bases).to_bytes());
+    // The last members' shares, so that the coefficients are not the easiest.
+    let messages: Vec<Vec<u8>> =
+        secrets.iter().rev().map(|s| BlockShares::create(at, s, &message, &bases).to_bytes()).collect();
+    let (read, members) = timed(|| {
+        let mut found = 0;
+        let mut members = Vec::new();
+        for bytes in &messages {
+            if found >= keys.decryption.quorum() {
+                break;
+            }
+            let sent = BlockShares::from_slice(bytes).expect("it was encoded");
+            let seats = map.seats(sent.member);
+            found += seats.len();
+            let shares = MemberShares::from_wire(sent.member, seats, bases.len(), &sent.decryption);
+            members.push(shares.expect("it was made for these bases"));
+        }
+        members
+    });
+    let (combine, values) =
+        timed(|| shares::combine(&keys.decryption, &bases, &members, &mut rng).values.expect("all are honest"));
+    let (open, _) = timed(|| {
+        let items = ciphertexts.iter().zip(&values).enumerate();
+        items.map(|(i, (c, v))| Tdh2.open(c, &label(i), v).expect("it was sealed").len()).sum::<usize>()
+    });
+    let us = |time: Duration| time.as_secs_f64() * 1e6 / envelopes as f64;
+    let sum = [admit, share, read, combine, open].into_iter().map(us).sum::<f64>();
+    println!(
+        "| {} x {} | {:.0} | {:.0} | {:.0} | {:.1} | {:.0} | {:.1} | {sum:.0} |",
+        seats.len(),
+        seats[0],
+        us(seal),
+        us(admit),
+        us(share),
+        us(read),
+        us(combine),
+        us(open)
+    );
+}
+
+fn plain(members: usize) {
+    let quorum = members - (members - 1) / 3;
+    let mut coefficients = Vec::new();
+    for i in 0..quorum as u64 {
+        coefficients.push(tc::IntoFr::into_fr(i * 7919 + 3));
+    }
+    let secret_set = tc::SecretKeySet::from(tc::poly::Poly::from(coefficients));
+    let public_set = secret_set.public_keys();
+    let (encrypt, ciphertext) = timed(|| public_set.public_key().encrypt([7; 110]));
+    let (verify, _) = timed(|| assert!(ciphertext.verify()));
+    let own = secret_set.secret_key_share(0u64);
+    let (share, _) = timed(|| own.decrypt_share_no_verify(&ciphertext));
+    let shares: Vec<(u64, tc::DecryptionShare)> =
+        (0..quorum as u64).map(|i| (i, secret_set.secret_key_share(i).decrypt_share_no_verify(&ciphertext))).collect();
+    let keys: Vec<_> = (0..quorum as u64).map(|i| public_set.public_key_share(i)).collect();
+    let (check, _) = timed(|| {
+        for (key, (_, share)) in keys.iter().zip(&shares).skip(1) {
+            assert!(key.verify_decryption_share(share, &ciphertext));
+        }
+    });
+    let (open, _) = timed(|| {
+        let shares = shares.iter().map(|(i, share)| (*i, share));
+        public_set.decrypt(shares, &ciphertext).expect("there are enough")
+    });
+    let us = |time: Duration| time.as_secs_f64() * 1e6;
+    let sum = [verify, share, check, open].into_iter().map(us).sum::<f64>();
+    println!(
+        "| {members} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {sum:.0} |",
+        us(encrypt),
+        us(verify),
+        us(share),
+        us(check),
+        us(open)
+    );
+}
+
+fn generation(seats: usize) {
+    let mut world = world(&vec![1; seats], &vec![1; seats]);
+    let mut generation = KeyGeneration::new(world.parameters.clone());
+    let quorum = world.parameters.dealers.quorum() as usize;
+    let (mut dealt, mut checked, mut log) = (Vec::new(), Vec::new(), Vec::new());
+    for dealer in 0..quorum {
+        let start = now();
+        let dealing =
+            dealing::deal(&world.parameters, MemberIndex(dealer as u16), &world.dealers[dealer], &mut world.rng);
+        dealt.push(now() - start);
+        log.push(dealing.to_bytes());
+    }
+    for bytes in &log {
+        let start = now();
+        let dealing = Dealing::from_slice(bytes).expect("it was encoded");
+        generation.apply(&dealing, &BlsScheme::default(), &mut world.rng).expect("an honest dealing is valid");
+        checked.push(now() - start);
+    }
+    let start = now();
+    black_box(generation.shares(MemberIndex(0), &world.recipients[0]).expect("the keys are complete"));
+    let opened = now() - start;
+    let all: Duration = checked.iter().sum();
+    let (deal, check) = (median(dealt), median(checked.clone()));
+    let tables = checked[0].saturating_sub(check);
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "| {seats} | {} | {} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} |",
+        log[0].len(),
+        log.iter().map(Vec::len).sum::<usize>(),
+        ms(deal),
+        ms(tables),
+        ms(check),
+        ms(opened),
+        ms(deal + all + opened)
+    );
+}
