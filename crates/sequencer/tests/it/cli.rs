@@ -292,6 +292,15 @@ fn a_cluster_made_by_hand_as_the_operating_guide_says_finalizes() {
             (output.status.success() && peers == 3 && heard == 4 && height >= 1).then_some(())
         });
     }
+    let [first, _second, third, fourth] = nodes;
+    drop((third, fourth));
+    let output = wait_for("status says that two of four are no quorum", || {
+        let output = run(&["status", "--rpc", &first.file.rpc_http]);
+        // Until the silence is noticed, it says that no block becomes final.
+        let silent = output.status.code() == Some(i32::from(ExitCode::Unhealthy.code()));
+        (silent && stderr(&output).contains("no quorum")).then_some(output)
+    });
+    assert_says(&stderr(&output), ExitCode::Unhealthy, &["not healthy", "too few sequencers", "down or cut off"]);
 }
 
 #[test]
