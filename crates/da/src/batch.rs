@@ -14,8 +14,9 @@
 //!
 //! A batch holds whole blocks, with the certificates in their bodies (some 350 bytes a block with four members, which do
 //! not compress), because only then does each body lead to its header's body root and each header to the next: whoever
-//! rebuilds needs to trust nothing but the chain's committees. A dictionary trained on other blocks does not help: a batch
-//! is one stream, and after its first blocks it is its own dictionary (figures in benches/README.md).
+//! rebuilds needs to trust nothing but the chain's committees. There is no dictionary trained on other blocks: a batch is
+//! one stream, and after its first blocks it is its own dictionary. A trained one saves 1.5% of a batch of nearly empty
+//! blocks and makes fuller ones 1 to 2% larger (figures in benches/README.md).
 //!
 //! The raw stream is canonical. Its compression is not, since zstd versions differ; so the content hash, which L1 anchors
 //! by [`Manifest::anchor`], is over the raw stream, and the pieces' hashes only tell which piece was damaged.
@@ -36,7 +37,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zstd::stream::raw::{CParameter, DParameter, Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
-/// Level of compression: a quarter of the time of level 9, for some 3% more bytes.
+/// Level of compression. Level 9 saves 2 to 9% of the bytes for four times the time (`examples/batch_sizes.rs`).
 const LEVEL: i32 = 3;
 /// Largest window of the compression: 8 MiB.
 const WINDOW_LOG: u32 = 23;

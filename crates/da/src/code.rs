@@ -7,8 +7,8 @@ use reed_solomon_erasure::galois_8::ReedSolomon;
 
 use crate::shape::MAX_WIDTH;
 
-/// Bytes of a share that are coded at once: k inputs and k outputs of this size stay in the first two cache levels.
-const STRIPE: usize = 512;
+/// Bytes of a share that are coded at once: at k = 64, inputs and outputs of this size fit the second cache level.
+const STRIPE: usize = 1024;
 
 const WIDTHS: usize = MAX_WIDTH.ilog2() as usize + 1;
 
@@ -22,19 +22,29 @@ pub(crate) fn codec(width: usize) -> &'static ReedSolomon {
 
 /// Fills the second half of a line from its first half.
 ///
+/// Stripes are gathered into one buffer and coded there. In the square the shares of a column, and the stripes of large
+/// shares in a row, stand a power of two apart: they would push each other out of the few places that a cache has for
+/// such addresses.
+///
 /// # Panics
 /// If the halves differ in number or the shares in size, which callers exclude.
-pub(crate) fn extend(width: usize, data: &[&[u8]], parity: &mut [&mut [u8]]) {
+pub(crate) fn extend(width: usize, data: &[&[u8]], parity: &mut [&mut [u8]], scratch: &mut Vec<u8>) {
     let codec = codec(width);
+    scratch.resize(2 * width * STRIPE, 0);
     let size = data[0].len();
-    if size <= STRIPE {
-        return codec.encode_sep(data, parity).expect("a line has 2k shares of one size");
-    }
     for start in (0..size).step_by(STRIPE) {
         let range = start..size.min(start + STRIPE);
-        let data: Vec<&[u8]> = data.iter().map(|share| &share[range.clone()]).collect();
-        let mut parity: Vec<&mut [u8]> = parity.iter_mut().map(|share| &mut share[range.clone()]).collect();
-        codec.encode_sep(&data, &mut parity).expect("a line has 2k shares of one size");
+        let stripe = range.len();
+        let (inputs, outputs) = scratch[..2 * width * stripe].split_at_mut(width * stripe);
+        for (input, share) in inputs.chunks_exact_mut(stripe).zip(data) {
+            input.copy_from_slice(&share[range.clone()]);
+        }
+        let gathered: Vec<&[u8]> = inputs.chunks_exact(stripe).collect();
+        let mut coded: Vec<&mut [u8]> = outputs.chunks_exact_mut(stripe).collect();
+        codec.encode_sep(&gathered, &mut coded).expect("a line has 2k shares of one size");
+        for (share, output) in parity.iter_mut().zip(outputs.chunks_exact(stripe)) {
+            share[range.clone()].copy_from_slice(output);
+        }
     }
 }
 

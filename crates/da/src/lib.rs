@@ -15,6 +15,20 @@
 //! - [`dispersal`]: a block on its way to the committee in coded chunks.
 //! - `batch` (feature `batch`): what is published for those who rebuild the chain.
 //!
+//! # In a node
+//!
+//! A leader encodes the body of its block ([`Square::new`] over the body's canonical bytes) and puts
+//! [`Square::header_field`] into `header.da`. A sequencer does the same with what it received and votes *prepare* only if
+//! the two are equal (decision 16 of the architecture); a square is then kept by [`serve::SquareServer`] once its block is
+//! final. Until a protocol version says so, `Block::check_form` demands the empty value there; fillers keep it always.
+//!
+//! # Safety
+//!
+//! A header that a quorum certified commits to one square. Whoever gets all samples it drew at random from it knows that
+//! enough of the square is there with the probability that [`sampling`] gives; what is enough to repair is either the
+//! body, or convicts whoever made the square by a [`BadEncoding`] proof that needs no trust. No proof can be made
+//! against an honest square.
+//!
 //! Everything here is pure: no I/O, no clock, randomness from the caller. All bytes from outside are bounded before
 //! anything is allocated for them.
 

@@ -165,7 +165,7 @@ impl LineData {
         }
         let data: Vec<&[u8]> = data.chunks_exact(size).collect();
         let mut parity: Vec<&mut [u8]> = parity.chunks_exact_mut(size).collect();
-        code::extend(shape.width(), &data, &mut parity);
+        code::extend(shape.width(), &data, &mut parity, &mut Vec::new());
         let found = line_root(&line, size);
         if found != expected {
             return Err(CommitmentError::Root { found, expected });

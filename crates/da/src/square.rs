@@ -46,18 +46,19 @@ impl Extended {
         for (source, target) in data.chunks(k * share).zip(shares.chunks_exact_mut(row)) {
             target[..source.len()].copy_from_slice(source);
         }
+        let mut scratch = Vec::new();
         let (upper, lower) = shares.split_at_mut(k * row);
         for line in upper.chunks_exact_mut(row) {
             let (data, parity) = line.split_at_mut(k * share);
             let data: Vec<&[u8]> = data.chunks_exact(share).collect();
             let mut parity: Vec<&mut [u8]> = parity.chunks_exact_mut(share).collect();
-            code::extend(k, &data, &mut parity);
+            code::extend(k, &data, &mut parity, &mut scratch);
         }
         for column in 0..shape.side() {
             let range = column * share..(column + 1) * share;
             let data: Vec<&[u8]> = upper.chunks_exact(row).map(|line| &line[range.clone()]).collect();
             let mut parity: Vec<&mut [u8]> = lower.chunks_exact_mut(row).map(|line| &mut line[range.clone()]).collect();
-            code::extend(k, &data, &mut parity);
+            code::extend(k, &data, &mut parity, &mut scratch);
         }
         Ok(Self { shape, shares })
     }
