@@ -62,13 +62,13 @@
 //! sealed instances until one opens to its public share. Shares stay hidden: of an instance either pads or padded shares
 //! are shown, never both, and the commitments are salted.
 //!
-//! Bytes of a dealing: 226 x 64 + 30 (80 + 64 S) + 192 q + 420, for both keys:
+//! Bytes of a dealing, for both keys: 226 x 64 + 30 (84 + 64 S) + 192 q + 298. The last column is computed, not built:
 //!
-//! | seats | this scheme, each dealing | q dealings, the epoch's log | bivariate, for both keys, q dealings |
+//! | seats | a dealing | q dealings, the epoch's log | the same with bivariate sharing, all acknowledging |
 //! |---|---|---|---|
-//! | 4 | 25 KB | 75 KB | 6 KB |
-//! | 16 | 50 KB | 0.5 MB | 0.4 MB |
-//! | 32 | 83 KB | 1.8 MB | 2.9 MB |
+//! | 4 | 26 KB | 77 KB | 8 KB |
+//! | 16 | 50 KB | 0.55 MB | 0.39 MB |
+//! | 32 | 83 KB | 1.8 MB | 3.0 MB |
 //! | 64 | 148 KB | 6.4 MB | 23 MB |
 //!
 //! Times stand in benches/README.md. Verification is 226 multiplications for each recipient, with a table for each; it

@@ -21,7 +21,7 @@
 //! and would give different nodes different keys, depending on whose shares they combined. A share that carries torsion
 //! which cancels out in K does no harm. Points are uncompressed on the wire: decompression costs half a share's making.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 use cascade_primitives::{
     B256, BlockHash, Bytes, Decode, DecodeError, Encode, Epoch, Fork, Height, MemberIndex, Reader,
@@ -213,8 +213,8 @@ pub struct Combination<V = G1Affine> {
 
 /// Combines the shares of a block and checks the result.
 ///
-/// `shares` holds at most one entry for each member; those of q seats are used, in the order given. The coefficients of
-/// the check come from `rng`, which must be secure and local.
+/// The shares of the first q seats are used, in the order given; an entry for seats that another one had is passed over.
+/// The coefficients of the check come from `rng`, which must be secure and local.
 ///
 /// # Panics
 /// If an entry has not one share for each base and seat, or a seat that the keys do not have.
@@ -224,7 +224,10 @@ pub fn combine(keys: &KeySet, bases: &[G1Affine], shares: &[MemberShares], rng: 
         assert_eq!(member.values.len(), bases.len() * member.seats.len(), "one share for each base and seat");
         assert!(member.seats.end as usize <= keys.seats(), "the keys have these seats");
     }
-    let mut trusted: Vec<&MemberShares> = shares.iter().collect();
+    // A seat counts once, whoever hands in its share how often.
+    let mut seen = BTreeSet::new();
+    let mut trusted: Vec<&MemberShares> =
+        shares.iter().filter(|member| member.seats.clone().all(|seat| seen.insert(seat))).collect();
     if let Some(values) = try_combine(keys, bases, &trusted) {
         if check_combined(keys, bases, &values, rng) {
             return Combination { values: Some(values), culprits: Vec::new() };

@@ -279,6 +279,18 @@ fn a_seat_counts_as_a_seat() {
 }
 
 #[test]
+fn a_share_that_comes_twice_counts_once() {
+    let mut dealt = Dealt::new(&[1; 4], 13);
+    let ciphertexts = dealt.sealed(&[b"payload"]);
+    let bases = dealt.bases(&ciphertexts);
+    let shares = dealt.all_shares(&bases);
+    let twice = [shares[0].clone(), shares[0].clone(), shares[1].clone()];
+    assert_eq!(dealt.combine(&bases, &twice), Combination { values: None, culprits: Vec::new() });
+    let enough = [twice.as_slice(), &shares[3..]].concat();
+    assert_eq!(dealt.combine(&bases, &enough).values, dealt.combine(&bases, &shares).values);
+}
+
+#[test]
 fn ill_formed_payloads_are_defined_outcomes() {
     let mut dealt = Dealt::new(&[1], 5);
     let (key, r) = (dealt.keys.encryption_key(), Scalar::from_u64(5));
@@ -339,6 +351,24 @@ fn messages_with_a_wrong_number_of_shares_or_with_no_points_are_refused() {
     let mut off_curve = wire.to_vec();
     off_curve[191] ^= 1;
     assert_eq!(read(&off_curve), Err(ShareError::Point(1)));
+}
+
+#[test]
+fn a_message_of_shares_is_bounded_before_it_is_read() {
+    let dealt = Dealt::new(&[1], 14);
+    let base = beacon::base(&B256::ZERO);
+    let sent = BlockShares::create((Fork(0), Height(1), BlockHash([1; 32])), &dealt.secret(0), &base, &[base]);
+    let bytes = sent.to_bytes();
+    assert_eq!(BlockShares::from_slice(&bytes), Ok(sent));
+    let header = 4 + 8 + 8 + 32 + 2;
+    for (at, what) in [(header, "beacon shares"), (header + 4 + 96, "decryption shares")] {
+        for (length, reason) in [(u32::MAX, "exceeds the limit"), (95, "96 bytes"), (97, "")] {
+            let mut wrong = bytes.clone();
+            wrong[at..at + 4].copy_from_slice(&length.to_le_bytes());
+            let error = BlockShares::from_slice(&wrong).unwrap_err();
+            assert!(error.what == what && error.to_string().contains(reason), "{error}");
+        }
+    }
 }
 
 /// The seams to threshold_crypto: keys, shares and combined values are the same points in the same encodings.
