@@ -10,7 +10,10 @@ use super::{ciphertext::test_parts, *};
 use crate::{
     BlsSecretKey,
     curve::{G1, G1Affine, Scalar, tests::torsion},
-    dkg::polynomial::{Polynomial, from_tc, to_tc},
+    dkg::{
+        RecipientSecret,
+        polynomial::{Polynomial, from_tc, to_tc},
+    },
 };
 
 const LABEL: Label = Label(B256::repeat_byte(7));
@@ -457,7 +460,7 @@ fn key_sets_decode_only_if_both_groups_agree() {
 }
 
 #[test]
-fn shares_at_rest_open_with_the_same_voting_key_and_epoch_alone() {
+fn secrets_at_rest_open_with_the_same_voting_key_and_epoch_alone() {
     let mut dealt = Dealt::new(&[2, 2, 1], 12);
     let (owner, other) = (BlsSecretKey::derive(&[1; 32]).unwrap(), BlsSecretKey::derive(&[2; 32]).unwrap());
     let shares = dealt.secret(1);
@@ -466,6 +469,12 @@ fn shares_at_rest_open_with_the_same_voting_key_and_epoch_alone() {
     assert_eq!(store::open_shares(&other, Epoch(3), &record), Err(store::StoreError::Sealed));
     assert_eq!(store::open_shares(&owner, Epoch(4), &record), Err(store::StoreError::Sealed));
     assert_eq!(store::open_shares(&owner, Epoch(3), &record[..12]), Err(store::StoreError::Format));
+    let secret = RecipientSecret::generate(Epoch(3), &mut dealt.rng);
+    let kept = store::seal_recipient(&owner, &secret, &mut dealt.rng);
+    let read = store::open_recipient(&owner, Epoch(3), &kept).unwrap();
+    assert_eq!(read.public_key(), secret.public_key());
+    assert_eq!(store::open_recipient(&owner, Epoch(4), &kept).unwrap_err(), store::StoreError::Sealed);
+    assert_eq!(store::open_shares(&owner, Epoch(3), &kept), Err(store::StoreError::Sealed), "a record of another kind");
     let mut damaged = record;
     let last = damaged.len() - 1;
     damaged[last] ^= 1;

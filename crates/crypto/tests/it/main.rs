@@ -67,6 +67,10 @@ fn what_key_generation_and_encryption_write_is_frozen() {
     golden("stored-shares", &record);
     assert_eq!(store::open_shares(&voting, EPOCH, &record).unwrap(), shares);
 
+    let kept = store::seal_recipient(&voting, &secret, &mut ChaCha20Rng::seed_from_u64(2));
+    golden("stored-recipient", &kept);
+    assert_eq!(store::open_recipient(&voting, EPOCH, &kept).unwrap().public_key(), key);
+
     let label = Label(B256::repeat_byte(9));
     let sealed = Tdh2.seal(&keys.decryption.encryption_key(), &label, b"payload", &mut rng).unwrap();
     frozen::<Ciphertext>("ciphertext", &sealed);
