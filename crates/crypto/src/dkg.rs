@@ -7,7 +7,7 @@
 //!   recipient    RecipientKey   its encryption key for the epoch, with a proof that it holds it      [`recipient`]
 //!   dealer       Dealing        two secrets shared among all seats, each share encrypted to its
 //!                               recipient, with a proof that anybody can check                      [`dealing`]
-//!   everybody    KeyGeneration  the first valid dealing of each dealer counts; once dealers with q of
+//!   everybody    KeyGeneration  the first signed dealing of each dealer counts; once dealers with q of
 //!                               the current seats are in, the sums of what they dealt are the keys  [`machine`]
 //! ```
 //!

@@ -93,6 +93,14 @@ pub enum DealingError {
     Consistency,
 }
 
+impl DealingError {
+    /// Whether the dealer itself signed what is wrong, which proves that it lies.
+    #[must_use]
+    pub const fn is_signed(&self) -> bool {
+        matches!(self, Self::Point(_) | Self::Share | Self::Proof | Self::Consistency)
+    }
+}
+
 impl Dealing {
     /// The 32 bytes that the dealer signs.
     #[must_use]

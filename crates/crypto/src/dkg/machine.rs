@@ -1,6 +1,7 @@
 //! The state machine that is fed with dealings in the order of the log.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{Arc, OnceLock},
 };
@@ -119,7 +120,7 @@ pub enum Refusal {
     /// It is invalid.
     #[error(transparent)]
     Invalid(#[from] DealingError),
-    /// Its dealer has dealt before; the first valid dealing counts.
+    /// Its dealer has dealt before; the first dealing that it signed counts, right or wrong.
     #[error("member {0} has dealt already")]
     Again(MemberIndex),
     /// The keys are made.
@@ -132,12 +133,14 @@ pub enum Refusal {
 
 /// Key generation for one epoch: a pure function of the dealings in the log.
 ///
-/// Items that do not count are refused and change nothing, so that every node that reads the same log has the same
-/// keys, whatever else the log holds.
+/// Items that do not count are refused, so that every node that reads the same log has the same keys, whatever else the
+/// log holds. A dealer whose signed dealing is wrong is out: checking a dealing costs a fraction of a second, so each
+/// dealer gets one.
 #[derive(Clone, Debug)]
 pub struct KeyGeneration {
     parameters: Parameters,
     dealings: Vec<VerifiedDealing>,
+    liars: BTreeSet<MemberIndex>,
     keys: Option<EpochKeys>,
 }
 
@@ -145,7 +148,7 @@ impl KeyGeneration {
     /// A key generation that has seen no dealing.
     #[must_use]
     pub const fn new(parameters: Parameters) -> Self {
-        Self { parameters, dealings: Vec::new(), keys: None }
+        Self { parameters, dealings: Vec::new(), liars: BTreeSet::new(), keys: None }
     }
 
     /// What it is about.
@@ -179,18 +182,28 @@ impl KeyGeneration {
     ) -> Result<Progress, Refusal> {
         // The cheap reasons first: a log full of repeats must not cost a verification each.
         self.check_new(dealing.dealer)?;
-        let verified = self.verify(dealing, scheme, rng)?;
-        self.apply_verified(verified)
+        let verdict = self.verify(dealing, scheme, rng);
+        self.apply_verdict(dealing.dealer, verdict)
     }
 
-    /// Takes a dealing from the log that was verified before.
+    /// Takes a dealing from the log whose dealer and verdict, from [`KeyGeneration::verify`], are known.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn apply_verified(&mut self, dealing: VerifiedDealing) -> Result<Progress, Refusal> {
-        self.check_new(dealing.dealer)?;
-        if dealing.dealer.index() >= self.parameters.dealers.members()
-            || dealing.context != super::transcript::context(&self.parameters, dealing.dealer)
+    pub fn apply_verdict(
+        &mut self,
+        dealer: MemberIndex,
+        verdict: Result<VerifiedDealing, DealingError>,
+    ) -> Result<Progress, Refusal> {
+        self.check_new(dealer)?;
+        let dealing = verdict.inspect_err(|error| {
+            if error.is_signed() {
+                self.liars.insert(dealer);
+            }
+        })?;
+        if dealing.dealer != dealer
+            || dealer.index() >= self.parameters.dealers.members()
+            || dealing.context != super::transcript::context(&self.parameters, dealer)
         {
             return Err(Refusal::Elsewhere);
         }
@@ -206,7 +219,7 @@ impl KeyGeneration {
         if self.keys.is_some() {
             return Err(Refusal::Complete);
         }
-        if self.dealings.iter().any(|d| d.dealer == dealer) {
+        if self.liars.contains(&dealer) || self.dealings.iter().any(|d| d.dealer == dealer) {
             return Err(Refusal::Again(dealer));
         }
         Ok(())
@@ -237,6 +250,11 @@ impl KeyGeneration {
     /// Who has dealt, in the order of the log.
     pub fn dealers(&self) -> impl Iterator<Item = MemberIndex> + '_ {
         self.dealings.iter().map(|d| d.dealer)
+    }
+
+    /// Who signed a dealing that is wrong. The dealing in the log proves it.
+    pub fn liars(&self) -> impl Iterator<Item = MemberIndex> + '_ {
+        self.liars.iter().copied()
     }
 
     /// The epoch's public keys, once they are complete.

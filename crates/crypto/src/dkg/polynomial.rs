@@ -1,4 +1,8 @@
 //! Secret polynomials, on threshold_crypto.
+//!
+//! Its field arithmetic does not run in constant time. A dealer evaluates two polynomials once an epoch, at public
+//! points, and never again: who would learn something from timing must measure that one run on the dealer's machine.
+//! Everything that runs for each envelope multiplies by secrets with blst, in constant time.
 
 use std::fmt;
 

@@ -259,19 +259,24 @@ fn a_copied_dealing_counts_for_nobody_else() {
     parameters.epoch = EPOCH;
     parameters.context.fork = Fork(1);
     let mut generation = KeyGeneration::new(parameters);
-    assert_eq!(generation.apply_verified(verified), Err(Refusal::Elsewhere));
+    assert_eq!(generation.apply_verdict(MemberIndex(0), Ok(verified)), Err(Refusal::Elsewhere));
 }
 
 #[test]
-fn the_first_valid_dealing_of_a_dealer_counts() {
+fn the_first_signed_dealing_of_a_dealer_counts() {
     let mut world = World::new(&[1; 4], &[1; 4], 8);
     let mut generation = world.generation();
-    let invalid = world.tampered(0, |_, instance| shift(instance, 0, true));
-    assert!(matches!(world.apply(&mut generation, &invalid), Err(Refusal::Invalid(_))));
     let (first, second) = (world.deal(0), world.deal(0));
-    assert!(world.apply(&mut generation, &first).is_ok());
+    let unsigned = first.signed(&world.parameters, &world.dealers[1]);
+    assert_eq!(world.apply(&mut generation, &unsigned), Err(Refusal::Invalid(DealingError::Signature)));
+    assert!(world.apply(&mut generation, &first).is_ok(), "another's forgery costs a dealer nothing");
     assert_eq!(world.apply(&mut generation, &second), Err(Refusal::Again(MemberIndex(0))));
     assert_eq!(world.apply(&mut generation, &first), Err(Refusal::Again(MemberIndex(0))));
+    let (wrong, right) = (world.tampered(1, |_, instance| shift(instance, 0, true)), world.deal(1));
+    assert_eq!(world.apply(&mut generation, &wrong), Err(Refusal::Invalid(DealingError::Proof)));
+    assert_eq!(world.apply(&mut generation, &right), Err(Refusal::Again(MemberIndex(1))), "a liar has no second try");
+    assert_eq!(generation.liars().collect::<Vec<_>>(), [MemberIndex(1)]);
+    assert_eq!(generation.progress().dealt, 1);
 }
 
 #[test]
@@ -339,21 +344,21 @@ fn parameters_need_a_key_for_everybody() {
     assert_eq!(make(4, 3), Err(ParametersError::RecipientKeys { found: 3, expected: 4 }));
 }
 
-/// One item of a random log.
+/// One item of a random log. Member 3 is the liar; three of four are a quorum.
 #[derive(Clone, Debug)]
 enum Item {
     Honest(u16),
-    Cheating(u16, usize),
-    Stolen { from: u16, by: u16 },
-    Unsigned(u16),
+    Cheating(usize),
+    Stolen(u16),
+    Forged(u16),
 }
 
 fn item() -> impl Strategy<Value = Item> {
     prop_oneof![
         3 => (0u16..4).prop_map(Item::Honest),
-        1 => (0u16..4, 0usize..8).prop_map(|(dealer, place)| Item::Cheating(dealer, place)),
-        1 => (0u16..4, 0u16..4).prop_map(|(from, by)| Item::Stolen { from, by }),
-        1 => (0u16..4).prop_map(Item::Unsigned),
+        1 => (0usize..8).prop_map(Item::Cheating),
+        1 => (0u16..3).prop_map(Item::Stolen),
+        1 => (0u16..4).prop_map(Item::Forged),
     ]
 }
 
@@ -369,14 +374,11 @@ proptest! {
         for item in items.iter().cloned().chain((0..3).map(Item::Honest)) {
             log.push(match item {
                 Item::Honest(dealer) => world.deal(dealer),
-                Item::Cheating(dealer, place) => world.tampered(dealer, |_, i| shift(i, place, true)),
-                Item::Stolen { from, by } => {
-                    let copy = world.deal(from).with_dealer(MemberIndex(by));
-                    if from == by { copy } else { copy.signed(&world.parameters, &world.dealers[by as usize]) }
+                Item::Cheating(place) => world.tampered(3, |_, i| shift(i, place, true)),
+                Item::Stolen(from) => {
+                    world.deal(from).with_dealer(MemberIndex(3)).signed(&world.parameters, &world.dealers[3])
                 }
-                Item::Unsigned(dealer) => {
-                    world.deal(dealer).signed(&world.parameters, &BlsSecretKey::derive(&[99; 32]).unwrap())
-                }
+                Item::Forged(dealer) => world.deal(dealer).signed(&world.parameters, &world.dealers[3 - dealer as usize]),
             });
         }
         let (mut live, mut late) = (world.generation(), world.generation());
