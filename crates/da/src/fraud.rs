@@ -107,7 +107,8 @@ impl BadEncoding {
             line[at * size..(at + 1) * size].copy_from_slice(&proof.share);
             known[at] = true;
         }
-        code::reconstruct(shape.width(), &mut line, &known);
+        let decoded = code::reconstruct(shape.width(), &mut line, &known);
+        assert!(decoded, "k shares at rising places are k different shares");
         if line_root(&line, size) == expected { Err(FraudError::Honest(self.line)) } else { Ok(()) }
     }
 }

@@ -51,6 +51,17 @@ proptest! {
     }
 
     #[test]
+    fn memory_that_is_used_again_leaves_no_trace(first in 0usize..20_000, second in 0usize..20_000, seed: u64) {
+        let buffer = Square::new(&noise(first, seed)).unwrap().into_buffer().unwrap();
+        let data = noise(second, seed ^ 1);
+        let square = cascade_da::Extended::reusing(&data, buffer).unwrap().commit(&data);
+        prop_assert_eq!(&square, &Square::new(&data).unwrap());
+        let share = square.share(0, 0);
+        prop_assert!(square.into_buffer().is_none(), "the share still refers to it");
+        drop(share);
+    }
+
+    #[test]
     fn a_sample_that_differs_anywhere_is_refused(seed: u64, what in 0usize..9, row in 0u16..8, column in 0u16..8, axis: bool) {
         let square = Square::new(&body(4, seed)).unwrap();
         let header = square.header_field();
