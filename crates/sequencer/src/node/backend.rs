@@ -23,13 +23,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{
-    content::{ContentActor, SharedPool},
-    execution::prev_randao,
-    hub::Hub,
-    mail::Addr,
-    messages::{Admit, Candidate},
-};
+use super::{admission::Admitter, content::SharedPool, execution::prev_randao, hub::Hub, messages::Candidate};
 use crate::rpc::backend::{
     Backend, BackendError, BlockData, BlockResult, ChainEvent, FinalityProof, Heads, Location, NodeStatus, PeerInfo,
     SubmitError,
@@ -301,9 +295,9 @@ type Submission = (Vec<Candidate>, oneshot::Sender<Vec<Result<B256, SubmitError>
 pub struct Submitter(mpsc::Sender<Submission>);
 
 impl Submitter {
-    /// Starts the task that hands submissions to the content actor.
+    /// Starts the task that hands submissions on.
     #[must_use]
-    pub fn start(content: Addr<ContentActor>) -> Self {
+    pub fn start(admitter: Admitter) -> Self {
         let (sender, mut receiver) = mpsc::channel::<Submission>(WAITING_SUBMISSIONS);
         tokio::spawn(async move {
             while let Some(first) = receiver.recv().await {
@@ -321,7 +315,7 @@ impl Submitter {
                     replies.push((items.len(), reply));
                     candidates.extend(items);
                 }
-                let results = content.send(Admit { candidates, source: Source::Local }).await;
+                let results = admitter.admit(candidates, Source::Local).await;
                 let mut results = results.unwrap_or_default().into_iter();
                 for (length, reply) in replies {
                     let own: Vec<_> = results.by_ref().take(length).collect();

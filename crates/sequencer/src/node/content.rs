@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix::{Actor, AsyncContext, Context, Handler, Supervised};
@@ -18,28 +18,34 @@ use cascade_execution::{
     BlockLoad, InFlight, OrderingCheck, OrderingError, PushError, State, StateView, check_block_transactions,
     next_base_fee, sender_state,
 };
-use cascade_mempool::{AccountState, Admission, OpaqueLimits, OpaquePool, Pool, PoolLimits, SelectLimits, Source};
+use cascade_mempool::{
+    AccountState, Admission, AdmissionError, OpaqueLimits, OpaquePool, Pool, PoolLimits, SelectLimits, Source,
+    gossip::{GOSSIP_BYTES, encode_gossip},
+};
 use cascade_network::{Channel, Network};
 use cascade_primitives::{
     Address, B256, BlockHash, ChainParams, Height, RecoveredTransaction, SealedBlock, TimestampMs, Transaction,
-    TransactionError, TransactionRule, codec::encode_byte_string,
+    TransactionError, TransactionRule,
 };
 use parking_lot::Mutex;
 
 use super::{
+    admission::Submitted,
     clock::Clock,
     consensus::ConsensusActor,
     hub::Hub,
     mail::Addr,
-    messages::{Admit, Build, Built, Candidate, Ordered, StateAdvanced, Validate, Validated, Work},
+    messages::{Admit, Admitted, Build, Built, Candidate, Ordered, StateAdvanced, Validate, Validated, Work},
     metrics::Metrics,
+    throttle::Throttle,
 };
 use crate::rpc::backend::{PoolCounts, SubmitError};
 
-/// Bytes of one gossip message. Well under the channel's limit.
-const GOSSIP_BYTES: usize = 512 << 10;
 /// How long fresh transactions are collected before they are gossiped.
 const GOSSIP_DELAY: Duration = Duration::from_millis(2);
+/// The same after a batch of at least so many: each message costs every peer a few wake-ups, whatever it holds.
+const BUSY_GOSSIP_DELAY: Duration = Duration::from_millis(8);
+const BUSY_GOSSIP: usize = 8;
 /// How often the pool drops what is too old and looks whether it still has work.
 const POOL_TICK: Duration = Duration::from_millis(250);
 
@@ -124,6 +130,7 @@ pub struct PoolState {
     marked: BTreeMap<(Height, BlockHash), Arc<SealedBlock>>,
     executed: Height,
     executed_view: Option<StateView>,
+    throttle: Throttle,
 }
 
 /// The pool, shared between the content actor and the RPC.
@@ -139,6 +146,8 @@ pub struct ContentActor {
     consensus: Option<Addr<ConsensusActor>>,
     work: bool,
     gossip_scheduled: bool,
+    /// Transactions that were gossiped the last time.
+    gossiped: usize,
 }
 
 /// To content: where consensus is. Sent once, before anything else.
@@ -161,7 +170,17 @@ impl ContentActor {
     /// An actor around a pool.
     #[must_use]
     pub const fn new(shared: SharedPool, network: Network, hub: Arc<Hub>, metrics: Arc<Metrics>, clock: Clock) -> Self {
-        Self { shared, network, hub, metrics, clock, consensus: None, work: false, gossip_scheduled: false }
+        Self {
+            shared,
+            network,
+            hub,
+            metrics,
+            clock,
+            consensus: None,
+            work: false,
+            gossip_scheduled: false,
+            gossiped: 0,
+        }
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
@@ -183,18 +202,21 @@ impl ContentActor {
     fn schedule_gossip(&mut self, ctx: &mut Context<Self>) {
         if !self.gossip_scheduled {
             self.gossip_scheduled = true;
-            ctx.run_later(GOSSIP_DELAY, |actor, _| actor.gossip());
+            let delay = if self.gossiped < BUSY_GOSSIP { GOSSIP_DELAY } else { BUSY_GOSSIP_DELAY };
+            ctx.run_later(delay, |actor, _| actor.gossip());
         }
     }
 
     /// Gives fresh transactions to all peers, in messages of bounded size.
     fn gossip(&mut self) {
         self.gossip_scheduled = false;
+        self.gossiped = 0;
         loop {
             let batch = self.shared.lock().take_fresh();
             if batch.is_empty() {
                 return;
             }
+            self.gossiped += batch.len();
             // A peer that cannot take it misses it; the leader's block brings it all the same.
             let _ = self.network.broadcast(Channel::Mempool, &encode_gossip(&batch));
         }
@@ -212,7 +234,16 @@ impl PoolState {
             }
         };
         let executed_view = state.at(executed).ok();
-        Self { params, state, recovered, pool, marked: BTreeMap::new(), executed, executed_view }
+        Self {
+            params,
+            state,
+            recovered,
+            pool,
+            marked: BTreeMap::new(),
+            executed,
+            executed_view,
+            throttle: Throttle::new(),
+        }
     }
 
     /// Drops what is too old. Answers the pool's size and whether a block could carry any of it.
@@ -220,7 +251,9 @@ impl PoolState {
         match &mut self.pool {
             Waiting::Plain(pool) => {
                 pool.on_tick(now);
-                (pool.len(), !pool.is_empty() && pool.status().pending > 0)
+                let status = pool.status();
+                self.throttle.tick(Instant::now(), status.pending + status.in_flight);
+                (pool.len(), status.pending > 0)
             }
             Waiting::Opaque(pool) => {
                 pool.expire(now);
@@ -322,6 +355,9 @@ impl PoolState {
     }
 
     fn hashes_of(&self, block: &SealedBlock) -> Vec<B256> {
+        if let Some(content) = self.recovered.get(block) {
+            return content.transactions.iter().map(|tx| tx.hash()).collect();
+        }
         match &self.pool {
             Waiting::Plain(_) => block.body.transactions.iter().map(cascade_primitives::keccak256).collect(),
             Waiting::Opaque(_) => block.body.transactions.iter().map(|p| OpaquePool::key(p)).collect(),
@@ -377,6 +413,11 @@ impl PoolState {
             let wrong = header.ordered_gas != 0 || block.body.transactions.iter().any(Bytes::is_empty);
             return Some(if wrong { Verdict::Invalid("empty payload or gas".to_owned()) } else { Verdict::Valid });
         }
+        if block.body.transactions.is_empty() {
+            // Nothing to look up: it can be told whatever state is at hand.
+            let wrong = header.ordered_gas != 0;
+            return Some(if wrong { Verdict::Invalid("gas without transactions".to_owned()) } else { Verdict::Valid });
+        }
         let content = match self.content_of(block) {
             Ok(content) => content,
             Err(error) => return Some(Verdict::Invalid(error.to_string())),
@@ -394,15 +435,32 @@ impl PoolState {
         }
     }
 
+    /// What can be said of candidates without their senders: those that are left, or why not.
+    #[must_use]
+    pub fn check(&self, candidates: Vec<Candidate>) -> Vec<Result<Candidate, SubmitError>> {
+        let check = |candidate: Candidate| match (&candidate, &self.pool) {
+            (Candidate::Plain(transaction), Waiting::Plain(pool)) => {
+                pool.check(transaction)?;
+                Ok(candidate)
+            }
+            (Candidate::Opaque(_), Waiting::Opaque(_)) => Ok(candidate),
+            (Candidate::Plain(_), Waiting::Opaque(_)) => Err(wrong_kind("opaque payloads: use l2_sendOpaque")),
+            (Candidate::Opaque(_), Waiting::Plain(_)) => {
+                Err(wrong_kind("Ethereum transactions: use eth_sendRawTransaction"))
+            }
+        };
+        candidates.into_iter().map(check).collect()
+    }
+
     /// Takes candidates into the pool. The flag says whether a block could carry one of them.
-    fn admit(&mut self, now: TimestampMs, candidates: Vec<Candidate>, source: Source) -> (Vec<Submitted>, bool) {
+    fn admit(&mut self, now: TimestampMs, candidates: Vec<Admitted>, source: Source) -> (Vec<Submitted>, bool) {
         match &mut self.pool {
             Waiting::Opaque(pool) => {
                 let results: Vec<_> = candidates
                     .into_iter()
                     .map(|candidate| match candidate {
-                        Candidate::Opaque(payload) => Ok(pool.admit(now, payload, source)?),
-                        Candidate::Plain(_) => Err(wrong_kind("opaque payloads: use l2_sendOpaque")),
+                        Admitted::Opaque(payload) => Ok(pool.admit(now, payload, source)?),
+                        Admitted::Plain(_) => Err(wrong_kind("opaque payloads: use l2_sendOpaque")),
                     })
                     .collect();
                 let any = results.iter().any(Result::is_ok);
@@ -412,43 +470,34 @@ impl PoolState {
         }
     }
 
-    /// Checks what is cheap, recovers the signers of the rest on all cores, then admits one by one.
-    fn admit_plain(&mut self, now: TimestampMs, candidates: Vec<Candidate>, source: Source) -> (Vec<Submitted>, bool) {
-        let (Waiting::Plain(pool), Some(view)) = (&mut self.pool, self.executed_view.clone()) else {
+    fn admit_plain(&mut self, now: TimestampMs, candidates: Vec<Admitted>, source: Source) -> (Vec<Submitted>, bool) {
+        let Some(view) = self.executed_view.clone() else {
             let starting = || Err(SubmitError::Unavailable("the node is starting".to_owned()));
             return (candidates.iter().map(|_| starting()).collect(), false);
         };
-        let mut results: Vec<Option<Submitted>> = Vec::with_capacity(candidates.len());
-        let (mut places, mut checked) = (Vec::new(), Vec::new());
-        for candidate in candidates {
-            let place = results.len();
-            results.push(match candidate {
-                Candidate::Opaque(_) => Some(Err(wrong_kind("Ethereum transactions: use eth_sendRawTransaction"))),
-                Candidate::Plain(tx) => match pool.check(&tx) {
-                    Err(error) => Some(Err(error.into())),
-                    Ok(()) => {
-                        places.push(place);
-                        checked.push(*tx);
-                        None
-                    }
-                },
-            });
-        }
         let in_flight = self.in_flight_above_executed();
         let Waiting::Plain(pool) = &mut self.pool else { unreachable!("the pool's kind never changes") };
-        let mut executable = false;
+        let (mut executable, mut work) = (0, false);
         let mut known: HashMap<Address, AccountState> = HashMap::new();
-        for (place, recovered) in places.into_iter().zip(ecdsa::recover_all(checked)) {
-            results[place] = Some(recovered.map_err(SubmitError::from).and_then(|tx| {
-                let hash = tx.hash();
-                let sender = tx.sender();
-                let account = *known.entry(sender).or_insert_with(|| account_state(&view, &in_flight, &sender));
-                let admission = pool.admit(now, tx, source, &|_: &Address| account)?;
-                executable |= !matches!(admission, Admission::New { executable: false });
-                Ok(hash)
-            }));
+        let mut results = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let Admitted::Plain(tx) = candidate else {
+                results.push(Err(wrong_kind("Ethereum transactions: use eth_sendRawTransaction")));
+                continue;
+            };
+            let (hash, sender) = (tx.hash(), tx.sender());
+            if source == Source::Local && self.throttle.refuses(&sender) {
+                results.push(Err(AdmissionError::Full.into()));
+                continue;
+            }
+            let account = *known.entry(sender).or_insert_with(|| account_state(&view, &in_flight, &sender));
+            let admission = pool.admit(now, *tx, source, &|_: &Address| account);
+            executable += usize::from(matches!(admission, Ok(Admission::New { executable: true })));
+            work |= matches!(admission, Ok(Admission::New { executable: true } | Admission::Replaced { .. }));
+            results.push(admission.map(|_| hash).map_err(SubmitError::from));
         }
-        (results.into_iter().map(|r| r.expect("every place was filled")).collect(), executable)
+        self.throttle.taken(executable);
+        (results, work)
     }
 
     /// A block is final: its transactions are ordered, those of other blocks at its height no longer are.
@@ -478,6 +527,7 @@ impl PoolState {
         self.executed_view = self.state.at(height).ok();
         self.marked = self.marked.split_off(&(height.next(), BlockHash::ZERO));
         let Ok(content) = self.content_of(block) else { return };
+        self.throttle.executed(content.transactions.len());
         let in_flight = self.in_flight_above_executed();
         let Some(view) = &self.executed_view else { return };
         let base_fee = next_base_fee(block.header.base_fee, block.header.ordered_gas, &self.params);
@@ -504,9 +554,6 @@ impl PoolState {
     }
 }
 
-/// A transaction's hash, or why it was not taken.
-type Submitted = Result<B256, SubmitError>;
-
 fn wrong_kind(wanted: &str) -> SubmitError {
     SubmitError::Unavailable(format!("this chain orders {wanted}"))
 }
@@ -531,33 +578,6 @@ fn account_state(view: &StateView, in_flight: &InFlight, address: &Address) -> A
     }
 }
 
-/// A gossip message: a list of transactions or payloads.
-#[must_use]
-pub fn encode_gossip(batch: &[Bytes]) -> Bytes {
-    use cascade_primitives::Encode as _;
-    let mut out = Vec::with_capacity(4 + batch.iter().map(|b| b.len() + 4).sum::<usize>());
-    u32::try_from(batch.len()).expect("a batch is bounded in bytes").encode(&mut out);
-    for item in batch {
-        encode_byte_string(item, &mut out);
-    }
-    Bytes::from(out)
-}
-
-/// Reads a gossip message.
-///
-/// # Errors
-/// If it is not one, or holds more or larger items than allowed.
-pub fn decode_gossip(message: &Bytes, item_bytes: usize) -> Result<Vec<Bytes>, cascade_primitives::DecodeError> {
-    let mut r = cascade_primitives::Reader::shared(message);
-    let count = r.field("gossip").length(GOSSIP_BYTES / 4)?;
-    let mut items = Vec::with_capacity(count.min(r.left() / 4));
-    for _ in 0..count {
-        items.push(r.byte_string(item_bytes)?);
-    }
-    r.finish()?;
-    Ok(items)
-}
-
 impl Handler<SetConsensus> for ContentActor {
     type Result = ();
 
@@ -570,7 +590,7 @@ impl Handler<Build> for ContentActor {
     type Result = ();
 
     fn handle(&mut self, Build(request): Build, _: &mut Self::Context) {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let built = self.shared.lock().build(&request);
         self.metrics.build_seconds.observe(started.elapsed().as_secs_f64());
         if let (Some(content), Some(consensus)) = (built, &self.consensus) {
@@ -583,7 +603,7 @@ impl Handler<Validate> for ContentActor {
     type Result = ();
 
     fn handle(&mut self, Validate(block, request): Validate, _: &mut Self::Context) {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let verdict = self.shared.lock().judge(&block, &request);
         self.metrics.validate_seconds.observe(started.elapsed().as_secs_f64());
         if let (Some(verdict), Some(consensus)) = (verdict, &self.consensus) {

@@ -9,7 +9,9 @@ use actix::Message;
 use bytes::Bytes;
 use cascade_consensus::{BuildRequest, BuiltBlock, ChainContext, Finality, Finalized, Status, Verdict};
 use cascade_mempool::Source;
-use cascade_primitives::{B256, BlockHash, Height, NodeId, ResultEntry, SealedBlock, Transaction, View};
+use cascade_primitives::{
+    B256, BlockHash, Height, NodeId, RecoveredTransaction, ResultEntry, SealedBlock, Transaction, View,
+};
 
 /// To consensus: a peer's message, decoded. Waits for room.
 #[derive(Message)]
@@ -123,12 +125,20 @@ pub enum Candidate {
     Opaque(Bytes),
 }
 
+/// A candidate that passed what can be checked without its sender's account.
+pub enum Admitted {
+    /// An Ethereum transaction with its signer.
+    Plain(Box<RecoveredTransaction>),
+    /// Opaque bytes.
+    Opaque(Bytes),
+}
+
 /// To content: take these into the pool. Answers one result for each, in order.
 #[derive(Message)]
 #[rtype(result = "Vec<Result<B256, crate::rpc::backend::SubmitError>>")]
 pub struct Admit {
     /// The transactions.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<Admitted>,
     /// Where they come from.
     pub source: Source,
 }

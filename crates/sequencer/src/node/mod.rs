@@ -14,6 +14,7 @@
 //! Consensus, storage and execution stop the node when they fail or panic, because going on could say something wrong;
 //! everything they own is on disk, and the next start goes on from there.
 
+mod admission;
 mod backend;
 mod clock;
 mod consensus;
@@ -31,6 +32,7 @@ mod start;
 mod stop;
 mod storage;
 mod sync;
+mod throttle;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
@@ -48,6 +50,7 @@ use crate::{
     config::{NodeConfig, Role},
     rpc,
 };
+use admission::Admitter;
 use backend::{NodeBackend, Submitter};
 use clock::Clock;
 use consensus::{ConsensusActor, ConsensusConfig};
@@ -280,7 +283,8 @@ impl Running {
         storage.do_send(storage::SetConsensus(consensus.clone()));
         sync.do_send(sync::SetConsensus(consensus.clone()));
         let notices = Notices::new(Instant::now(), !config.network.bootstrap.is_empty());
-        pumps::start(receivers, &network, &rules, &consensus, &content, &sync, &db, &hub, notices);
+        let admitter = Admitter::new(Arc::clone(&pool), content);
+        pumps::start(receivers, &network, &rules, &consensus, &admitter, &sync, &db, &hub, notices);
         let backend = Arc::new(NodeBackend {
             rules,
             db: Arc::clone(&db),
@@ -289,7 +293,7 @@ impl Running {
             network: network.clone(),
             hub: Arc::clone(&hub),
             producers,
-            submitter: Submitter::start(content),
+            submitter: Submitter::start(admitter),
             blocks: Mutex::default(),
         });
         Self { network, backend, consensus, db, hub, _data: data }

@@ -8,24 +8,27 @@ use std::{
 };
 
 use cascade_consensus::{Rules, sync::SyncRequest};
-use cascade_mempool::Source;
+use cascade_mempool::{Source, gossip::decode_gossip};
 use cascade_network::{Event, Message, Misbehaviour, Network, Receivers, Request};
-use cascade_primitives::{Decode, NodeId, Transaction, TransactionRule};
+use cascade_primitives::{Bytes, ChainParams, Decode, NodeId, Transaction, TransactionRule};
 use cascade_storage::ChainDb;
 use tokio::sync::mpsc;
 
 use super::{
+    admission::Admitter,
     consensus::ConsensusActor,
-    content::{ContentActor, decode_gossip},
     hub::Hub,
     mail::Addr,
-    messages::{Admit, Candidate, FromPeer, PeerConnected, PeerGone},
+    messages::{Candidate, FromPeer, PeerConnected, PeerGone},
     notices::Notices,
     sync::{self, SyncActor},
 };
 
 /// How often it is looked whether there is something to say that no event tells.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// Gossiped transactions from which on no further message is added to a batch.
+const GOSSIP_BATCH: usize = 1024;
 
 /// Starts all of them. They end with the network.
 #[expect(clippy::too_many_arguments, reason = "it is where everything meets")]
@@ -34,7 +37,7 @@ pub(super) fn start(
     network: &Network,
     rules: &Arc<Rules>,
     consensus: &Addr<ConsensusActor>,
-    content: &Addr<ContentActor>,
+    admitter: &Admitter,
     sync: &Addr<SyncActor>,
     db: &Arc<ChainDb>,
     hub: &Arc<Hub>,
@@ -42,7 +45,7 @@ pub(super) fn start(
 ) {
     let Receivers { consensus: votes, mempool, mut data, requests, events } = receivers;
     tokio::spawn(pump_consensus(votes, network.clone(), consensus.clone()));
-    tokio::spawn(pump_mempool(mempool, network.clone(), Arc::clone(rules), Arc::clone(hub), content.clone()));
+    tokio::spawn(pump_mempool(mempool, network.clone(), Arc::clone(rules), Arc::clone(hub), admitter.clone()));
     tokio::spawn(pump_requests(requests, network.clone(), Arc::clone(db)));
     tokio::spawn(pump_events(events, consensus.clone(), sync.clone(), Arc::clone(hub), notices));
     let network = network.clone();
@@ -75,32 +78,41 @@ async fn pump_mempool(
     network: Network,
     rules: Arc<Rules>,
     hub: Arc<Hub>,
-    content: Addr<ContentActor>,
+    admitter: Admitter,
 ) {
-    let params = rules.params();
-    let (rule, chain, limit) = (params.transactions, params.chain_id, params.max_tx_bytes as usize);
-    while let Some(Message { peer, payload }) = gossip.recv().await {
-        let Ok(items) = decode_gossip(&payload, limit) else {
-            network.report(peer, Misbehaviour::Undecodable);
-            continue;
-        };
-        let mut candidates = Vec::with_capacity(items.len());
-        for item in items {
-            match rule {
-                TransactionRule::Opaque => candidates.push(Candidate::Opaque(item)),
-                TransactionRule::Plain => match Transaction::decode(item, chain, limit) {
-                    Ok(transaction) => candidates.push(Candidate::Plain(Box::new(transaction))),
-                    // An honest node gossips nothing that it could not decode itself.
-                    Err(_) => network.report(peer, Misbehaviour::InvalidContent),
-                },
+    while let Some(first) = gossip.recv().await {
+        let mut batches: [Vec<Candidate>; 2] = Default::default();
+        let mut next = Some(first);
+        while let Some(Message { peer, payload }) = next {
+            // Sequencers are connected with each other, so what one gossips the others get from it. What a node outside
+            // the committee sends may have reached nobody else.
+            let member = hub.consensus().is_some_and(|view| view.committee.index_of(&peer).is_some());
+            let batch = &mut batches[usize::from(member)];
+            take_gossip(&payload, rules.params(), |misbehaviour| network.report(peer, misbehaviour), batch);
+            next = if batch.len() < GOSSIP_BATCH { gossip.try_recv().ok() } else { None };
+        }
+        for (batch, source) in batches.into_iter().zip([Source::Local, Source::Peer]) {
+            if !batch.is_empty() && admitter.admit(batch, source).await.is_none() {
+                return;
             }
         }
-        // Sequencers are connected with each other, so what one gossips the others get from it. What a node outside the
-        // committee sends may have reached nobody else.
-        let member = hub.consensus().is_some_and(|view| view.committee.index_of(&peer).is_some());
-        let source = if member { Source::Peer } else { Source::Local };
-        if content.send(Admit { candidates, source }).await.is_err() {
-            return;
+    }
+}
+
+fn take_gossip(payload: &Bytes, params: &ChainParams, report: impl Fn(Misbehaviour), batch: &mut Vec<Candidate>) {
+    let limit = params.max_tx_bytes as usize;
+    let Ok(items) = decode_gossip(payload, limit) else {
+        report(Misbehaviour::Undecodable);
+        return;
+    };
+    for item in items {
+        match params.transactions {
+            TransactionRule::Opaque => batch.push(Candidate::Opaque(item)),
+            TransactionRule::Plain => match Transaction::decode(item, params.chain_id, limit) {
+                Ok(transaction) => batch.push(Candidate::Plain(Box::new(transaction))),
+                // An honest node gossips nothing that it could not decode itself.
+                Err(_) => report(Misbehaviour::InvalidContent),
+            },
         }
     }
 }
