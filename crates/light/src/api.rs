@@ -202,9 +202,9 @@ pub enum Report {
 /// Why a client stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Stop {
-    /// The start is too old to be trusted.
+    /// The start, or what was known before a long sleep, is too old to be trusted.
     #[error(
-        "the checkpoint at height {height} is {age_ms} ms old and the unstaking delay is {delay_ms} ms: those who signed \
+        "what is known of the chain up to height {height} is {age_ms} ms old and the unstaking delay is {delay_ms} ms: those who signed \
          it may have left with their stake. Get a newer checkpoint from somebody you trust"
     )]
     TooOld {

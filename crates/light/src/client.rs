@@ -323,6 +323,19 @@ impl Client {
         self.ask(now, peer, Purpose::Chain(request), Request::Chain(request), false);
     }
 
+    /// Whether those who could sign a continuation of the tip may have left with their stake: a client that slept for so
+    /// long needs a new checkpoint, and stops. Who starts from genesis has chosen to go on anyway.
+    fn slept_too_long(&mut self, now: TimestampMs) -> bool {
+        let (Phase::Following, Some(chain)) = (self.phase, &self.chain) else { return false };
+        let delay_ms = self.config.unstaking_delay_ms;
+        let (height, age_ms) = (chain.tip().height, now.0.saturating_sub(chain.tip().timestamp.0));
+        let old = chain.is_older_than(now, delay_ms) && !matches!(self.config.start, Start::Genesis(_));
+        if old {
+            self.stop(Stop::TooOld { height, age_ms, delay_ms });
+        }
+        old
+    }
+
     /// The start is proved: is it fresh enough?
     fn started(&mut self, now: TimestampMs) {
         let chain = self.chain.as_ref().expect("there is a chain");
@@ -350,6 +363,9 @@ impl Client {
     }
 
     fn on_chain(&mut self, now: TimestampMs, peer: NodeId, request: ChainRequest, answer: ChainAnswer) {
+        if self.slept_too_long(now) {
+            return;
+        }
         let outcome = match (request, answer) {
             (ChainRequest::Start { .. }, ChainAnswer::Start(start)) => {
                 Chain::start(self.config.signing, &self.checkpoint, start.0, start.1).map(|chain| {

@@ -2,8 +2,12 @@
 
 use std::{fmt::Write as _, fs, path::Path};
 
-use cascade_da::{Axis, Square};
-use cascade_primitives::Encode;
+use cascade_da::{
+    Axis, Line, SampleId, Square,
+    dispersal::disperse,
+    wire::{Answer, Request},
+};
+use cascade_primitives::{Encode, Height};
 
 pub fn golden(name: &str, found: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -34,4 +38,20 @@ fn commitments_and_samples_keep_their_bytes() {
     let square = Square::new(&super::noise(1000, 42)).unwrap();
     writeln!(out, "sample {}", hex::encode(square.sample(1, 0, Axis::Column).unwrap().to_bytes())).unwrap();
     golden("commitments.txt", &out);
+}
+
+#[test]
+fn messages_keep_their_bytes() {
+    let ids = vec![SampleId { row: 1, column: 258, axis: Axis::Column }];
+    let chunk = disperse(&super::noise(100, 42), 7).unwrap().remove(5);
+    let lines = [
+        ("request for roots", Request::Roots { height: Height(7) }.to_bytes()),
+        ("request for samples", Request::Samples { height: Height(7), ids }.to_bytes()),
+        ("request for a line", Request::Line { height: Height(7), line: Line::row(3) }.to_bytes()),
+        ("answer: outside", Answer::Outside { oldest: Height(1), newest: Height(2) }.to_bytes()),
+        ("answer: busy", Answer::Busy { retry_ms: 77 }.to_bytes()),
+        ("chunk", chunk.to_bytes()),
+    ];
+    let text: String = lines.iter().map(|(name, bytes)| format!("{name} {}\n", hex::encode(bytes))).collect();
+    golden("messages.txt", &text);
 }

@@ -50,6 +50,24 @@ fn an_old_checkpoint_is_refused_and_an_old_genesis_is_warned_about() {
 }
 
 #[test]
+fn a_client_that_slept_longer_than_the_delay_needs_a_new_checkpoint() {
+    for (asleep, refused) in [(DAY / 2, false), (DAY + 1, true)] {
+        let chain = chain(8);
+        let now = chain.tip().timestamp.0;
+        let config = Config::new(signing(), Start::Checkpoint(chain.checkpoint(5)), DAY, [1; 32]);
+        let mut world = World::with(chain, config, &[Kind::Honest], now);
+        world.run(1000);
+        assert!(matches!(world.reports[0], Report::CaughtUp { height: Height(8), .. }));
+        world.chain.grow(None);
+        world.now += asleep;
+        world.run(3000);
+        let stopped = matches!(world.stopped, Some(Stop::TooOld { height: Height(8), .. }));
+        assert_eq!(stopped, refused, "{:?}", world.stopped);
+        assert_eq!(world.client.chain().unwrap().tip().height == Height(9), !refused);
+    }
+}
+
+#[test]
 fn a_start_that_is_not_the_checkpoints_is_refused() {
     let chain = chain(8);
     let ChainAnswer::Start(start) = chain.answer(&ChainRequest::Start { height: Height(5) }) else {
