@@ -222,8 +222,11 @@ pub(super) struct Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        // Once the seed of an opened instance is public, its padded shares are the shares.
         self.seed.zeroize();
+        self.salt.zeroize();
         self.pads.zeroize();
+        self.padded.zeroize();
     }
 }
 
@@ -534,13 +537,13 @@ impl VerifiedDealing {
         parameters: &Parameters,
         member: MemberIndex,
         secret: &RecipientSecret,
-    ) -> Option<Vec<[Scalar; KEYS]>> {
+    ) -> Option<Zeroizing<Vec<[Scalar; KEYS]>>> {
         let seats = parameters.recipients.seats(member);
         let expected: Vec<[G2; KEYS]> = seats
             .clone()
             .map(|seat| array::from_fn(|key| keys::evaluate(&self.coefficients[key], u64::from(seat) + 1)))
             .collect();
-        let mut found: Vec<[Option<Scalar>; KEYS]> = vec![[None; KEYS]; seats.len()];
+        let mut found: Zeroizing<Vec<[Option<Scalar>; KEYS]>> = vec![[None; KEYS]; seats.len()].into();
         for sealed in &self.sealed {
             let agreed = secret.agree(&sealed.ephemeral);
             let pads = Zeroizing::new(transcript::pads(
@@ -563,6 +566,7 @@ impl VerifiedDealing {
                 break;
             }
         }
-        found.into_iter().map(|[a, b]| Some([a?, b?])).collect()
+        let shares: Option<Vec<[Scalar; KEYS]>> = found.iter().map(|[a, b]| Some([(*a)?, (*b)?])).collect();
+        shares.map(Zeroizing::new)
     }
 }

@@ -10,6 +10,7 @@ use cascade_primitives::{BlsPublicKey, Epoch, MemberIndex, SigningContext};
 use rand::CryptoRng;
 use rayon::prelude::*;
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use super::{
     dealing::{self, Dealing, DealingError, KEYS, VerifiedDealing},
@@ -272,15 +273,16 @@ impl KeyGeneration {
         if self.parameters.recipient_keys.get(member.index()) != Some(&secret.public_key()) {
             return None;
         }
-        let mut sums: Vec<[Scalar; KEYS]> = vec![[Scalar::ZERO; KEYS]; self.parameters.recipients.seats(member).len()];
+        let seats = self.parameters.recipients.seats(member).len();
+        let mut sums: Zeroizing<Vec<[Scalar; KEYS]>> = vec![[Scalar::ZERO; KEYS]; seats].into();
         for dealing in &self.dealings {
-            for (sum, share) in sums.iter_mut().zip(dealing.open(&self.parameters, member, secret)?) {
+            for (sum, share) in sums.iter_mut().zip(dealing.open(&self.parameters, member, secret)?.iter()) {
                 for (sum, share) in sum.iter_mut().zip(share) {
-                    *sum += share;
+                    *sum += *share;
                 }
             }
         }
-        let (decryption, beacon) = sums.into_iter().map(|[d, b]| (d, b)).unzip();
+        let (decryption, beacon) = sums.iter().map(|[d, b]| (*d, *b)).unzip();
         Some(SecretShares::new(self.parameters.epoch, member, decryption, beacon))
     }
 }
