@@ -430,7 +430,9 @@ impl<B: Bugs> Core<B> {
 
     pub(super) fn on_ready(&mut self, from: NodeId, ready: Ready) {
         let Some(member) = self.head.accepts_ready(&ready) else { return };
-        if self.readies.get(&member) == Some(&ready) {
+        // Once it is settled who takes over, nobody is asked any more; and if some were dropped, the statement of one
+        // who does not know it yet names another committee.
+        if self.head.in_tail() || self.readies.get(&member) == Some(&ready) {
             return;
         }
         let next = &self.head.next_committee;
