@@ -316,7 +316,7 @@ impl Scenario {
             syncs_blocks: self.syncs_blocks,
             timing: self.timing,
         };
-        let faults = Faults::NONE.with(Fault::UnsyncedLoss);
+        let faults = Faults::NONE.with(Fault::UnsyncedLoss).with(Fault::TornWrite);
         let config = SimConfig {
             least_ms: self.faults_end + self.least_ms,
             least_commits: self.least_commits,

@@ -1,5 +1,9 @@
 //! Tests of the simulator, and the runs that CI makes with it.
 
+mod decisions;
+mod faults;
+mod figures;
 mod planted;
 mod runs;
 mod scenarios;
+mod twins;
