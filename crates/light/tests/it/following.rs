@@ -164,6 +164,28 @@ fn headers_that_are_not_new_are_not_sampled() {
     assert!(matches!(availability(&world, 320), Some(Availability::Available { .. })));
 }
 
+/// Each of twenty peers flips a bit of its answers until it is caught; whatever the bit, nothing panics, nothing wrong is
+/// believed, and the two honest ones are never blamed.
+#[test]
+fn answers_with_a_bit_flipped_are_never_believed() {
+    for salt in 0..8 {
+        let mut peers = vec![Kind::Scrambler; 20];
+        peers.extend([Kind::Honest; 2]);
+        let mut world = world(&peers);
+        world.salt = salt * 1_000_003;
+        world.run(6000);
+        grow(&mut world, 12);
+        world.run(9000);
+        assert_eq!(world.stopped, None, "salt {salt}");
+        available(&world, 21..=32);
+        assert_eq!(world.client.chain().unwrap().hash(), world.chain.tip().hash());
+        for honest in [21, 22] {
+            assert!(!world.dropped.contains_key(&NodeId([honest; 32])), "salt {salt}: {:?}", world.dropped);
+        }
+        assert!(world.dropped.len() >= 18, "salt {salt}: {:?}", world.dropped);
+    }
+}
+
 #[test]
 fn peers_that_are_behind_only_delay() {
     let mut world = world(&[Kind::Stale(Height(22)), Kind::Stale(Height(40)), Kind::Honest]);

@@ -13,7 +13,7 @@ use cascade_light::{
 };
 use cascade_primitives::{
     Address, B256, Block, BlockHash, BlsPublicKey, BlsSignature, Body, Certificate, ChainId, Committee, DaCommitment,
-    Encode, Epoch, Fork, Header, HeaderKind, Height, L1Origin, Member, MemberIndex, NodeId, ResultEntry, Seats,
+    Decode, Encode, Epoch, Fork, Header, HeaderKind, Height, L1Origin, Member, MemberIndex, NodeId, ResultEntry, Seats,
     SignerSet, SigningContext, ThresholdKeys, TimestampMs, View, VoteTarget,
     block::PROTOCOL_VERSION,
     merkle::{self, MountainRange, subtree_root},
@@ -283,6 +283,8 @@ pub enum Kind {
     Silent,
     /// Signs with too few.
     Forger,
+    /// Flips a bit of every answer.
+    Scrambler,
     /// Never heard of any block above this height.
     Stale(Height),
 }
@@ -300,6 +302,8 @@ pub struct World {
     pub dropped: BTreeMap<NodeId, String>,
     pub passed_on: BTreeSet<NodeId>,
     pub asked: BTreeMap<NodeId, usize>,
+    /// Makes runs differ.
+    pub salt: u64,
 }
 
 impl World {
@@ -322,6 +326,7 @@ impl World {
             dropped: BTreeMap::new(),
             passed_on: BTreeSet::new(),
             asked: BTreeMap::new(),
+            salt: 0,
         };
         for (i, kind) in peers.iter().enumerate() {
             let id = NodeId([i as u8 + 1; 32]);
@@ -388,7 +393,26 @@ impl World {
             Answer::Chain(answer) => answer.to_bytes().len(),
             Answer::Data(answer) => answer.to_bytes().len(),
         };
-        self.put(10, Input::Answered { id, answer, bytes: bytes as u64 });
+        let answer = if kind == Kind::Scrambler { self.scramble(&answer) } else { Some(answer) };
+        match answer {
+            Some(answer) => self.put(10, Input::Answered { id, answer, bytes: bytes as u64 }),
+            None => self.put(10, Input::Failed { id, hostile: true }),
+        }
+    }
+
+    /// An answer with one bit flipped, if it still decodes.
+    fn scramble(&mut self, answer: &Answer) -> Option<Answer> {
+        let mut bytes = match answer {
+            Answer::Chain(answer) => answer.to_bytes(),
+            Answer::Data(answer) => answer.to_bytes(),
+        };
+        let pick = noise(16, self.sequence.wrapping_add(self.salt));
+        let at = u64::from_le_bytes(pick[..8].try_into().unwrap()) as usize % bytes.len();
+        bytes[at] ^= 1 << (pick[8] % 8);
+        match answer {
+            Answer::Chain(_) => ChainAnswer::from_slice(&bytes).ok().map(Answer::Chain),
+            Answer::Data(_) => DataAnswer::from_slice(&bytes).ok().map(Answer::Data),
+        }
     }
 
     fn serve_chain(&self, kind: Kind, request: &ChainRequest) -> ChainAnswer {
