@@ -27,8 +27,9 @@
 //!    it does not know, another's secret or its negative.
 //!
 //! Whoever deals last sees the others' public values and can choose its own accordingly: it can bias some bits of the
-//! public key, never know its secret. Hashed ElGamal and BLS signatures keep their security under such a bias (Gennaro,
-//! Jarecki, Krawczyk and Rabin, J. Cryptology 20(1), 2007, section 4; Gurkan et al., ePrint 2021/005).
+//! public key, never know its secret. ElGamal encryption and BLS signatures keep their security under such a bias
+//! (Gurkan et al., ePrint 2021/005, "key-expressable" key generation; for Schnorr signatures Gennaro et al., J. Cryptology
+//! 20(1), 2007).
 //!
 //! # Why publicly verifiable sharing, and why this one
 //!
