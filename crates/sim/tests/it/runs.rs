@@ -35,6 +35,11 @@ fn sixteen_nodes_hold_under_all_faults() {
 }
 
 #[test]
+fn thirty_one_nodes_hold_under_all_faults() {
+    clean(&SimConfig::new(31, Faults::ALL), 0..if slow() { 50 } else { 1 });
+}
+
+#[test]
 fn real_signatures_hold_as_the_mock_does() {
     let config =
         SimConfig { scheme: Scheme::Bls, fault_ms: 20_000, least_ms: 30_000, ..SimConfig::new(4, Faults::ALL) };
