@@ -67,11 +67,11 @@ impl Drop for Waiting {
     }
 }
 
-type Handler<A> = Box<dyn FnOnce(&mut A, &mut <A as Actor>::Context) + Send>;
+type Handling<A> = Box<dyn FnOnce(&mut A, &mut <A as Actor>::Context) + Send>;
 
 /// A message on its way, with what handles it.
 pub struct Parcel<A: Actor> {
-    handle: Handler<A>,
+    handle: Handling<A>,
     sent: Instant,
     waiting: Waiting,
 }
