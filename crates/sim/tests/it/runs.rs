@@ -85,7 +85,7 @@ fn every_seed_is_as_long_as_it_is_said_to_be() {
 fn each_fault_happens_when_it_alone_is_asked_for() {
     // Without any other fault, but for what it needs to happen at all.
     let needs = |fault| match fault {
-        Fault::UnsyncedLoss | Fault::TornWrite => Faults::NONE.with(Fault::Crash),
+        Fault::UnsyncedLoss | Fault::TornWrite | Fault::LyingSync => Faults::NONE.with(Fault::Crash),
         Fault::Absent => Faults::NONE.with(Fault::Epochs),
         Fault::Twins => Faults::NONE.with(Fault::Partition),
         _ => Faults::NONE,
