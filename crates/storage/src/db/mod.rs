@@ -245,6 +245,8 @@ fn database_options(options: &ChainDbOptions) -> Options {
     out.set_stats_dump_period_sec(0);
     out.set_stats_persist_period_sec(0);
     out.set_bytes_per_sync(1 << 20);
+    // There is one writer at a time, and most of what it writes is in order: alone, it need not search for each place.
+    out.set_allow_concurrent_memtable_write(false);
     out
 }
 

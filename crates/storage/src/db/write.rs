@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cascade_execution::{ExecutedBlock, StateChanges};
+use cascade_execution::{ExecutedBlock, Receipt, StateChanges};
 use cascade_primitives::{
     B256, BlockHash, Certificate, Committee, Decode, DecodeError, Encode, Epoch, Header, Height, Reader, ResultEntry,
     SealedBlock, block::MAX_FILLER_HEADERS, codec::encode_list,
@@ -15,6 +15,9 @@ use super::{
     schema::{self, Family},
 };
 use crate::error::Result;
+
+/// What the receipt of a transfer takes, about.
+const RECEIPT_BYTES: usize = 200;
 
 /// What made a block final.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +121,7 @@ impl ChainDb {
         self.put_final(&mut batch, &genesis);
         let record = ExecutedRecord { result, ..ExecutedRecord::default() };
         batch.put_cf(self.family(Family::Results), schema::number(0), record.to_bytes());
-        batch.put_cf(self.family(Family::Receipts), schema::number(0), encode_receipts(std::iter::empty()));
+        batch.put_cf(self.family(Family::Receipts), schema::number(0), encode_receipts(&[]));
         self.put_state(&mut batch, changes);
         let heads = Heads {
             last_final: Some((Height::ZERO, block.hash())),
@@ -205,7 +208,7 @@ impl ChainDb {
             tips: executed.tips,
         };
         batch.put_cf(self.family(Family::Results), schema::number(height.0), record.to_bytes());
-        let receipts = encode_receipts(executed.receipts.iter().map(Encode::to_bytes));
+        let receipts = encode_receipts(&executed.receipts);
         batch.put_cf(self.family(Family::Receipts), schema::number(height.0), receipts);
         self.put_state(&mut batch, &executed.changes);
         heads.state = Some((heads.state.map_or(height, |(oldest, _)| oldest), height));
@@ -332,15 +335,15 @@ impl ChainDb {
 }
 
 /// Count, then where each ends, then the receipts: one of them is read without the others.
-fn encode_receipts(receipts: impl ExactSizeIterator<Item = Vec<u8>>) -> Vec<u8> {
-    let count = receipts.len();
-    let mut ends = Vec::with_capacity(4 * count + 4);
-    u32::try_from(count).expect("bounded by MAX_TRANSACTIONS_PER_BLOCK").encode(&mut ends);
-    let mut content = Vec::new();
-    for receipt in receipts {
-        content.extend_from_slice(&receipt);
-        u32::try_from(content.len()).expect("a block's gas keeps its receipts under 4 GiB").encode(&mut ends);
+fn encode_receipts(receipts: &[Receipt]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4 + receipts.len() * (4 + RECEIPT_BYTES));
+    u32::try_from(receipts.len()).expect("bounded by MAX_TRANSACTIONS_PER_BLOCK").encode(&mut out);
+    let content = 4 + 4 * receipts.len();
+    out.resize(content, 0);
+    for (i, receipt) in receipts.iter().enumerate() {
+        receipt.encode(&mut out);
+        let end = u32::try_from(out.len() - content).expect("a block's gas keeps its receipts under 4 GiB");
+        out[4 + 4 * i..8 + 4 * i].copy_from_slice(&end.to_le_bytes());
     }
-    ends.append(&mut content);
-    ends
+    out
 }
