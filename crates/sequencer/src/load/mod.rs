@@ -12,6 +12,7 @@
 //! are counted there too, as distinct payloads. Warm-up is the same load, not counted.
 
 pub mod driver;
+mod floor;
 mod http;
 mod payload;
 mod procfs;
@@ -23,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cascade_primitives::TransactionRule;
+use cascade_primitives::{ChainParams, Network, TransactionRule};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -40,6 +41,7 @@ use crate::{
         stats::round,
     },
 };
+use floor::CpuRatio;
 use procfs::Usage;
 
 /// RSS is sampled this often.
@@ -156,6 +158,8 @@ struct Report {
     rss_mib: f64,
     unfinished: u64,
     refused: u64,
+    /// CPU time for a transfer against what none can do without; none for other loads.
+    cpu: Option<CpuRatio>,
 }
 
 /// Runs the command.
@@ -169,13 +173,14 @@ pub fn run(args: LoadArgs) -> Result<(), Failure> {
     };
     let dir = args.data.clone().or_else(|| temporary.as_ref().map(|t| t.0.clone())).expect("one of both is there");
     let report = block_on(run_in(&args, dir))?;
+    let report = with_ratio(&args, report)?;
     if args.json {
         return output::json(&report);
     }
     let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
     output::line(&format!(
         "offered   {}/s\ncommitted {}/s\nexecuted  {}/s\nlatency   p50 {}, p99 {}\nnodes     {} cores, {} MiB at most\n\
-         lost      {} unfinished, {} refused",
+         lost      {} unfinished, {} refused{}",
         report.offered_tps,
         report.committed_tps,
         report.executed_tps,
@@ -184,8 +189,23 @@ pub fn run(args: LoadArgs) -> Result<(), Failure> {
         report.cpu_cores,
         report.rss_mib,
         report.unfinished,
-        report.refused
+        report.refused,
+        report.cpu.map_or_else(String::new, |cpu| format!(
+            "\ncpu       {} us a transfer and node, {} times what it cannot do without",
+            cpu.us_per_transfer, cpu.ratio
+        ))
     ))
+}
+
+/// Measures, now that the cluster is gone, what a transfer cannot do without on this machine.
+fn with_ratio(args: &LoadArgs, report: Report) -> Result<Report, Failure> {
+    if args.kind != LoadKind::Transfer || report.executed_tps == 0.0 {
+        return Ok(report);
+    }
+    let recipients = (report.executed_tps * (args.warmup + args.secs) as f64) as u64;
+    let floor = floor::measure(&ChainParams::of(Network::Regtest), args.senders, recipients)?;
+    let cpu = CpuRatio::new(report.cpu_cores, args.nodes, report.executed_tps, floor);
+    Ok(Report { cpu: Some(cpu), ..report })
 }
 
 async fn run_in(args: &LoadArgs, dir: PathBuf) -> Result<Report, Failure> {
@@ -300,6 +320,7 @@ fn report(result: DriverResult, meter: &Meter) -> Report {
         rss_mib: round(meter.rss_bytes as f64 / f64::from(1 << 20), 1),
         unfinished: result.unfinished,
         refused: result.refused,
+        cpu: None,
     }
 }
 
