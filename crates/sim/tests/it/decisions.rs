@@ -231,3 +231,25 @@ fn decision_7_an_epoch_is_extended_and_then_goes_on_without_those_who_never_star
     assert_eq!(first.height, Height(23));
     assert_ne!(first.committee_root, outcome.chain[1].1.header.next_committee_root, "not all of the six");
 }
+
+#[test]
+fn decision_7_a_late_statement_of_readiness_is_no_lie_after_candidates_were_dropped() {
+    // Node 3 is heard but hears nothing, so it goes on saying that it is ready to take over together with the two that
+    // never start, long after the others took note and dropped those two.
+    let members = [4, 5, 0, 1, 2, 3].map(|node| (node, 100));
+    let outcome = Scenario::new(4)
+        .params(|p| {
+            p.epoch_length = 20;
+            p.epoch_extension = 5;
+            p.epoch_extensions_max = 1;
+            p.results_lag = 15;
+        })
+        .committee(1, &members)
+        .absent(4)
+        .absent(5)
+        .one_way(100..25_000, &[(0, 3), (1, 3), (2, 3)])
+        .faults_end(25_000)
+        .run();
+    outcome.assert_clean();
+    assert!(outcome.chain.last().is_some_and(|(_, b)| b.header.epoch.0 >= 1));
+}
