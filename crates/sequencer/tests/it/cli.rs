@@ -629,3 +629,16 @@ fn a_clock_that_is_off() {
     std::fs::write(&path, genesis.to_string()).unwrap();
     assert_fails(&fixture.run_node("home", &[]), ExitCode::Clock, &["clock", "NTP"]);
 }
+
+#[test]
+fn the_command_contains_no_planted_bug() {
+    // The simulator's tests plant bugs through a type parameter; a node's core is built without. A bug's words are in a
+    // binary only if something in it names a bug, as this test does.
+    let words = cascade_consensus::Bug::QuorumTooLow.words().as_bytes();
+    let mark = &words[..words.iter().position(|b| *b == b':').unwrap()];
+    let names_one = |path: &Path| std::fs::read(path).unwrap().windows(mark.len()).any(|window| window == mark);
+    assert!(names_one(&std::env::current_exe().unwrap()));
+    assert!(!names_one(Path::new(env!("CARGO_BIN_EXE_cascade"))));
+    let help = run(&["sim", "--help"]);
+    assert!(help.status.success() && !stdout(&help).contains("--bug"));
+}
