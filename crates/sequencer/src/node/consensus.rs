@@ -7,9 +7,9 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use bytes::Bytes;
-use cascade_consensus::{Core, Effect, Input, Record};
+use cascade_consensus::{Core, Effect, Finality, Finalized, Input, Record};
 use cascade_network::{Channel, Misbehaviour, Network};
-use cascade_primitives::{Encode, Epoch, Height, SealedBlock, TimestampMs, View};
+use cascade_primitives::{Encode, Epoch, Height, TimestampMs, View};
 use cascade_storage::{SignState, VoteLog};
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     metrics::Metrics,
     stop::{Cause, Stop},
     storage::StorageActor,
-    sync::SyncActor,
+    sync::{Backlog, Room, SyncActor},
 };
 
 /// Size of the vote log from which on it is rewritten with what still matters.
@@ -74,6 +74,8 @@ pub struct ConsensusActor {
     volatile: VecDeque<(Height, Record)>,
     /// Bytes that became volatile since storage was last asked to make them durable.
     volatile_bytes: usize,
+    /// Final blocks that are not executed yet.
+    backlog: Backlog,
     next_checkpoint: u64,
     last_final: Option<TimestampMs>,
     /// What the hub was last told, and when.
@@ -90,6 +92,7 @@ impl ConsensusActor {
             wake: None,
             volatile: VecDeque::new(),
             volatile_bytes: 0,
+            backlog: Backlog::new(),
             next_checkpoint: LOG_CHECKPOINT_BYTES,
             last_final: None,
             published: None,
@@ -187,7 +190,7 @@ impl ConsensusActor {
         }
     }
 
-    fn finalized(&mut self, finalized: cascade_consensus::Finalized) {
+    fn finalized(&mut self, finalized: Finalized) {
         let now = self.config.clock.now();
         let header = &finalized.block.header;
         let metrics = &self.config.metrics;
@@ -199,7 +202,9 @@ impl ConsensusActor {
         }
         tracing::debug!(height = %header.height, hash = %finalized.block.hash(),
             transactions = finalized.block.body.transactions.len(), "final");
-        self.keep_until_durable(&finalized.block);
+        self.keep_until_durable(&finalized);
+        let bytes = BLOCK_OVERHEAD + finalized.block.body.transaction_bytes();
+        self.pace(|backlog| backlog.ordered(header.height, bytes));
         self.config.hub.safe(finalized.context.last_result);
         self.config.sync.do_send(Head(Arc::clone(&finalized.context)));
         self.config.content.do_send(Ordered(Arc::clone(&finalized.block)));
@@ -208,12 +213,28 @@ impl ConsensusActor {
 
     /// Keeps a final block for the log's next checkpoint until storage made it durable, and asks for that before what is
     /// kept grows large: a node that catches up finalizes much and votes little.
-    fn keep_until_durable(&mut self, block: &Arc<SealedBlock>) {
+    fn keep_until_durable(&mut self, finalized: &Finalized) {
+        let block = &finalized.block;
         self.volatile.push_back((block.header.height, Record::Block(Arc::clone(block))));
+        if finalized.context.can_hand_over() {
+            // With this and the blocks the log closes the epoch again; its votes could not, once others are newer.
+            let Finality { certificate, fillers } = finalized.finality.clone();
+            self.volatile.push_back((block.header.height, Record::EpochEnd(certificate, fillers)));
+        }
         self.volatile_bytes += BLOCK_OVERHEAD + block.body.transaction_bytes();
         if self.volatile_bytes >= VOLATILE_BYTES {
             self.volatile_bytes = 0;
             self.config.storage.do_send(MakeDurable);
+        }
+    }
+
+    /// Tells catching up when there is room for further blocks, and when not.
+    fn pace(&mut self, change: impl FnOnce(&mut Backlog)) {
+        let before = self.backlog.has_room();
+        change(&mut self.backlog);
+        let room = self.backlog.has_room();
+        if room != before {
+            self.config.sync.do_send(Room(room));
         }
     }
 
@@ -297,6 +318,7 @@ impl Handler<Executed> for ConsensusActor {
     type Result = ();
 
     fn handle(&mut self, Executed(result): Executed, ctx: &mut Self::Context) {
+        self.pace(|backlog| backlog.executed(result.height));
         self.step(Input::Executed(result), ctx);
     }
 }

@@ -22,6 +22,7 @@ mod content;
 mod error;
 mod execution;
 mod hub;
+mod lanes;
 mod mail;
 mod messages;
 mod metrics;

@@ -1,5 +1,5 @@
 //! Tasks that bring what the network received to the actors. They decode, so that no actor sees bytes, and wait for room
-//! in mailboxes, so that a slow actor holds its senders back.
+//! in mailboxes, so that a slow actor holds its senders back; but for consensus, where each peer has a lane of its own.
 
 use std::{
     collections::BTreeSet,
@@ -18,6 +18,7 @@ use super::{
     admission::Admitter,
     consensus::ConsensusActor,
     hub::Hub,
+    lanes::Lanes,
     mail::Addr,
     messages::{Candidate, FromPeer, PeerConnected, PeerGone},
     notices::Notices,
@@ -58,11 +59,15 @@ pub(super) fn start(
 }
 
 async fn pump_consensus(mut votes: mpsc::Receiver<Message>, network: Network, consensus: Addr<ConsensusActor>) {
+    let mut lanes = Lanes::new(move |from, message| {
+        let consensus = consensus.clone();
+        async move { consensus.send(FromPeer { from, message }).await.is_ok() }
+    });
     while let Some(Message { peer, payload }) = votes.recv().await {
         match cascade_consensus::Message::from_shared(&payload) {
             Ok(message) => {
-                if consensus.send(FromPeer { from: peer, message }).await.is_err() {
-                    return;
+                if !lanes.offer(peer, message, payload.len()) {
+                    tracing::debug!(%peer, "a peer says more to consensus than it can take; a message is dropped");
                 }
             }
             Err(error) => {
@@ -155,6 +160,7 @@ async fn pump_events(
             Event::Connected(peer) => {
                 tracing::info!(peer = %peer.node, address = %peer.address, agent = %peer.agent, "connected");
                 connected.insert(peer.node);
+                sync.do_send(PeerConnected(peer.node));
                 consensus.do_send(PeerConnected(peer.node));
             }
             Event::Disconnected { peer, reason } => {

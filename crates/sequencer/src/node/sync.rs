@@ -1,8 +1,14 @@
 //! The sync actor: a thin shell around [`cascade_consensus::sync`].
 //!
-//! What it fetches, consensus checks once more; what it serves comes from the database.
+//! What it fetches, consensus checks once more; what it serves comes from the database. It fetches no further run while
+//! more final blocks wait for their execution than a [`Backlog`] has room for: they are in memory until then. What peers
+//! say of themselves is kept while they are connected, and not longer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use actix::{Actor, ActorFutureExt as _, AsyncContext, Context, Handler, SpawnHandle, WrapFuture as _};
 use bytes::Bytes;
@@ -19,7 +25,7 @@ use super::{
     consensus::ConsensusActor,
     hub::Hub,
     mail::Addr,
-    messages::{Behind, FinalRange, Head, PeerGone, PeerStatus},
+    messages::{Behind, FinalRange, Head, PeerConnected, PeerGone, PeerStatus},
 };
 use crate::rpc::backend::SyncProgress;
 
@@ -51,6 +57,50 @@ pub fn answer(db: &ChainDb, request: &SyncRequest) -> Bytes {
     Bytes::from(sync::answer(&StoredChain(db), request).to_bytes())
 }
 
+/// Bytes of final blocks that may wait for their execution before no further ones are fetched.
+const BACKLOG_BYTES: usize = 64 << 20;
+/// Blocks that may.
+const BACKLOG_BLOCKS: usize = 1024;
+
+/// Final blocks that are not executed yet, as heights and sizes.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    blocks: VecDeque<(Height, usize)>,
+    bytes: usize,
+}
+
+impl Backlog {
+    /// None.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { blocks: VecDeque::new(), bytes: 0 }
+    }
+
+    /// A block of so many bytes is final.
+    pub fn ordered(&mut self, height: Height, bytes: usize) {
+        self.blocks.push_back((height, bytes));
+        self.bytes += bytes;
+    }
+
+    /// Blocks up to a height are executed.
+    pub fn executed(&mut self, height: Height) {
+        while let Some((_, bytes)) = self.blocks.pop_front_if(|(first, _)| *first <= height) {
+            self.bytes -= bytes;
+        }
+    }
+
+    /// Whether further blocks may be fetched.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.bytes < BACKLOG_BYTES && self.blocks.len() < BACKLOG_BLOCKS
+    }
+}
+
+/// To sync: whether the backlog has room.
+#[derive(actix::Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct Room(pub bool);
+
 /// The sync actor.
 pub struct SyncActor {
     core: Sync,
@@ -58,6 +108,7 @@ pub struct SyncActor {
     hub: Arc<Hub>,
     clock: Clock,
     head: Height,
+    connected: BTreeSet<NodeId>,
     consensus: Option<Addr<ConsensusActor>>,
     wake: Option<SpawnHandle>,
 }
@@ -71,7 +122,7 @@ impl SyncActor {
     /// An actor around a core.
     #[must_use]
     pub const fn new(core: Sync, head: Height, network: Network, hub: Arc<Hub>, clock: Clock) -> Self {
-        Self { core, network, hub, clock, head, consensus: None, wake: None }
+        Self { core, network, hub, clock, head, connected: BTreeSet::new(), consensus: None, wake: None }
     }
 
     fn step(&mut self, input: SyncInput, ctx: &mut Context<Self>) {
@@ -175,7 +226,10 @@ impl Handler<PeerStatus> for SyncActor {
     type Result = ();
 
     fn handle(&mut self, PeerStatus(peer, status): PeerStatus, ctx: &mut Self::Context) {
-        self.step(SyncInput::Status(peer, status), ctx);
+        // One that came before its connection's news says it again: consensus greets every peer, and who is ahead answers.
+        if self.connected.contains(&peer) {
+            self.step(SyncInput::Status(peer, status), ctx);
+        }
     }
 }
 
@@ -183,7 +237,25 @@ impl Handler<Behind> for SyncActor {
     type Result = ();
 
     fn handle(&mut self, Behind(peer): Behind, ctx: &mut Self::Context) {
-        self.step(SyncInput::Behind(peer), ctx);
+        if self.connected.contains(&peer) {
+            self.step(SyncInput::Behind(peer), ctx);
+        }
+    }
+}
+
+impl Handler<Room> for SyncActor {
+    type Result = ();
+
+    fn handle(&mut self, Room(room): Room, ctx: &mut Self::Context) {
+        self.step(SyncInput::Room(room), ctx);
+    }
+}
+
+impl Handler<PeerConnected> for SyncActor {
+    type Result = ();
+
+    fn handle(&mut self, PeerConnected(peer): PeerConnected, _: &mut Self::Context) {
+        self.connected.insert(peer);
     }
 }
 
@@ -191,6 +263,30 @@ impl Handler<PeerGone> for SyncActor {
     type Result = ();
 
     fn handle(&mut self, PeerGone(peer): PeerGone, ctx: &mut Self::Context) {
+        self.connected.remove(&peer);
         self.step(SyncInput::Disconnected(peer), ctx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_has_room_until_its_bytes_or_blocks_are_too_many_and_again_once_they_are_executed() {
+        let mut backlog = Backlog::new();
+        for height in 1..=8 {
+            assert!(backlog.has_room(), "{height}");
+            backlog.ordered(Height(height), BACKLOG_BYTES / 8);
+        }
+        assert!(!backlog.has_room());
+        backlog.executed(Height(0));
+        assert!(!backlog.has_room());
+        backlog.executed(Height(1));
+        assert!(backlog.has_room());
+        backlog.executed(Height(8));
+        assert_eq!((backlog.bytes, backlog.blocks.len()), (0, 0));
+        (9..9 + BACKLOG_BLOCKS as u64).for_each(|height| backlog.ordered(Height(height), 1));
+        assert!(!backlog.has_room());
     }
 }
