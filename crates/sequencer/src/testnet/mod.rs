@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod cluster;
 pub mod genesis;
+pub mod monitor;
 pub mod probe;
 pub mod stats;
 pub mod view;
@@ -28,6 +29,7 @@ use crate::{
 };
 use cluster::{Cluster, ClusterSpec};
 use genesis::Schedule;
+use monitor::Monitor;
 use probe::Probes;
 use stats::{Percentiles, round};
 use view::{Snapshot, View};
@@ -76,6 +78,9 @@ pub struct TestnetArgs {
     /// Start a node again that ended by itself.
     #[arg(long)]
     restart: bool,
+    /// Run a Prometheus (found in PATH) on the nodes' metrics, and write a Grafana's provisioning, in DIR/monitor.
+    #[arg(long)]
+    monitor: bool,
     /// Log filter of the nodes; each logs into DIR/node-N/log.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log_level: String,
@@ -111,13 +116,15 @@ struct Info {
     genesis: PathBuf,
     rpc: Vec<RpcUrls>,
     metrics: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prometheus: Option<String>,
     network: Vec<String>,
     accounts: Vec<Account>,
     nodes: Vec<NodeInfo>,
 }
 
 impl Info {
-    fn of(cluster: &Cluster) -> Self {
+    fn of(cluster: &Cluster, monitor: Option<&Monitor>) -> Self {
         let files = || cluster.nodes().iter().map(|node| node.file());
         let account = |wallet: &crate::wallet::Wallet| Account {
             address: wallet.address().to_string(),
@@ -129,6 +136,7 @@ impl Info {
             genesis: cluster.dir().join("genesis.json"),
             rpc: files().map(|f| RpcUrls { http: f.rpc_http.clone(), ws: f.rpc_ws.clone() }).collect(),
             metrics: files().filter_map(|f| f.metrics.clone()).collect(),
+            prometheus: monitor.map(|monitor| monitor.url().to_owned()),
             network: files().map(|f| f.network.to_string()).collect(),
             accounts: accounts::dev_accounts().iter().map(account).collect(),
             nodes: cluster
@@ -204,6 +212,8 @@ fn note_settings() {
 
 async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
     note_settings();
+    // Before anything is started or written.
+    let prometheus = args.monitor.then(monitor::find).transpose()?;
     let mut ends = Ends::new()?;
     let program = std::env::current_exe().map_err(|error| Failure::io("cannot find this program", &error))?;
     let schedule = args.schedule.as_deref().map(Schedule::read).transpose()?.unwrap_or_default();
@@ -219,20 +229,35 @@ async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
     if cluster.is_resumed() && !args.opaque && cluster.genesis().params.transactions == TransactionRule::Opaque {
         output::note(&format!("the chain in {} orders opaque bytes, as it did before", cluster.dir().display()));
     }
-    let info = Info::of(&cluster);
+    let monitor = match &prometheus {
+        Some(program) => Some(tokio::select! {
+            monitor = Monitor::start(program, &cluster) => monitor?,
+            () = ends.wait() => return Ok(()),
+        }),
+        None => None,
+    };
+    let info = Info::of(&cluster, monitor.as_ref());
     info.write(cluster.dir())?;
     match (args.json, args.blocks) {
         (true, None) => output::json(&info)?,
         (true, Some(_)) => {}
-        (false, _) => info.print()?,
+        (false, _) => {
+            info.print()?;
+            if let Some(monitor) = &monitor {
+                print_monitor(monitor)?;
+            }
+        }
     }
-    let mut session = Session::new(cluster, args)?;
+    let mut session = Session::new(cluster, monitor, args)?;
     let result = tokio::select! {
         result = session.go_on() => result,
         () = ends.wait() => Ok(None),
     };
     session.view.interrupt();
     let stopped = session.cluster.stop().await;
+    if let Some(monitor) = session.monitor {
+        monitor.stop().await;
+    }
     if let Some(report) = result? {
         let agree = report.agree;
         if args.json {
@@ -245,6 +270,14 @@ async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
         }
     }
     stopped
+}
+
+fn print_monitor(monitor: &Monitor) -> Result<(), Failure> {
+    output::line(&format!("Prometheus {}", monitor.url()))?;
+    output::line(&format!(
+        "Grafana    GF_PATHS_PROVISIONING={} grafana server --homepath /usr/share/grafana",
+        monitor.provisioning().display()
+    ))
 }
 
 fn print_report(report: &Report) -> Result<(), Failure> {
@@ -286,6 +319,7 @@ impl Ends {
 /// A cluster that runs and is watched.
 struct Session {
     cluster: Cluster,
+    monitor: Option<Monitor>,
     clients: Vec<Client>,
     watch: Watch,
     probes: Probes,
@@ -303,7 +337,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(cluster: Cluster, args: &TestnetArgs) -> Result<Self, Failure> {
+    fn new(cluster: Cluster, monitor: Option<Monitor>, args: &TestnetArgs) -> Result<Self, Failure> {
         let urls: Vec<String> = cluster.nodes().iter().map(|node| node.file().rpc_ws.clone()).collect();
         let clients =
             cluster.nodes().iter().map(|node| Client::new(&node.file().rpc_http)).collect::<Result<Vec<_>, _>>()?;
@@ -322,6 +356,7 @@ impl Session {
             first: None,
             progress: Instant::now(),
             cluster,
+            monitor,
         })
     }
 
@@ -365,7 +400,10 @@ impl Session {
             output::note(&words);
             if self.restarts {
                 self.cluster.restart(index).await?;
-                Info::of(&self.cluster).write(self.cluster.dir())?;
+                Info::of(&self.cluster, self.monitor.as_ref()).write(self.cluster.dir())?;
+                if let Some(monitor) = &self.monitor {
+                    monitor.retarget(&self.cluster)?;
+                }
                 output::note(&format!("node {index} runs again"));
             }
         }
