@@ -13,11 +13,7 @@
 //! that lost one nonce of a series could use none of the rest. Which senders that hits is a node's own secret, drawn at
 //! its start. What peers gossip is not refused here: their users were served already.
 
-use std::{
-    collections::hash_map::RandomState,
-    hash::{BuildHasher, Hash, Hasher},
-    time::Instant,
-};
+use std::{collections::hash_map::RandomState, hash::BuildHasher, time::Instant};
 
 use cascade_primitives::Address;
 
@@ -96,9 +92,7 @@ impl Throttle {
         if self.waiting >= 2.0 * most {
             return true;
         }
-        let mut hasher = self.order.build_hasher();
-        sender.hash(&mut hasher);
-        (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64 >= self.share
+        (self.order.hash_one(sender) >> 11) as f64 / (1_u64 << 53) as f64 >= self.share
     }
 }
 
