@@ -73,3 +73,4 @@ pub use error::{CloseCode, DisconnectReason, HandshakeError, Misbehaviour, Netwo
 pub use event::{Direction, Event, Message, PeerInfo, Request, Responder};
 pub use identity::{Identity, NodeSignature};
 pub use network::{Network, Receivers};
+pub use tls::node_of_certificate;

@@ -129,6 +129,12 @@ fn node_of(certificate: &CertificateDer<'_>) -> Result<NodeId, Error> {
     if is_sound(node) { Ok(node) } else { Err(bad()) }
 }
 
+/// The identity that a peer's certificate (DER) shows; none if it is no certificate of a node.
+#[must_use]
+pub fn node_of_certificate(der: &[u8]) -> Option<NodeId> {
+    node_of(&CertificateDer::from(der)).ok()
+}
+
 /// Accepts exactly the certificates that hold a node identity, and only the expected one if there is one.
 #[derive(Debug)]
 struct PinnedIdentity {

@@ -3,6 +3,8 @@
 mod discovery;
 mod helpers;
 mod hostile;
+mod hostile_siege;
+mod hostile_wire;
 mod limits;
 mod links;
 mod raw;

@@ -10,9 +10,13 @@ use quinn::{
 };
 use rustls::{
     DigitallySignedStruct, Error, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        ResolvesClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{ring, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    sign::CertifiedKey,
 };
 use tokio::time::timeout;
 
@@ -65,23 +69,59 @@ impl ServerCertVerifier for Anyone {
     }
 }
 
-/// A TLS client with this identity, or with none.
-fn tls(seed: Option<u8>, alpn: &[u8]) -> QuicClientConfig {
+/// A certificate and its key.
+fn certified(seed: u8) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let mut der = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    der.extend_from_slice(identity(seed).seed().as_slice());
+    let der = PrivatePkcs8KeyDer::from(der);
+    let key = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ED25519).unwrap();
+    let certificate = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap();
+    (certificate.der().clone(), PrivateKeyDer::Pkcs8(der))
+}
+
+/// Shows one certificate and signs with the key of another, which rustls would refuse to be configured for.
+#[derive(Debug)]
+struct Thief(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Thief {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Who a TLS client says that it is.
+enum Shown {
+    Nobody,
+    Own(u8),
+    /// The certificate of the first, the key of the second.
+    Stolen(u8, u8),
+}
+
+fn tls(shown: &Shown, alpn: &[u8]) -> QuicClientConfig {
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anyone));
-    let mut config = match seed {
-        Some(seed) => {
-            let mut der = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-            der.extend_from_slice(identity(seed).seed().as_slice());
-            let der = PrivatePkcs8KeyDer::from(der);
-            let key = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ED25519).unwrap();
-            let certificate = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap();
-            builder.with_client_auth_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(der)).unwrap()
+    let mut config = match *shown {
+        Shown::Own(seed) => {
+            let (certificate, key) = certified(seed);
+            builder.with_client_auth_cert(vec![certificate], key).unwrap()
         }
-        None => builder.with_no_client_auth(),
+        Shown::Stolen(owner, thief) => {
+            let (certificate, (_, key)) = (certified(owner).0, certified(thief));
+            let key = ring::sign::any_eddsa_type(match &key {
+                PrivateKeyDer::Pkcs8(der) => der,
+                _ => unreachable!("made above"),
+            });
+            let both = CertifiedKey::new(vec![certificate], key.unwrap());
+            builder.with_client_cert_resolver(Arc::new(Thief(Arc::new(both))))
+        }
+        Shown::Nobody => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![alpn.to_vec()];
     QuicClientConfig::try_from(config).unwrap()
@@ -90,17 +130,23 @@ fn tls(seed: Option<u8>, alpn: &[u8]) -> QuicClientConfig {
 impl Raw {
     /// TLS only.
     pub async fn connect(addr: SocketAddr, seed: Option<u8>, alpn: &[u8]) -> Result<Self, ConnectionError> {
-        Self::connect_with(addr, seed, alpn, TransportConfig::default()).await
+        let shown = seed.map_or(Shown::Nobody, Shown::Own);
+        Self::connect_with(addr, &shown, alpn, TransportConfig::default()).await
+    }
+
+    /// TLS only, with the certificate of one and the key of another.
+    pub async fn impersonate(addr: SocketAddr, owner: u8, thief: u8) -> Result<Self, ConnectionError> {
+        Self::connect_with(addr, &Shown::Stolen(owner, thief), b"cascade/1", TransportConfig::default()).await
     }
 
     async fn connect_with(
         addr: SocketAddr,
-        seed: Option<u8>,
+        shown: &Shown,
         alpn: &[u8],
         transport: TransportConfig,
     ) -> Result<Self, ConnectionError> {
         let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let mut config = ClientConfig::new(Arc::new(tls(seed, alpn)));
+        let mut config = ClientConfig::new(Arc::new(tls(shown, alpn)));
         config.transport_config(Arc::new(transport));
         let connecting = endpoint.connect_with(config, addr, "anyone").unwrap();
         let connection = timeout(LIMIT, connecting).await.expect("no handshake")?;
@@ -114,7 +160,7 @@ impl Raw {
         Ok((raw, hello))
     }
 
-    async fn say(&self, hello: &[u8]) -> Result<Hello, ConnectionError> {
+    pub async fn say(&self, hello: &[u8]) -> Result<Hello, ConnectionError> {
         let (mut send, mut recv) = self.connection.open_bi().await?;
         let prefix = u32::try_from(hello.len()).unwrap().to_le_bytes();
         let _ = send.write_all(&[&prefix, hello].concat()).await;
@@ -134,7 +180,7 @@ impl Raw {
     pub async fn slow_peer(addr: SocketAddr, seed: u8, window: u32) -> Self {
         let mut transport = TransportConfig::default();
         transport.stream_receive_window(VarInt::from_u32(window));
-        let raw = Self::connect_with(addr, Some(seed), b"cascade/1", transport).await.unwrap();
+        let raw = Self::connect_with(addr, &Shown::Own(seed), b"cascade/1", transport).await.unwrap();
         raw.say(&hello().to_bytes()).await.unwrap();
         raw
     }
