@@ -258,12 +258,12 @@ impl Siege {
             for (i, byte) in packet.iter_mut().enumerate() {
                 *byte = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (i % 57)) as u8;
             }
-            if n % 4 != 0 {
+            if !n.is_multiple_of(4) {
                 // A long header of QUIC version 1 with connection ids of 8 bytes.
                 packet[..6].copy_from_slice(&[0xc0 | (n % 4) as u8, 0, 0, 0, 1, 8]);
             }
             let _ = socket.send_to(&packet, self.address).await;
-            if n % 64 == 0 {
+            if n.is_multiple_of(64) {
                 pace.tick().await;
             }
         }
