@@ -18,16 +18,16 @@ use cascade_sequencer::{
 
 use crate::cluster::{Cluster, funded, wait_for};
 
-/// Sends transfers of one account to whichever node answers, and keeps those that a node reported as final.
-struct Load {
+/// Sends transfers of a few accounts to whichever node answers, and keeps those that a node reported as final.
+pub struct Load {
     stop: Arc<AtomicBool>,
     urls: Arc<Mutex<Vec<String>>>,
-    finals: Arc<Mutex<BTreeMap<B256, u64>>>,
+    pub finals: Arc<Mutex<BTreeMap<B256, u64>>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Load {
-    fn start(chain: ChainId, urls: Vec<String>) -> Self {
+    pub fn start(chain: ChainId, urls: Vec<String>) -> Self {
         let (stop, urls) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(urls)));
         let finals = Arc::new(Mutex::new(BTreeMap::new()));
         let thread = {
@@ -40,11 +40,11 @@ impl Load {
         Self { stop, urls, finals, thread: Some(thread) }
     }
 
-    fn set_urls(&self, urls: Vec<String>) {
+    pub fn set_urls(&self, urls: Vec<String>) {
         *self.urls.lock().unwrap() = urls;
     }
 
-    fn finish(mut self) -> BTreeMap<B256, u64> {
+    pub fn finish(mut self) -> BTreeMap<B256, u64> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().expect("it runs").join().expect("the load ends well");
         std::mem::take(&mut self.finals.lock().unwrap())
@@ -98,7 +98,7 @@ async fn drive(chain: ChainId, stop: &AtomicBool, urls: &Mutex<Vec<String>>, fin
     }
 }
 
-fn transfer(wallet: &Wallet, chain: ChainId, nonce: u64) -> (B256, Vec<u8>) {
+pub fn transfer(wallet: &Wallet, chain: ChainId, nonce: u64) -> (B256, Vec<u8>) {
     wallet.sign(&Transfer {
         chain,
         nonce,
@@ -110,7 +110,7 @@ fn transfer(wallet: &Wallet, chain: ChainId, nonce: u64) -> (B256, Vec<u8>) {
     })
 }
 
-fn urls(cluster: &Cluster) -> Vec<String> {
+pub fn urls(cluster: &Cluster) -> Vec<String> {
     cluster.nodes.iter().filter_map(|n| n.file.as_ref()).map(|f| f.rpc_http.clone()).collect()
 }
 
@@ -147,17 +147,23 @@ fn killing_the_leader_under_load_loses_nothing_and_the_restarted_node_catches_up
     }
     println!("recovery after kill -9 of the leader: {recoveries:?}");
     let finals = load.finish();
+    assert_nothing_lost(&cluster, &finals);
+}
+
+/// Panics unless every node has every transaction that any node called final, at the height that was said then, and all
+/// have the same blocks.
+pub fn assert_nothing_lost(cluster: &Cluster, finals: &BTreeMap<B256, u64>) {
     let highest = finals.values().copied().max().expect("some became final");
-    for i in 0..4 {
+    for i in 0..cluster.nodes.len() {
         cluster.wait_height(i, highest + 1);
         wait_for("the node executes what is final", || {
             let status = cluster.runtime.block_on(cluster.client(i).status()).ok()?;
             (status.heads.executed.0 > highest).then_some(())
         });
     }
-    for i in 0..4 {
+    for i in 0..cluster.nodes.len() {
         let client = cluster.client(i);
-        for (hash, height) in &finals {
+        for (hash, height) in finals {
             let found = cluster.runtime.block_on(client.finality(*hash)).expect("it runs");
             assert_eq!(found.and_then(|f| f.height).map(|h| h.0), Some(*height), "node {i} lost final {hash}");
         }

@@ -4,6 +4,8 @@ mod alloy;
 mod cli;
 mod cluster;
 mod crash;
+mod kills;
 mod metrics;
+mod partition;
 mod rpc;
 mod testnet;
