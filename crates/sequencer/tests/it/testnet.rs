@@ -10,7 +10,10 @@ use std::{
 use cascade_sequencer::cli::Client;
 use serde_json::Value;
 
-use crate::{cli::cascade, cluster::wait_for};
+use crate::{
+    cli::cascade,
+    cluster::{signal, wait_for},
+};
 
 /// What the issue allows from the start to the printed URLs.
 const READY_WITHIN: Duration = Duration::from_secs(5);
@@ -40,8 +43,7 @@ impl Testnet {
     }
 
     fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().expect("kill").success());
+        signal(self.child.id(), name);
     }
 
     fn pids(&self) -> Vec<u64> {
@@ -102,7 +104,7 @@ fn a_testnet_is_ready_soon_stops_on_ctrl_c_and_is_resumed() {
     assert_eq!(file["accounts"][0]["address"], "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
     let height = wait_for("blocks are executed", || Some(first.height(&runtime, 0)).filter(|height| *height >= 3));
     let (pids, mut first) = (first.pids(), first);
-    first.signal("-INT");
+    first.signal("INT");
     assert_eq!(first.child.wait().unwrap().code(), Some(0));
     assert!(pids.iter().all(|pid| !is_alive(*pid)), "Ctrl-C stops all nodes");
 
@@ -130,7 +132,7 @@ fn a_second_testnet_in_the_same_directory_is_refused_and_takes_nothing_away() {
     assert!(text.contains("another `cascade testnet` runs") && text.contains("--data"), "{text}");
     assert_eq!(std::fs::read(data.join("testnet.json")).unwrap(), before);
     assert!(first.pids().iter().all(|pid| is_alive(*pid)));
-    first.signal("-INT");
+    first.signal("INT");
     assert_eq!(first.child.wait().unwrap().code(), Some(0));
     assert!(!data.join("testnet.json").exists(), "it names what runs");
     let (code, text) = testnet(&data, &["--blocks", "1"]);
@@ -179,7 +181,7 @@ fn a_node_that_dies_is_started_again_if_asked_for() {
     let data = dir.path().join("cluster");
     let testnet = Testnet::start(&data, &["--nodes", "4", "--restart"]);
     let pid = testnet.pids()[1];
-    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill").success());
+    signal(u32::try_from(pid).expect("a pid"), "KILL");
     let again = wait_for("testnet.json names another process", || {
         let info: Value = serde_json::from_slice(&std::fs::read(data.join("testnet.json")).ok()?).ok()?;
         info["nodes"][1]["pid"].as_u64().filter(|again| *again != pid)
