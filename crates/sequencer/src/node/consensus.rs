@@ -173,7 +173,7 @@ impl ConsensusActor {
             beside_key.store(sign_state)?;
         }
         for record in records {
-            self.config.log.append(&record.to_bytes())?;
+            self.config.log.append_with(|out| record.encode(out))?;
         }
         self.config.log.sync()?;
         timer.observe_duration();

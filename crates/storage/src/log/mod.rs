@@ -53,7 +53,7 @@ use crate::{
     error::{Result, StorageError},
     fs,
 };
-use segment::{HEADER_BYTES, Header, LogFile, SegmentNumber};
+use segment::{HEADER_BYTES, Header, LogFile, RECORD_HEADER_BYTES, SegmentNumber};
 
 pub use scan::Torn;
 
@@ -62,6 +62,9 @@ pub const MAX_RECORD_BYTES: usize = MAX_BLOCK_BYTES + (2 << 20);
 
 /// A batch is written early when it gets longer than this.
 const MAX_BATCH_BYTES: usize = 32 << 20;
+
+/// Memory of a batch's buffer that is kept for the next one: fresh memory costs more than what is written into it.
+const KEPT_BUFFER_BYTES: usize = 16 << 20;
 
 /// How a log lays out its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,18 +178,43 @@ impl VoteLog {
     /// [`StorageError::TooLarge`] above [`MAX_RECORD_BYTES`]; what the system reports where this starts a new segment
     /// or a batch is long enough to be written. The record is then not part of the batch.
     pub fn append(&mut self, record: &[u8]) -> Result<()> {
+        self.append_with(|out| out.extend_from_slice(record))
+    }
+
+    /// Like [`VoteLog::append`], with a record that `encode` appends to what it is given and does not read. Spares a
+    /// large record the way through a buffer of its own.
+    ///
+    /// # Errors
+    /// As [`VoteLog::append`].
+    pub fn append_with(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
         self.check_usable()?;
-        segment::check_size(&self.path, record)?;
-        if self.buffer.len() + record.len() > MAX_BATCH_BYTES {
-            self.sync()?;
+        if self.buffer.is_empty() {
+            self.roll_if_full()?;
         }
-        if self.buffer.is_empty() && self.length() >= self.options.segment_bytes.max(HEADER_BYTES as u64 + 1) {
-            self.roll()?;
+        let mut at = self.buffer.len();
+        self.buffer.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
+        encode(&mut self.buffer);
+        if let Err(error) = segment::check_size(&self.path, self.buffer.get(at + RECORD_HEADER_BYTES..).unwrap_or(&[]))
+        {
+            self.buffer.truncate(at);
+            return Err(error);
+        }
+        if self.buffer.len() > MAX_BATCH_BYTES && at > 0 {
+            let record = self.buffer.split_off(at);
+            self.sync()?;
+            self.roll_if_full()?;
+            self.buffer.extend_from_slice(&record);
+            at = 0;
         }
         let start = self.length();
-        segment::encode_record(&self.header, start, start + self.buffer.len() as u64, record, &mut self.buffer);
+        segment::seal_record(&self.header, start, start + at as u64, &mut self.buffer[at..]);
         self.buffered += 1;
         Ok(())
+    }
+
+    /// Begins a new segment if the current one is full. Nothing may be buffered.
+    fn roll_if_full(&mut self) -> Result<()> {
+        if self.length() >= self.options.segment_bytes.max(HEADER_BYTES as u64 + 1) { self.roll() } else { Ok(()) }
     }
 
     /// Makes everything that was appended durable: one write, one fdatasync. Returns how many records that were.
@@ -212,7 +240,7 @@ impl VoteLog {
         self.segments.insert(self.header.number, start + self.buffer.len() as u64);
         let records = std::mem::take(&mut self.buffered);
         self.buffer.clear();
-        self.buffer.shrink_to(1 << 20);
+        self.buffer.shrink_to(KEPT_BUFFER_BYTES);
         Ok(records)
     }
 

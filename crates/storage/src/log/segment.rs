@@ -138,15 +138,24 @@ pub(super) fn check_size(path: &Path, record: &[u8]) -> Result<()> {
 
 /// Appends the encoding of a record that will stand at `offset` in a batch that begins at `batch`.
 pub(super) fn encode_record(segment: &Header, batch: u64, offset: u64, payload: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.reserve(RECORD_HEADER_BYTES + payload.len());
+    out.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
+    out.extend_from_slice(payload);
+    seal_record(segment, batch, offset, &mut out[start..]);
+}
+
+/// Fills in the fixed part of a record whose payload is in its place: the record will stand at `offset`, in a batch that
+/// begins at `batch`.
+pub(super) fn seal_record(segment: &Header, batch: u64, offset: u64, record: &mut [u8]) {
+    let (fixed, payload) = record.split_at_mut(RECORD_HEADER_BYTES);
     let mut head = [0; 16];
     head[..4].copy_from_slice(&RECORD_MAGIC);
     head[4..8].copy_from_slice(&u32::try_from(payload.len()).expect("bounded by MAX_RECORD_BYTES").to_le_bytes());
     head[8..].copy_from_slice(&batch.to_le_bytes());
-    out.reserve(RECORD_HEADER_BYTES + payload.len());
-    out.extend_from_slice(&head);
-    out.extend_from_slice(&segment.checksum(offset, &head, None));
-    out.extend_from_slice(&segment.checksum(offset, &head, Some(payload)));
-    out.extend_from_slice(payload);
+    fixed[..16].copy_from_slice(&head);
+    fixed[16..24].copy_from_slice(&segment.checksum(offset, &head, None));
+    fixed[24..].copy_from_slice(&segment.checksum(offset, &head, Some(payload)));
 }
 
 /// Puts a new segment in place with its first records. All of it is durable once the caller has synced the directory. After

@@ -77,6 +77,20 @@ fn records_come_back_in_order_over_many_segments() {
 }
 
 #[test]
+fn a_batch_that_grows_too_long_is_written_early_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _, _) = open(dir.path(), LARGE);
+    let records: Vec<Vec<u8>> = (0..5_u8).map(|n| vec![n; MAX_BATCH_BYTES / 4 + usize::from(n)]).collect();
+    for record in &records {
+        log.append_with(|out| out.extend_from_slice(record)).unwrap();
+    }
+    assert_eq!(log.unsynced(), records.len() - 3, "three fit a batch beside their headers, four do not");
+    log.sync().unwrap();
+    drop(log);
+    assert_eq!(open(dir.path(), LARGE).1, records);
+}
+
+#[test]
 fn what_was_not_synced_is_not_there() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _, _) = open(dir.path(), LARGE);
