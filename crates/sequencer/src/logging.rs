@@ -11,7 +11,8 @@ use crate::config::{LogFormat, LogSection};
 /// # Errors
 /// If it is neither.
 pub fn parse_filter(text: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(text)
+    // The library's parser cuts texts at byte offsets, and panics inside a character of several bytes.
+    EnvFilter::builder().parse(if text.is_ascii() { text } else { "not=a=filter" })
 }
 
 /// Sends the process's log lines to stderr. Colours only on a terminal and without `NO_COLOR`. A second call changes
@@ -25,4 +26,17 @@ pub fn init(config: &LogSection) {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_that_are_none_are_errors() {
+        assert!(parse_filter("info,cascade_network=debug").is_ok());
+        for bad in ["a=b=c", "info\u{fffd}", "aaaaaaaaaaaaaaaaaaaaaaaa\u{20ac}\u{20ac},[\u{20ac}", "\u{e9}=info"] {
+            assert!(parse_filter(bad).is_err(), "{bad}");
+        }
+    }
 }
