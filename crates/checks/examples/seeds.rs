@@ -17,6 +17,9 @@ use cascade_primitives::{
 /// The example transaction of EIP-155.
 const EIP_155: &str = "f86c098504a817c800825208943535353535353535353535353535353535353535880de0b6b3a76400008025a028ef61340bd939bc2195fe537567866003e1a15d3c71ff63e1590620aa636276a067cbe9d8997f761aecb703304b3800ccf555c9f3dc64214b297fb1966a3b6d83";
 
+/// Which decoder, and its bytes.
+type Seeds = Vec<(u8, Vec<u8>)>;
+
 fn golden(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../primitives/tests/golden/{name}.hex"));
     let text = fs::read_to_string(&path).expect("the golden file is there");
