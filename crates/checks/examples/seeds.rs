@@ -198,9 +198,6 @@ fn storage() -> Vec<(u8, Vec<u8>)> {
     ]
 }
 
-/// Inputs, each with the number of the decoder that reads it.
-type Seeds = Vec<(u8, Vec<u8>)>;
-
 fn main() -> Result<(), Box<dyn Error>> {
     let into = std::env::args().nth(1).ok_or("usage: seeds DIRECTORY")?;
     let state = cascade_checks::state::seeds().into_iter().map(|seed| (seed[0], seed[1..].to_vec())).collect();
