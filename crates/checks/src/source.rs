@@ -4,7 +4,7 @@ use alloy_primitives::{Address, B256, U256};
 use bytes::Bytes;
 use cascade_primitives::{
     BlockHash, BlsSignature, Body, Certificate, Certificates, ChainId, DaCommitment, Epoch, Fork, Header, HeaderKind,
-    Height, L1Origin, MemberIndex, NodeId, Ready, ResultEntry, SignerSet, SystemItem, TimestampMs, View, Vote,
+    Height, L1Origin, MemberIndex, NodeId, Ready, ResultEntry, Reveal, SignerSet, SystemItem, TimestampMs, View, Vote,
     VoteKind, VoteTarget, block::Block,
 };
 
@@ -181,14 +181,22 @@ impl<'a> Source<'a> {
     pub(crate) fn body(&mut self) -> Body {
         Body {
             l1_items: self.list(3, |s| s.bytes(40)),
-            system: self.list(3, |s| SystemItem::Ready(s.ready())),
+            system: self.list(3, |s| match s.number() % 3 {
+                0 => SystemItem::RecipientKey(s.bytes(40)),
+                1 => SystemItem::Dealing(s.bytes(40)),
+                _ => SystemItem::Ready(s.ready()),
+            }),
             certificates: Certificates {
                 parent: self.maybe(Self::certificate),
                 skips: self.list(3, Self::certificate),
                 commit: self.maybe(Self::certificate),
                 fillers: self.list(2, Self::header),
             },
-            reveals: self.list(3, |s| s.bytes(40)),
+            reveals: self.list(3, |s| Reveal {
+                height: Height(s.number()),
+                beacon: [s.number() as u8; 48],
+                values: s.list(3, |s| [s.number() as u8; 48]),
+            }),
             transactions: self.list(20, |s| s.bytes(300)),
         }
     }

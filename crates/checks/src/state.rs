@@ -35,7 +35,7 @@ static FIXED: LazyLock<Fixed> = LazyLock::new(|| {
         .collect();
     let storage =
         (1..=SLOTS).map(|i| (B256::from(U256::from(i)), B256::from(U256::from(1000 + u64::from(i))))).collect();
-    alloc.insert(contract(), GenesisAccount { code: vec![0].into(), storage, nonce: 1, balance: U256::ZERO });
+    alloc.insert(contract(), GenesisAccount { code: vec![0].into(), storage, nonce: 1, ..GenesisAccount::default() });
     let params = ChainParams::of(Network::Regtest);
     let genesis = Genesis { params, timestamp: TimestampMs(0), committees: Vec::new(), alloc };
     let store = std::sync::Arc::new(MemoryStore::new());

@@ -33,7 +33,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use cascade_primitives::{
     B256, BlockHash, BlsPublicKey, Body, Certificate, ChainParams, Committee, Decode, DecodeError, DecodeErrorKind,
     Encode, Epoch, Genesis, Header, HeaderKind, Height, MemberIndex, NodeId, Reader, Ready, SealedBlock,
-    SigningContext, SystemItem, TimestampMs, View, VoteKind, VoteTarget,
+    SigningContext, SystemItem, TimestampMs, TransactionRule, View, VoteKind, VoteTarget,
     block::{FormError, MAX_FILLER_HEADERS, MAX_RESULTS_PER_HEADER, MAX_SKIPS_PER_BLOCK},
     certificate::MAX_MEMBERS,
     codec::encode_list,
@@ -439,7 +439,8 @@ impl ChainContext {
         }
         let mut found = Vec::new();
         for (i, item) in body.system.iter().enumerate() {
-            let SystemItem::Ready(ready) = item;
+            // What belongs to key generation is judged where the keys are made, by the final log alone.
+            let SystemItem::Ready(ready) = item else { continue };
             match self.accepts_ready(ready) {
                 Some(member) if !found.contains(&member) => found.push(member),
                 _ => return Err(InvalidBlock::SystemItem(i)),
@@ -487,6 +488,11 @@ impl ChainContext {
         if header.kind == HeaderKind::Block {
             next.history.push(block.hash().into());
         }
+        // Epoch 0 of an encrypted chain has no key and takes no envelopes: it is over as soon as its successor has one.
+        let encrypted = rules.params().transactions == TransactionRule::Encrypted;
+        if encrypted && next.epoch == Epoch(0) && next.next_is_ready() {
+            next.content_end = next.content_end.min(header.height);
+        }
         if header.height == next.content_end {
             next.settle_next_committee(rules);
         }
@@ -494,12 +500,20 @@ impl ChainContext {
         next
     }
 
-    /// At the last content height: the epoch ends if a quorum of the next committee is ready; else it is extended; and
-    /// after the last extension those who are not ready are dropped.
-    fn settle_next_committee(&mut self, rules: &Rules) {
+    /// Whether a quorum of the next committee said that it is ready.
+    fn next_is_ready(&self) -> bool {
         let next = &self.next_committee;
         let seats: u32 = self.ready.iter().map(|m| next.members()[m.index()].seats.0).sum();
-        if seats >= next.quorum().0 {
+        seats >= next.quorum().0
+    }
+
+    /// At the last content height: the epoch ends if a quorum of the next committee is ready; else it is extended; and
+    /// after the last extension those who are not ready are dropped.
+    ///
+    /// On an encrypted chain those that are left need keys of their own, which are not made yet: the epoch goes on until
+    /// they are.
+    fn settle_next_committee(&mut self, rules: &Rules) {
+        if self.next_is_ready() {
             return;
         }
         if self.extensions < rules.params().epoch_extensions_max {
@@ -507,7 +521,8 @@ impl ChainContext {
             self.content_end = self.content_end.plus(rules.params().epoch_extension);
             return;
         }
-        let ready: BTreeSet<NodeId> = self.ready.iter().map(|m| next.members()[m.index()].node).collect();
+        let ready: BTreeSet<NodeId> =
+            self.ready.iter().map(|m| self.next_committee.members()[m.index()].node).collect();
         let epoch = self.epoch.next();
         let sequencers: Vec<_> =
             rules.genesis.sequencers(epoch).iter().filter(|s| ready.contains(&s.node)).cloned().collect();
@@ -519,6 +534,10 @@ impl ChainContext {
                 .expect("a committee's members form a committee")
         }));
         self.ready.clear();
+        if rules.params().transactions == TransactionRule::Encrypted {
+            self.extensions = 0;
+            self.content_end = self.content_end.plus(rules.params().epoch_extension);
+        }
     }
 }
 
@@ -558,9 +577,10 @@ pub fn readiness<'a>(
     base: &'a ChainContext,
     block: &'a SealedBlock,
 ) -> impl Iterator<Item = (&'a Ready, Option<BlsPublicKey>)> {
-    block.body.system.iter().map(move |SystemItem::Ready(ready)| {
+    block.body.system.iter().filter_map(move |item| {
+        let SystemItem::Ready(ready) = item else { return None };
         let member = base.next_committee.index_of(&ready.node);
-        (ready, member.map(|m| base.next_committee.members()[m.index()].bls_key))
+        Some((ready, member.map(|m| base.next_committee.members()[m.index()].bls_key)))
     })
 }
 

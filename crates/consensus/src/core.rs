@@ -21,7 +21,7 @@ use std::{
 use cascade_crypto::{VoteScheme, VoteSigner, scheme::CertificateError};
 use cascade_primitives::{
     Address, BlockHash, Bytes, Certificate, Committee, Epoch, Header, HeaderKind, Height, MemberIndex, NodeId, Ready,
-    ResultEntry, SealedBlock, Term, TimestampMs, View, Vote, VoteKind, VoteTarget,
+    ResultEntry, Reveal, SealedBlock, SystemItem, Term, TimestampMs, TransactionRule, View, Vote, VoteKind, VoteTarget,
 };
 
 use crate::{
@@ -191,6 +191,8 @@ pub struct Core<B: Bugs = NoBugs> {
     helped: BTreeSet<NodeId>,
     skipped_terms: u64,
     readies: BTreeMap<MemberIndex, Ready>,
+    /// The newest epoch that this node has the keys for, where epochs have keys.
+    keys_ready: Option<Epoch>,
     announced_at: TimestampMs,
     verified: VecDeque<Certificate>,
     requested: BTreeMap<BlockHash, Asked>,
@@ -258,6 +260,7 @@ impl<B: Bugs> Core<B> {
             helped: BTreeSet::new(),
             skipped_terms: 0,
             readies: BTreeMap::new(),
+            keys_ready: None,
             announced_at: TimestampMs(0),
             verified: VecDeque::new(),
             requested: BTreeMap::new(),
@@ -283,6 +286,10 @@ impl<B: Bugs> Core<B> {
             Input::Tick => {}
             Input::Work(work) => self.work = work,
             Input::Executed(result) => self.on_executed(result),
+            Input::KeysReady(epoch) => {
+                self.keys_ready = Some(epoch);
+                self.announce_ready();
+            }
             Input::Built { view, parent, content } => self.on_built(view, parent, content),
             Input::Validated { hash, verdict } => self.on_validated(hash, verdict),
             Input::FinalRange { from, blocks, finality } => self.on_final_range(from, blocks, finality),

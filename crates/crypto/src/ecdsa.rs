@@ -1,11 +1,17 @@
-//! Signers of Ethereum transactions, recovered with libsecp256k1.
+//! Signers of Ethereum transactions, and payers of envelopes and deposits, recovered with libsecp256k1.
 
-use cascade_primitives::{Address, RecoveredTransaction, Transaction, TransactionError};
+use cascade_primitives::{
+    Address, B256, Bytes, ChainParams, Decode as _, DecodeError, Deposit, EcdsaSignature, Item, RecoveredDeposit,
+    RecoveredEnvelope, RecoveredItem, RecoveredTransaction, SigningContext, Transaction, TransactionError,
+    envelope::DepositError,
+};
 use rayon::prelude::*;
+pub use secp256k1::SecretKey;
 use secp256k1::{
     Message, SECP256K1,
     ecdsa::{RecoverableSignature, RecoveryId},
 };
+use thiserror::Error;
 
 /// Recovers the signer of a transaction.
 ///
@@ -45,9 +51,130 @@ fn recover_sender(transaction: &Transaction) -> Result<Address, TransactionError
     Ok(Address::from_raw_public_key(&key.serialize_uncompressed()[1..]))
 }
 
+/// Signs 32 bytes with a secp256k1 key; the signature is the canonical one of the two (EIP-2).
+#[must_use]
+pub fn sign_digest(key: &SecretKey, digest: &B256) -> EcdsaSignature {
+    let (id, compact) = SECP256K1.sign_ecdsa_recoverable(Message::from_digest(digest.0), key).serialize_compact();
+    let mut bytes = [0; 65];
+    bytes[..64].copy_from_slice(&compact);
+    bytes[64] = u8::try_from(i32::from(id)).expect("a recovery id is 0 to 3");
+    EcdsaSignature(bytes)
+}
+
+/// The account whose key signed 32 bytes; none if the signature is none, or has a high S (EIP-2).
+#[must_use]
+pub fn recover_digest(signature: &EcdsaSignature, digest: &B256) -> Option<Address> {
+    let (compact, parity) = signature.0.split_first_chunk::<64>().expect("65 bytes hold 64");
+    let id = match parity {
+        [0] => RecoveryId::Zero,
+        [1] => RecoveryId::One,
+        _ => return None,
+    };
+    let signature = RecoverableSignature::from_compact(compact, id).ok()?;
+    let mut canonical = signature.to_standard();
+    canonical.normalize_s();
+    if canonical != signature.to_standard() {
+        return None;
+    }
+    let key = SECP256K1.recover_ecdsa(Message::from_digest(digest.0), &signature).ok()?;
+    Some(Address::from_raw_public_key(&key.serialize_uncompressed()[1..]))
+}
+
+/// Why bytes are no item of an encrypted chain.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ItemError {
+    /// Longer than the chain allows.
+    #[error("oversized data: item size {size}, limit {limit}")]
+    Oversized {
+        /// Bytes found.
+        size: usize,
+        /// `ChainParams::max_tx_bytes`.
+        limit: usize,
+    },
+    /// Not the encoding of one.
+    #[error("encoding: {0}")]
+    Encoding(#[from] DecodeError),
+    /// An envelope for another chain or history.
+    #[error("the envelope is for chain {chain}, fork {fork}; this is chain {want}, fork {want_fork}")]
+    Chain {
+        /// Its chain.
+        chain: u64,
+        /// Its history.
+        fork: u32,
+        /// This chain.
+        want: u64,
+        /// Its history.
+        want_fork: u32,
+    },
+    /// The tip exceeds the whole fee (EIP-1559).
+    #[error("max priority fee per gas higher than max fee per gas: maxPriorityFeePerGas: {tip}, maxFeePerGas: {max}")]
+    TipAboveFee {
+        /// Priority fee in wei per gas.
+        tip: u64,
+        /// Fee cap in wei per gas.
+        max: u64,
+    },
+    /// The payer's signature is none, or is malleable.
+    #[error("the payer's signature is invalid")]
+    Signature,
+    /// A deposit that is none.
+    #[error("deposit: {0}")]
+    Deposit(#[from] DepositError),
+}
+
+/// Decodes an item and recovers who signed it. The ciphertext is not looked at.
+///
+/// # Errors
+/// [`ItemError`].
+pub fn recover_item(raw: Bytes, context: &SigningContext, params: &ChainParams) -> Result<RecoveredItem, ItemError> {
+    let limit = params.max_tx_bytes as usize;
+    if raw.len() > limit {
+        return Err(ItemError::Oversized { size: raw.len(), limit });
+    }
+    match Item::from_shared(&raw)? {
+        Item::Envelope(envelope) => {
+            if envelope.chain_id != context.chain_id || envelope.fork != context.fork {
+                return Err(ItemError::Chain {
+                    chain: envelope.chain_id.0,
+                    fork: envelope.fork.0,
+                    want: context.chain_id.0,
+                    want_fork: context.fork.0,
+                });
+            }
+            let (tip, max) = (envelope.max_priority_fee_per_gas, envelope.max_fee_per_gas);
+            if tip > max {
+                return Err(ItemError::TipAboveFee { tip, max });
+            }
+            let digest = envelope.digest(context);
+            let payer = recover_digest(&envelope.signature, &digest).ok_or(ItemError::Signature)?;
+            Ok(RecoveredItem::Envelope(RecoveredEnvelope::new(envelope, raw, digest, payer)))
+        }
+        Item::Deposit(deposit) => {
+            let transaction = deposit.decode_transaction(context.chain_id)?;
+            let digest = Deposit::digest(context, &transaction.hash());
+            let transaction = recover(transaction).map_err(DepositError::from)?;
+            let consent = recover_digest(&deposit.consent, &digest).ok_or(ItemError::Signature)?;
+            Ok(RecoveredItem::Deposit(RecoveredDeposit::new(transaction, raw, consent)?))
+        }
+    }
+}
+
+/// As [`recover_item`] for many, on all cores if there are enough of them. The answers stand in the order of the input.
+#[must_use]
+pub fn recover_items(
+    items: Vec<Bytes>,
+    context: &SigningContext,
+    params: &ChainParams,
+) -> Vec<Result<RecoveredItem, ItemError>> {
+    if items.len() < 2 * CHUNK {
+        return items.into_iter().map(|raw| recover_item(raw, context, params)).collect();
+    }
+    items.into_par_iter().with_min_len(CHUNK).map(|raw| recover_item(raw, context, params)).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use cascade_primitives::{Bytes, ChainId};
+    use cascade_primitives::ChainId;
 
     use super::*;
 

@@ -19,11 +19,14 @@ use thiserror::Error;
 use crate::{
     certificate::Certificate,
     codec::{Decode, DecodeError, DecodeErrorKind, Encode, Reader, encode_byte_string, encode_list},
-    domain, hash,
+    domain,
+    envelope::Reveal,
+    hash,
     ids::{BlockHash, ChainId, Epoch, Fork, Height, TimestampMs, View},
     merkle,
     params::ChainParams,
-    system::SystemItem,
+    params::TransactionRule,
+    system::{MAX_DEALINGS_PER_BLOCK, SystemItem},
 };
 
 /// The version that headers carry. A change of any rule that all nodes must agree on raises it.
@@ -330,8 +333,10 @@ pub struct Body {
     pub system: Vec<SystemItem>,
     /// The certificates that justify the block's place.
     pub certificates: Certificates,
-    /// Combined decryption values. Empty on a chain without threshold keys.
-    pub reveals: Vec<Bytes>,
+    /// What opened the envelopes of the blocks whose results the header carries, in order of height: one for each block
+    /// with items. So anybody can replay the chain without asking the sequencers. Empty on a chain without threshold
+    /// keys.
+    pub reveals: Vec<Reveal>,
     /// What users sent, in the order that the leader proposes: EIP-2718 encoded transactions, or opaque payloads.
     pub transactions: Vec<Bytes>,
 }
@@ -371,7 +376,7 @@ impl Body {
             BodySections::L1Items => encode_byte_strings(&self.l1_items, out),
             BodySections::System => encode_list(&self.system, out),
             BodySections::Certificates => self.certificates.encode(out),
-            BodySections::Reveals => encode_byte_strings(&self.reveals, out),
+            BodySections::Reveals => encode_list(&self.reveals, out),
             BodySections::Transactions => encode_byte_strings(&self.transactions, out),
         }
     }
@@ -387,9 +392,8 @@ impl Body {
     fn section_hash(&self, section: BodySections) -> B256 {
         let items = match section {
             BodySections::L1Items => &self.l1_items,
-            BodySections::Reveals => &self.reveals,
             BodySections::Transactions => &self.transactions,
-            BodySections::System | BodySections::Certificates => {
+            BodySections::System | BodySections::Certificates | BodySections::Reveals => {
                 let mut buffer = Vec::new();
                 self.encode_section(section, &mut buffer);
                 return hash::tagged(domain::BODY_SECTION, &[&[section as u8], &buffer]);
@@ -465,8 +469,7 @@ impl Decode for Body {
                 BodySections::System => body.system = r.field("system items").list(MAX_SYSTEM_ITEMS)?,
                 BodySections::Certificates => body.certificates = Certificates::decode(r)?,
                 BodySections::Reveals => {
-                    body.reveals =
-                        decode_byte_strings(r.field("reveals"), MAX_TRANSACTIONS_PER_BLOCK, MAX_TRANSACTION_BYTES)?;
+                    body.reveals = r.field("reveals").list(MAX_RESULTS_PER_HEADER)?;
                 }
                 BodySections::Transactions => {
                     body.transactions = decode_byte_strings(
@@ -505,6 +508,9 @@ pub enum FormError {
     /// The header does not commit to this body.
     #[error("the body's root is not the header's")]
     BodyRoot,
+    /// The reveals are not those that the results commit to.
+    #[error("the reveals are not those that the header's results commit to")]
+    Reveals,
     /// A field that no feature fills yet is not empty.
     #[error("{0} must be empty at this protocol version")]
     NotEmpty(&'static str),
@@ -530,12 +536,15 @@ impl Block {
         if header.version != PROTOCOL_VERSION {
             return Err(FormError::Version { found: header.version });
         }
+        let encrypted = params.transactions == TransactionRule::Encrypted;
+        let sealed = |item: &SystemItem| !matches!(item, SystemItem::Ready(_));
         let empty = [
             ("L1 origin", header.l1_origin == L1Origin::default()),
             ("DA commitment", header.da == DaCommitment::default()),
-            ("beacon", header.results.iter().all(|r| r.beacon.is_zero() && r.reveals_root.is_zero())),
+            ("beacon", encrypted || header.results.iter().all(|r| r.beacon.is_zero() && r.reveals_root.is_zero())),
             ("L1 items", body.l1_items.is_empty()),
-            ("reveals", body.reveals.is_empty()),
+            ("reveals", encrypted || body.reveals.is_empty()),
+            ("key generation", encrypted || !body.system.iter().any(sealed)),
         ];
         if let Some((what, _)) = empty.iter().find(|(_, is_empty)| !is_empty) {
             return Err(FormError::NotEmpty(what));
@@ -544,7 +553,13 @@ impl Block {
             return Err(FormError::NotEmpty("a filler's transactions and system items"));
         }
         let carried = &body.certificates;
+        let opened = header.results.iter().filter(|r| !r.reveals_root.is_zero());
+        if !opened.map(|r| (r.height, r.reveals_root)).eq(body.reveals.iter().map(|r| (r.height, r.root()))) {
+            return Err(FormError::Reveals);
+        }
+        let dealings = body.system.iter().filter(|item| matches!(item, SystemItem::Dealing(_))).count();
         let limits = [
+            ("dealings", dealings, MAX_DEALINGS_PER_BLOCK),
             ("results", header.results.len(), MAX_RESULTS_PER_HEADER),
             ("skip certificates", carried.skips.len(), MAX_SKIPS_PER_BLOCK),
             ("filler headers", carried.fillers.len(), MAX_FILLER_HEADERS),
@@ -718,7 +733,8 @@ mod tests {
     #[test]
     fn fields_without_a_feature_must_be_empty() {
         let params = ChainParams::of(Network::Regtest);
-        let body = Body { reveals: vec![Bytes::from_static(b"x")], ..Body::default() };
+        let reveal = Reveal { height: Height(1), beacon: [7; 48], values: Vec::new() };
+        let body = Body { reveals: vec![reveal], ..Body::default() };
         let genesis = crate::Genesis {
             params: params.clone(),
             timestamp: TimestampMs(1),

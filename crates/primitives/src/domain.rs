@@ -101,6 +101,20 @@ domains! {
     DEALING = "cascade/dealing/1";
     /// Derivation of the key under which key shares rest on a disk.
     SHARE_STORE = "cascade/share-store/1";
+    /// What the payer of an envelope signs.
+    ENVELOPE = "cascade/envelope/1";
+    /// What an envelope's ciphertext is bound to.
+    ENVELOPE_LABEL = "cascade/envelope.label/1";
+    /// An envelope's name.
+    ENVELOPE_HASH = "cascade/envelope.hash/1";
+    /// The hiding commitment to the transaction in an envelope.
+    ENVELOPE_COMMITMENT = "cascade/envelope.commitment/1";
+    /// A payer's consent to a deposit.
+    DEPOSIT = "cascade/deposit/1";
+    /// What opened a block's envelopes.
+    REVEAL = "cascade/reveal/1";
+    /// The encryption key of a sequencer that announced none.
+    ABSENT_RECIPIENT = "cascade/absent-recipient/1";
     /// The key of an opaque payload on a chain that orders bytes.
     OPAQUE = "cascade/opaque/1";
     /// Checksum of a record in the vote log.

@@ -80,6 +80,9 @@ pub struct GenesisAccount {
     /// Contract storage.
     #[serde(default)]
     pub storage: BTreeMap<B256, B256>,
+    /// Balance in the fee ledger of an encrypted chain, in wei ([`crate::envelope`]). Zero on other chains.
+    #[serde(default)]
+    pub fees: U256,
 }
 
 impl Encode for GenesisAccount {
@@ -92,6 +95,7 @@ impl Encode for GenesisAccount {
             slot.encode(out);
             value.encode(out);
         }
+        self.fees.encode(out);
     }
 }
 

@@ -13,6 +13,7 @@ pub mod certificate;
 pub mod codec;
 pub mod committee;
 pub mod domain;
+pub mod envelope;
 pub mod genesis;
 pub mod hash;
 pub mod ids;
@@ -29,6 +30,9 @@ pub use bytes::Bytes;
 pub use certificate::{Certificate, SignerSet, SigningContext, Vote, VoteKind, VoteTarget};
 pub use codec::{Decode, DecodeError, DecodeErrorKind, Encode, Reader};
 pub use committee::{Committee, CommitteeError, Member, ThresholdKeys};
+pub use envelope::{
+    Deposit, EcdsaSignature, Envelope, Item, RecoveredDeposit, RecoveredEnvelope, RecoveredItem, Reveal,
+};
 pub use genesis::{Genesis, GenesisAccount, GenesisError, ScheduledCommittee, SequencerSpec};
 pub use ids::{
     BlockHash, BlsPublicKey, BlsSignature, ChainId, Epoch, Fork, Height, MemberIndex, NodeId, Seats, Term, TimestampMs,

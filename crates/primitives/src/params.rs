@@ -37,6 +37,9 @@ impl Encode for Network {
 pub enum TransactionRule {
     /// Ethereum transactions in the clear (legacy, EIP-2930, EIP-1559), executed on the EVM.
     Plain,
+    /// Envelopes around encrypted Ethereum transactions, and deposits that pay for them ([`crate::envelope`]). Opened and
+    /// executed once their order is final.
+    Encrypted,
     /// Opaque byte strings: neither signed nor executed. For comparison with published consensus benchmarks.
     Opaque,
 }
@@ -46,6 +49,7 @@ impl Encode for TransactionRule {
         out.push(match self {
             Self::Plain => 0,
             Self::Opaque => 1,
+            Self::Encrypted => 2,
         });
     }
 }
@@ -112,6 +116,11 @@ chain_params! {
     epoch_extensions_max: u64 = 10, 10, 10;
     /// Blocks for which the keys of a past epoch are kept.
     old_keys_kept: u64 = 720, 720, 50;
+    /// Blocks for which an envelope may be valid at the most.
+    max_validity: u64 = 1_200, 1_200, 600;
+    /// Content blocks of an epoch in which the next committee announces its encryption keys, before key generation
+    /// starts without those that did not.
+    key_window: u64 = 600, 600, 20;
     /// Transaction bytes in a block.
     max_block_bytes: u32 = 2 << 20, 2 << 20, 8 << 20;
     /// Bytes of a transaction.
@@ -166,6 +175,7 @@ impl ChainParams {
             ("block_gas_limit", self.block_gas_limit),
             ("base_fee_floor", self.base_fee_floor),
             ("sender_tx_limit", u64::from(self.sender_tx_limit)),
+            ("max_validity", self.max_validity),
             ("chain_id", self.chain_id.0),
         ];
         if let Some(&(key, value)) = at_least_one.iter().find(|(_, value)| *value == 0) {
@@ -183,6 +193,12 @@ impl ChainParams {
                 self.epoch_length,
                 self.epoch_length > self.results_lag,
                 "must be greater than results_lag, or an epoch ends before its first results",
+            ),
+            (
+                "key_window",
+                self.key_window,
+                self.key_window < self.epoch_length || self.transactions != TransactionRule::Encrypted,
+                "must be less than epoch_length, or an epoch ends before its successor's keys are made",
             ),
             (
                 "max_tx_bytes",

@@ -1,10 +1,11 @@
 //! What the protocol itself writes into blocks.
 
 use alloy_primitives::B256;
+use bytes::Bytes;
 
 use crate::{
     certificate::SigningContext,
-    codec::{Decode, DecodeError, DecodeErrorKind, Encode, Reader},
+    codec::{Decode, DecodeError, DecodeErrorKind, Encode, Reader, encode_byte_string},
     domain, hash,
     ids::{BlsSignature, Epoch, NodeId},
 };
@@ -51,11 +52,27 @@ impl Decode for Ready {
 }
 
 /// One item of a block's system section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// What belongs to key generation is bytes here; `cascade_crypto::dkg` knows what they mean. An item that means nothing
+/// changes nothing, at every node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SystemItem {
     /// A sequencer is ready for the next epoch.
     Ready(Ready),
+    /// The encryption key of a sequencer of the next committee, at most [`MAX_RECIPIENT_KEY_BYTES`].
+    RecipientKey(Bytes),
+    /// A dealing for the next epoch's keys, at most [`MAX_DEALING_BYTES`].
+    Dealing(Bytes),
 }
+
+/// Largest announcement of an encryption key, in bytes.
+pub const MAX_RECIPIENT_KEY_BYTES: usize = 512;
+
+/// Largest dealing, in bytes: one for 256 seats has half a megabyte.
+pub const MAX_DEALING_BYTES: usize = 640 << 10;
+
+/// Dealings that one block may carry: each costs every node a check of up to a second.
+pub const MAX_DEALINGS_PER_BLOCK: usize = 1;
 
 impl Encode for SystemItem {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -63,6 +80,14 @@ impl Encode for SystemItem {
             Self::Ready(ready) => {
                 out.push(1);
                 ready.encode(out);
+            }
+            Self::RecipientKey(key) => {
+                out.push(2);
+                encode_byte_string(key, out);
+            }
+            Self::Dealing(dealing) => {
+                out.push(3);
+                encode_byte_string(dealing, out);
             }
         }
     }
@@ -72,6 +97,8 @@ impl Decode for SystemItem {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         match u8::decode(r.field("system item"))? {
             1 => Ok(Self::Ready(Ready::decode(r)?)),
+            2 => Ok(Self::RecipientKey(r.field("recipient key").byte_string(MAX_RECIPIENT_KEY_BYTES)?)),
+            3 => Ok(Self::Dealing(r.field("dealing").byte_string(MAX_DEALING_BYTES)?)),
             tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
         }
     }

@@ -100,7 +100,7 @@ impl App {
             Vec::new()
         };
         let ordered_gas = transactions.len() as u64;
-        BuiltBlock { transactions, base_fee: request.parent.base_fee, ordered_gas }
+        BuiltBlock { transactions, base_fee: request.parent.base_fee, ordered_gas, ..BuiltBlock::default() }
     }
 
     pub(crate) fn validate(block: &SealedBlock, request: &BuildRequest) -> Verdict {

@@ -284,6 +284,7 @@ impl<B: Bugs> Core<B> {
         };
         let request = BuildRequest {
             view: block.header.view,
+            epoch: block.header.epoch,
             height: block.header.height,
             timestamp: block.header.timestamp,
             may_carry_content: true,

@@ -72,6 +72,8 @@ pub struct BuildRequest {
     pub view: View,
     /// The chain up to its parent.
     pub parent: Arc<ChainContext>,
+    /// Its epoch: the parent's, or the next one.
+    pub epoch: Epoch,
     /// Its height.
     pub height: Height,
     /// Its time.
@@ -89,6 +91,10 @@ pub struct BuildRequest {
 pub struct BuiltBlock {
     /// Transactions in the order in which they shall run.
     pub transactions: Vec<Bytes>,
+    /// What belongs to key generation.
+    pub system: Vec<SystemItem>,
+    /// What opened the blocks whose results the header carries, up to [`BuildRequest::state_height`].
+    pub reveals: Vec<Reveal>,
     /// Base fee in wei per gas.
     pub base_fee: u64,
     /// Sum of their gas limits.
@@ -113,6 +119,9 @@ pub enum Input {
     Work(bool),
     /// A final block was executed.
     Executed(ResultEntry),
+    /// On a chain with threshold keys: this node has all it needs to serve in an epoch. Without it, it does not say that
+    /// it is ready.
+    KeysReady(Epoch),
     /// Answers [`Effect::Build`].
     Built {
         /// The view it was asked for.

@@ -2,7 +2,7 @@
 
 use super::*;
 use cascade_primitives::{
-    Block, Body, Certificates, L1Origin, SystemItem,
+    Block, Body, Certificates, L1Origin,
     block::{MAX_SKIPS_PER_BLOCK, MAX_SYSTEM_ITEMS, PROTOCOL_VERSION},
 };
 
@@ -182,6 +182,7 @@ impl<B: Bugs> Core<B> {
         let Some(ancestors) = self.ancestors(&parent, next.due) else { return };
         let request = BuildRequest {
             view: next.view,
+            epoch: next.base.epoch,
             height: parent.height.next(),
             timestamp: next.timestamp,
             may_carry_content: next.may_carry_content,
@@ -316,13 +317,16 @@ impl<B: Bugs> Core<B> {
         let Building { view, parent, base, kind, timestamp, due, may_carry_content, commit, fillers } = building;
         let results = (base.last_result.0 + 1..=due.0).map(|h| self.results.get(&Height(h)).copied());
         let results = results.collect::<Option<Vec<_>>>()?;
-        let system = if may_carry_content && parent.epoch == base.epoch {
-            self.readies_to_include().into_iter().map(SystemItem::Ready).collect()
-        } else {
-            Vec::new()
-        };
-        let (transactions, ordered_gas) =
-            if may_carry_content { (content.transactions, content.ordered_gas) } else { (Vec::new(), 0) };
+        let mut system = Vec::new();
+        if may_carry_content && parent.epoch == base.epoch {
+            system.extend(self.readies_to_include().into_iter().map(SystemItem::Ready));
+        }
+        let (mut transactions, mut ordered_gas) = (Vec::new(), 0);
+        if may_carry_content {
+            let room = MAX_SYSTEM_ITEMS - system.len();
+            system.extend(content.system.into_iter().take(room));
+            (transactions, ordered_gas) = (content.transactions, content.ordered_gas);
+        }
         let body = Body {
             l1_items: Vec::new(),
             system,
@@ -332,7 +336,7 @@ impl<B: Bugs> Core<B> {
                 commit: commit.map(|c| c.as_ref().clone()),
                 fillers,
             },
-            reveals: Vec::new(),
+            reveals: if kind == HeaderKind::Filler { Vec::new() } else { content.reveals },
             transactions,
         };
         let header = Header {
@@ -422,6 +426,10 @@ impl<B: Bugs> Core<B> {
             return;
         }
         let epoch = self.head.epoch.next();
+        let encrypted = self.config.rules.params().transactions == TransactionRule::Encrypted;
+        if encrypted && self.keys_ready != Some(epoch) {
+            return;
+        }
         let digest = Ready::digest(&self.config.rules.signing, epoch, &self.config.node, &next.root());
         let ready = Ready { epoch, node: self.config.node, signature: signer.sign(&digest) };
         self.readies.insert(me, ready);

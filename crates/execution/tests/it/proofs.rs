@@ -22,7 +22,7 @@ fn chain(n: u64, slots: u64) -> (Chain, alloy_primitives::Address) {
         (0..n).map(|i| (user(i), GenesisAccount { balance: ether(1000), ..Default::default() })).collect();
     let contract = user(1_000_000);
     let storage = (1..=slots).map(|i| (B256::from(U256::from(i)), B256::from(U256::from(i * i)))).collect();
-    alloc.insert(contract, GenesisAccount { code: vec![0].into(), storage, nonce: 1, balance: U256::ZERO });
+    alloc.insert(contract, GenesisAccount { code: vec![0].into(), storage, nonce: 1, ..GenesisAccount::default() });
     (Chain::with_alloc(alloc), contract)
 }
 

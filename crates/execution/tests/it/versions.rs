@@ -114,7 +114,10 @@ fn reachable(chain: &Chain) -> (usize, usize) {
                 .collect::<std::collections::BTreeMap<alloy_primitives::B256, _>>();
             leaves += 1 + storage.len();
             let (balance, nonce) = (account.balance, account.nonce);
-            alloc.insert(address, cascade_primitives::GenesisAccount { balance, nonce, code: code.into(), storage });
+            alloc.insert(
+                address,
+                cascade_primitives::GenesisAccount { balance, nonce, code: code.into(), storage, ..Default::default() },
+            );
         }
     }
     let fresh = Chain::with_alloc(alloc);

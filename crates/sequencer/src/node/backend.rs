@@ -261,7 +261,9 @@ impl Backend for NodeBackend {
             .into_iter()
             .map(|bytes| match rule {
                 TransactionRule::Opaque => Ok(Candidate::Opaque(bytes)),
-                TransactionRule::Plain => Ok(Candidate::Plain(Box::new(Transaction::decode(bytes, chain, limit)?))),
+                TransactionRule::Plain | TransactionRule::Encrypted => {
+                    Ok(Candidate::Plain(Box::new(Transaction::decode(bytes, chain, limit)?)))
+                }
             })
             .collect();
         let submitter = self.submitter.clone();

@@ -228,7 +228,9 @@ impl PoolState {
     #[must_use]
     pub fn new(params: ChainParams, state: State, recovered: RecoveredBlocks, executed: Height) -> Self {
         let pool = match params.transactions {
-            TransactionRule::Plain => Waiting::Plain(Box::new(Pool::new(PoolLimits::of(&params)))),
+            TransactionRule::Plain | TransactionRule::Encrypted => {
+                Waiting::Plain(Box::new(Pool::new(PoolLimits::of(&params))))
+            }
             TransactionRule::Opaque => {
                 Waiting::Opaque(Box::new(OpaquePool::new(OpaqueLimits::new(params.max_tx_bytes as usize))))
             }
@@ -379,7 +381,7 @@ impl PoolState {
         let pool = match &self.pool {
             Waiting::Opaque(pool) => {
                 let transactions = pool.select(limits.bytes, limits.count);
-                return Some(BuiltBlock { transactions, base_fee, ordered_gas: 0 });
+                return Some(BuiltBlock { transactions, base_fee, ..BuiltBlock::default() });
             }
             Waiting::Plain(pool) => pool,
         };
@@ -398,7 +400,7 @@ impl PoolState {
                 }
             }
         }
-        Some(BuiltBlock { transactions, base_fee, ordered_gas: check.ordered_gas().0 })
+        Some(BuiltBlock { transactions, base_fee, ordered_gas: check.ordered_gas().0, ..BuiltBlock::default() })
     }
 
     /// Valid, invalid, or nothing while it cannot be told.

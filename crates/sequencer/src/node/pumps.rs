@@ -113,11 +113,13 @@ fn take_gossip(payload: &Bytes, params: &ChainParams, report: impl Fn(Misbehavio
     for item in items {
         match params.transactions {
             TransactionRule::Opaque => batch.push(Candidate::Opaque(item)),
-            TransactionRule::Plain => match Transaction::decode(item, params.chain_id, limit) {
-                Ok(transaction) => batch.push(Candidate::Plain(Box::new(transaction))),
-                // An honest node gossips nothing that it could not decode itself.
-                Err(_) => report(Misbehaviour::InvalidContent),
-            },
+            TransactionRule::Plain | TransactionRule::Encrypted => {
+                match Transaction::decode(item, params.chain_id, limit) {
+                    Ok(transaction) => batch.push(Candidate::Plain(Box::new(transaction))),
+                    // An honest node gossips nothing that it could not decode itself.
+                    Err(_) => report(Misbehaviour::InvalidContent),
+                }
+            }
         }
     }
 }

@@ -83,7 +83,7 @@ impl StorageActor {
 pub fn transaction_keys(block: &SealedBlock, rule: TransactionRule) -> Vec<B256> {
     let transactions = block.body.transactions.iter();
     match rule {
-        TransactionRule::Plain => transactions.map(keccak256).collect(),
+        TransactionRule::Plain | TransactionRule::Encrypted => transactions.map(keccak256).collect(),
         TransactionRule::Opaque => transactions.map(|payload| OpaquePool::key(payload)).collect(),
     }
 }
@@ -91,7 +91,7 @@ pub fn transaction_keys(block: &SealedBlock, rule: TransactionRule) -> Vec<B256>
 fn final_block(finalized: &Finalized, rule: TransactionRule) -> FinalBlock {
     // The index would be half of the work of an opaque chain; there, payloads are found by reading blocks.
     let transactions = match rule {
-        TransactionRule::Plain => transaction_keys(&finalized.block, rule),
+        TransactionRule::Plain | TransactionRule::Encrypted => transaction_keys(&finalized.block, rule),
         TransactionRule::Opaque => Vec::new(),
     };
     FinalBlock {

@@ -110,7 +110,7 @@ fn size(data: &BlockData) -> usize {
         items(&body.l1_items),
         4 + body.system.iter().map(|item| item.to_bytes().len()).sum::<usize>(),
         body.certificates.to_bytes().len(),
-        items(&body.reveals),
+        4 + body.reveals.iter().map(|reveal| reveal.to_bytes().len()).sum::<usize>(),
         items(&body.transactions),
     ];
     data.block.header.to_bytes().len() + sections.iter().map(|section| 5 + section).sum::<usize>()
@@ -124,7 +124,7 @@ pub(super) fn header(data: &BlockData, params: &ChainParams) -> RpcHeader {
 /// Hashes of a block's transactions, or keys of its payloads.
 pub(super) fn transaction_hashes(data: &BlockData, rule: TransactionRule) -> Vec<B256> {
     let hash = match rule {
-        TransactionRule::Plain => |raw: &bytes::Bytes| keccak256(raw),
+        TransactionRule::Plain | TransactionRule::Encrypted => |raw: &bytes::Bytes| keccak256(raw),
         TransactionRule::Opaque => |raw: &bytes::Bytes| OpaquePool::key(raw),
     };
     data.block.body.transactions.iter().map(hash).collect()

@@ -137,7 +137,7 @@ impl Rpc {
     /// Refuses what a chain of opaque payloads cannot answer.
     fn plain(&self) -> Answer<()> {
         match self.backend.params().transactions {
-            TransactionRule::Plain => Ok(()),
+            TransactionRule::Plain | TransactionRule::Encrypted => Ok(()),
             TransactionRule::Opaque => Err(error::unsupported(
                 "this chain orders opaque payloads and executes nothing: use l2_sendOpaque, l2_opaqueStatus and l2_block",
             )),
@@ -148,7 +148,7 @@ impl Rpc {
     fn opaque(&self) -> Answer<()> {
         match self.backend.params().transactions {
             TransactionRule::Opaque => Ok(()),
-            TransactionRule::Plain => {
+            TransactionRule::Plain | TransactionRule::Encrypted => {
                 Err(error::unsupported("this chain orders Ethereum transactions: use eth_sendRawTransaction"))
             }
         }

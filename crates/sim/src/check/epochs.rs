@@ -70,7 +70,11 @@ impl Epochs {
 
     /// Takes up a final block of the epoch.
     pub(super) fn follow(&mut self, rules: &Rules, block: &SealedBlock) {
-        self.ready.extend(block.body.system.iter().map(|SystemItem::Ready(ready)| ready.node));
+        let ready = |item: &SystemItem| match item {
+            SystemItem::Ready(ready) => Some(ready.node),
+            SystemItem::RecipientKey(_) | SystemItem::Dealing(_) => None,
+        };
+        self.ready.extend(block.body.system.iter().filter_map(ready));
         if block.header.height == self.content_end {
             self.settle(rules);
         }

@@ -250,7 +250,7 @@ impl Mock {
         let height = chain.receipts.len();
         let data = Arc::clone(&chain.blocks[height]);
         let (receipts, entry, bloom) = match self.params.transactions {
-            TransactionRule::Plain => {
+            TransactionRule::Plain | TransactionRule::Encrypted => {
                 let executed = self.run(&chain.blocks, &data);
                 (executed.receipts, executed.result, executed.bloom)
             }
@@ -302,7 +302,7 @@ impl Mock {
 
     fn hash_of(&self, raw: &Bytes) -> B256 {
         match self.params.transactions {
-            TransactionRule::Plain => keccak256(raw),
+            TransactionRule::Plain | TransactionRule::Encrypted => keccak256(raw),
             TransactionRule::Opaque => OpaquePool::key(raw),
         }
     }
