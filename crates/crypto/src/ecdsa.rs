@@ -51,6 +51,12 @@ fn recover_sender(transaction: &Transaction) -> Result<Address, TransactionError
     Ok(Address::from_raw_public_key(&key.serialize_uncompressed()[1..]))
 }
 
+/// The account of a secp256k1 key.
+#[must_use]
+pub fn public_address(key: &SecretKey) -> Address {
+    Address::from_raw_public_key(&key.public_key(SECP256K1).serialize_uncompressed()[1..])
+}
+
 /// Signs 32 bytes with a secp256k1 key; the signature is the canonical one of the two (EIP-2).
 #[must_use]
 pub fn sign_digest(key: &SecretKey, digest: &B256) -> EcdsaSignature {
@@ -147,14 +153,14 @@ pub fn recover_item(raw: Bytes, context: &SigningContext, params: &ChainParams) 
             }
             let digest = envelope.digest(context);
             let payer = recover_digest(&envelope.signature, &digest).ok_or(ItemError::Signature)?;
-            Ok(RecoveredItem::Envelope(RecoveredEnvelope::new(envelope, raw, digest, payer)))
+            Ok(RecoveredItem::Envelope(Box::new(RecoveredEnvelope::new(envelope, raw, digest, payer))))
         }
         Item::Deposit(deposit) => {
             let transaction = deposit.decode_transaction(context.chain_id)?;
             let digest = Deposit::digest(context, &transaction.hash());
             let transaction = recover(transaction).map_err(DepositError::from)?;
             let consent = recover_digest(&deposit.consent, &digest).ok_or(ItemError::Signature)?;
-            Ok(RecoveredItem::Deposit(RecoveredDeposit::new(transaction, raw, consent)?))
+            Ok(RecoveredItem::Deposit(Box::new(RecoveredDeposit::new(transaction, raw, consent)?)))
         }
     }
 }

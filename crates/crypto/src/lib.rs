@@ -7,6 +7,7 @@
 //! - [`threshold`]: the encryption of the mempool, shares and their combination, the random beacon, the shuffle.
 //! - [`dkg`]: the keys of an epoch, made by the committee before through the agreed log, without a trusted dealer.
 //! - [`curve`]: the arithmetic under both, and all `unsafe` code of the crate.
+//! - [`envelope`]: transactions sealed into envelopes, checked, and opened again.
 //! - [`ecdsa`]: recovery of the signer of an Ethereum transaction, on libsecp256k1.
 //!
 //! No function here panics on bytes from outside.
@@ -15,6 +16,7 @@ pub mod bls;
 pub mod curve;
 pub mod dkg;
 pub mod ecdsa;
+pub mod envelope;
 pub mod scheme;
 pub mod threshold;
 

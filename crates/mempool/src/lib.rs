@@ -21,11 +21,13 @@ mod account;
 mod error;
 mod gas;
 pub mod gossip;
+pub mod keybook;
 mod opaque;
 mod pool;
+pub mod reveal;
 
 pub use account::{AccountReader, AccountState};
 pub use error::AdmissionError;
 pub use gas::{MAX_INITCODE_BYTES, floor_gas, intrinsic_gas};
 pub use opaque::{OpaqueError, OpaqueLimits, OpaquePool};
-pub use pool::{Admission, Pool, PoolLimits, PoolStatus, SelectLimits, Source};
+pub use pool::{Admission, CheckedEnvelope, Pool, PoolLimits, PoolStatus, Pooled, SelectLimits, Source};

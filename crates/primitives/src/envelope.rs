@@ -379,9 +379,9 @@ impl RecoveredDeposit {
 #[derive(Clone, Debug)]
 pub enum RecoveredItem {
     /// A sealed transaction.
-    Envelope(RecoveredEnvelope),
+    Envelope(Box<RecoveredEnvelope>),
     /// Money for a payer.
-    Deposit(RecoveredDeposit),
+    Deposit(Box<RecoveredDeposit>),
 }
 
 impl RecoveredItem {

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cascade_primitives::{Address, RecoveredTransaction};
+use cascade_primitives::Address;
 
 use super::{
-    Pool,
+    Pool, Pooled,
     sender::{SenderQueue, Worth, tip_above},
 };
 use crate::error::AdmissionError;
@@ -24,7 +24,7 @@ struct Index {
 }
 
 impl Index {
-    fn set(&mut self, sender: &Address, queue: &SenderQueue, base_fee: u128) {
+    fn set<T: Pooled>(&mut self, sender: &Address, queue: &SenderQueue<T>, base_fee: u128) {
         if let Some((worth, sequence)) = self.of_sender.remove(sender) {
             self.by_worth.remove(&(worth, sequence, *sender));
         }
@@ -41,13 +41,17 @@ impl Tails {
         self.index = None;
     }
 
-    pub(super) fn update(&mut self, sender: &Address, queue: &SenderQueue, base_fee: u128) {
+    pub(super) fn update<T: Pooled>(&mut self, sender: &Address, queue: &SenderQueue<T>, base_fee: u128) {
         if let Some(index) = &mut self.index {
             index.set(sender, queue, base_fee);
         }
     }
 
-    fn least(&mut self, senders: &BTreeMap<Address, SenderQueue>, base_fee: u128) -> Vec<(Worth, Address)> {
+    fn least<T: Pooled>(
+        &mut self,
+        senders: &BTreeMap<Address, SenderQueue<T>>,
+        base_fee: u128,
+    ) -> Vec<(Worth, Address)> {
         let index = self.index.get_or_insert_with(|| {
             let mut index = Index::default();
             for (sender, queue) in senders {
@@ -60,9 +64,9 @@ impl Tails {
     }
 }
 
-impl Pool {
+impl<T: Pooled> Pool<T> {
     /// Evicts what is worth less than a newcomer until that has room. Evicts nothing if it cannot get it.
-    pub(super) fn make_room(&mut self, new: &RecoveredTransaction) -> Result<(), AdmissionError> {
+    pub(super) fn make_room(&mut self, new: &T) -> Result<(), AdmissionError> {
         let (sender, nonce) = (new.sender(), new.nonce());
         let base_fee = u128::from(self.base_fee);
         let queue = &self.senders[&sender];
@@ -100,7 +104,7 @@ impl Pool {
 }
 
 /// The worth that a newcomer will have among its sender's transactions.
-fn newcomers_worth(queue: &SenderQueue, new: &RecoveredTransaction, base_fee: u128) -> Worth {
+fn newcomers_worth<T: Pooled>(queue: &SenderQueue<T>, new: &T, base_fee: u128) -> Worth {
     let own = tip_above(new, base_fee).unwrap_or(0);
     let (nonce, next) = (new.nonce(), queue.account.next_nonce());
     if nonce == next {

@@ -1,4 +1,4 @@
-//! Ethereum transactions that wait for a block.
+//! Transactions that wait for a block: Ethereum's, envelopes, and deposits.
 //!
 //! ```text
 //!  sender A:  nonce  7  8  9 | 10 11 12 .. 15     next nonce = 10: executed 7, in flight 7 8 9
@@ -34,7 +34,11 @@ use std::{
 };
 
 use alloy_consensus::Transaction as _;
-use cascade_primitives::{Address, B256, ChainParams, RecoveredTransaction, TimestampMs, Transaction, U256};
+use cascade_crypto::envelope::Sealed;
+use cascade_primitives::{
+    Address, B256, Bytes, ChainParams, RecoveredDeposit, RecoveredEnvelope, RecoveredTransaction, TimestampMs,
+    Transaction, U256, envelope::envelope_gas,
+};
 
 use crate::{
     account::{AccountReader, AccountState},
@@ -120,11 +124,178 @@ pub struct PoolStatus {
     pub in_flight: usize,
 }
 
-/// Ethereum transactions that wait for a block.
+/// What a pool holds: something signed, with a nonce and a fee.
+pub trait Pooled: std::fmt::Debug {
+    /// Its name.
+    fn hash(&self) -> B256;
+    /// Whose nonce it takes and who pays.
+    fn sender(&self) -> Address;
+    /// The nonce.
+    fn nonce(&self) -> u64;
+    /// Gas that it reserves.
+    fn gas_limit(&self) -> u64;
+    /// Fee cap in wei per gas.
+    fn max_fee_per_gas(&self) -> u128;
+    /// Priority fee cap in wei per gas.
+    fn max_priority_fee_per_gas(&self) -> u128;
+    /// The most that it can take from its sender, in wei.
+    fn max_cost(&self) -> U256;
+    /// The bytes that it was read from.
+    fn raw(&self) -> &Bytes;
+    /// Checks what it shows by itself beyond gas limit, nonce and fee, which the pool checks.
+    ///
+    /// # Errors
+    /// [`AdmissionError`].
+    fn check(&self) -> Result<(), AdmissionError>;
+}
+
+/// Checks what an Ethereum transaction shows by itself: creation code and intrinsic gas.
+fn check_transaction(tx: &Transaction) -> Result<(), AdmissionError> {
+    let gas = tx.gas_limit();
+    let size = tx.envelope().input().len();
+    if tx.envelope().is_create() && size > MAX_INITCODE_BYTES {
+        return Err(AdmissionError::InitcodeSize { size, limit: MAX_INITCODE_BYTES });
+    }
+    let needed = intrinsic_gas(tx);
+    if gas < needed {
+        return Err(AdmissionError::IntrinsicGas { gas, needed });
+    }
+    let needed = floor_gas(tx);
+    if gas < needed {
+        return Err(AdmissionError::FloorDataGas { gas, needed });
+    }
+    Ok(())
+}
+
+impl Pooled for RecoveredTransaction {
+    fn hash(&self) -> B256 {
+        Transaction::hash(self)
+    }
+
+    fn sender(&self) -> Address {
+        Self::sender(self)
+    }
+
+    fn nonce(&self) -> u64 {
+        Transaction::nonce(self)
+    }
+
+    fn gas_limit(&self) -> u64 {
+        Transaction::gas_limit(self)
+    }
+
+    fn max_fee_per_gas(&self) -> u128 {
+        Transaction::max_fee_per_gas(self)
+    }
+
+    fn max_priority_fee_per_gas(&self) -> u128 {
+        Transaction::max_priority_fee_per_gas(self)
+    }
+
+    fn max_cost(&self) -> U256 {
+        Transaction::max_cost(self)
+    }
+
+    fn raw(&self) -> &Bytes {
+        Transaction::raw(self)
+    }
+
+    fn check(&self) -> Result<(), AdmissionError> {
+        check_transaction(self)
+    }
+}
+
+/// An envelope whose payer is known and whose ciphertext was checked.
+#[derive(Clone, Debug)]
+pub struct CheckedEnvelope {
+    /// The envelope.
+    pub envelope: RecoveredEnvelope,
+    /// Its ciphertext.
+    pub sealed: Sealed,
+}
+
+impl Pooled for CheckedEnvelope {
+    fn hash(&self) -> B256 {
+        self.envelope.hash()
+    }
+
+    fn sender(&self) -> Address {
+        self.envelope.payer()
+    }
+
+    fn nonce(&self) -> u64 {
+        self.envelope.nonce
+    }
+
+    fn gas_limit(&self) -> u64 {
+        self.envelope.gas_limit
+    }
+
+    fn max_fee_per_gas(&self) -> u128 {
+        self.envelope.max_fee_per_gas.into()
+    }
+
+    fn max_priority_fee_per_gas(&self) -> u128 {
+        self.envelope.max_priority_fee_per_gas.into()
+    }
+
+    fn max_cost(&self) -> U256 {
+        self.envelope.max_cost()
+    }
+
+    fn raw(&self) -> &Bytes {
+        self.envelope.raw()
+    }
+
+    fn check(&self) -> Result<(), AdmissionError> {
+        let (gas, needed) = (self.envelope.gas_limit, envelope_gas(self.envelope.bucket));
+        if gas < needed { Err(AdmissionError::IntrinsicGas { gas, needed }) } else { Ok(()) }
+    }
+}
+
+impl Pooled for RecoveredDeposit {
+    fn hash(&self) -> B256 {
+        self.transaction().hash()
+    }
+
+    fn sender(&self) -> Address {
+        self.transaction().sender()
+    }
+
+    fn nonce(&self) -> u64 {
+        self.transaction().nonce()
+    }
+
+    fn gas_limit(&self) -> u64 {
+        self.transaction().gas_limit()
+    }
+
+    fn max_fee_per_gas(&self) -> u128 {
+        self.transaction().max_fee_per_gas()
+    }
+
+    fn max_priority_fee_per_gas(&self) -> u128 {
+        self.transaction().max_priority_fee_per_gas()
+    }
+
+    fn max_cost(&self) -> U256 {
+        self.transaction().max_cost()
+    }
+
+    fn raw(&self) -> &Bytes {
+        Self::raw(self)
+    }
+
+    fn check(&self) -> Result<(), AdmissionError> {
+        check_transaction(self.transaction())
+    }
+}
+
+/// Transactions that wait for a block: Ethereum's in the clear, or whatever else is [`Pooled`].
 #[derive(Debug)]
-pub struct Pool {
+pub struct Pool<T = RecoveredTransaction> {
     limits: PoolLimits,
-    senders: BTreeMap<Address, SenderQueue>,
+    senders: BTreeMap<Address, SenderQueue<T>>,
     by_hash: HashMap<B256, (Address, u64)>,
     by_age: BTreeSet<(TimestampMs, u64, B256)>,
     bytes: usize,
@@ -136,6 +307,17 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// Checks what needs neither the signer nor its account, so that a useless transaction costs no signature recovery.
+    ///
+    /// # Errors
+    /// [`AdmissionError`]: known, gas, fee, creation code, nonce at its maximum.
+    pub fn check(&self, tx: &Transaction) -> Result<(), AdmissionError> {
+        self.check_terms(tx.hash(), tx.gas_limit(), tx.nonce(), tx.max_fee_per_gas())?;
+        check_transaction(tx)
+    }
+}
+
+impl<T: Pooled> Pool<T> {
     /// An empty pool.
     #[must_use]
     pub fn new(limits: PoolLimits) -> Self {
@@ -154,36 +336,19 @@ impl Pool {
         }
     }
 
-    /// Checks what needs neither the signer nor its account, so that a useless transaction costs no signature recovery.
-    ///
-    /// # Errors
-    /// [`AdmissionError`]: known, gas, fee, creation code, nonce at its maximum.
-    pub fn check(&self, tx: &Transaction) -> Result<(), AdmissionError> {
-        if self.by_hash.contains_key(&tx.hash()) {
+    fn check_terms(&self, hash: B256, gas: u64, nonce: u64, fee: u128) -> Result<(), AdmissionError> {
+        if self.by_hash.contains_key(&hash) {
             return Err(AdmissionError::AlreadyKnown);
         }
-        let gas = tx.gas_limit();
         if gas > self.limits.block_gas {
             return Err(AdmissionError::GasLimit { gas, limit: self.limits.block_gas });
         }
-        if tx.nonce() == u64::MAX {
+        if nonce == u64::MAX {
             return Err(AdmissionError::NonceMax);
         }
-        let size = tx.envelope().input().len();
-        if tx.envelope().is_create() && size > MAX_INITCODE_BYTES {
-            return Err(AdmissionError::InitcodeSize { size, limit: MAX_INITCODE_BYTES });
-        }
-        let (fee, floor) = (tx.max_fee_per_gas(), u128::from(self.limits.base_fee_floor));
+        let floor = u128::from(self.limits.base_fee_floor);
         if fee < floor {
             return Err(AdmissionError::Underpriced { fee, floor });
-        }
-        let needed = intrinsic_gas(tx);
-        if gas < needed {
-            return Err(AdmissionError::IntrinsicGas { gas, needed });
-        }
-        let needed = floor_gas(tx);
-        if gas < needed {
-            return Err(AdmissionError::FloorDataGas { gas, needed });
         }
         Ok(())
     }
@@ -195,11 +360,12 @@ impl Pool {
     pub fn admit(
         &mut self,
         now: TimestampMs,
-        tx: RecoveredTransaction,
+        tx: T,
         source: Source,
         accounts: &(impl AccountReader + ?Sized),
     ) -> Result<Admission, AdmissionError> {
-        self.check(&tx)?;
+        self.check_terms(tx.hash(), tx.gas_limit(), tx.nonce(), tx.max_fee_per_gas())?;
+        tx.check()?;
         let (sender, nonce) = (tx.sender(), tx.nonce());
         let account = accounts.account(&sender);
         self.set_account(sender, account);
@@ -223,7 +389,7 @@ impl Pool {
         })
     }
 
-    fn check_account(&self, tx: &RecoveredTransaction, account: &AccountState) -> Result<(), AdmissionError> {
+    fn check_account(&self, tx: &T, account: &AccountState) -> Result<(), AdmissionError> {
         if account.is_contract {
             return Err(AdmissionError::SenderNotEoa(tx.sender()));
         }
@@ -244,7 +410,7 @@ impl Pool {
             return Err(AdmissionError::InsufficientFundsForAll { balance, queued, cost });
         }
         match queue.txs.get(&nonce) {
-            Some(old) if !outbids(tx, &old.tx) => Err(AdmissionError::ReplacementUnderpriced),
+            Some(old) if !outbids(tx, &*old.tx) => Err(AdmissionError::ReplacementUnderpriced),
             None if queue.txs.len() >= self.limits.sender_pool_txs => {
                 Err(AdmissionError::AccountLimit { pooled: queue.txs.len(), limit: self.limits.sender_pool_txs })
             }
@@ -333,7 +499,7 @@ impl Pool {
 
     /// Transactions that entered the network here and were not given out yet: at most `bytes` bytes, but at least one
     /// if there is any. What is gone meanwhile is passed over.
-    pub fn take_new_for_gossip(&mut self, bytes: usize) -> Vec<Arc<RecoveredTransaction>> {
+    pub fn take_new_for_gossip(&mut self, bytes: usize) -> Vec<Arc<T>> {
         let mut taken = Vec::new();
         let mut left = bytes;
         while let Some(hash) = self.fresh.front().copied() {
@@ -351,7 +517,7 @@ impl Pool {
 
     /// The transaction with a hash.
     #[must_use]
-    pub fn get(&self, hash: &B256) -> Option<Arc<RecoveredTransaction>> {
+    pub fn get(&self, hash: &B256) -> Option<Arc<T>> {
         self.entry(hash).map(|entry| Arc::clone(&entry.tx))
     }
 
@@ -374,12 +540,12 @@ impl Pool {
     }
 
     /// A sender's transactions, in order of nonce.
-    pub fn of_sender(&self, sender: &Address) -> impl Iterator<Item = &Arc<RecoveredTransaction>> {
+    pub fn of_sender(&self, sender: &Address) -> impl Iterator<Item = &Arc<T>> {
         self.senders.get(sender).into_iter().flat_map(|queue| queue.txs.values().map(|entry| &entry.tx))
     }
 
     /// All transactions, by sender and nonce.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<RecoveredTransaction>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         self.senders.values().flat_map(|queue| queue.txs.values().map(|entry| &entry.tx))
     }
 
@@ -415,7 +581,7 @@ impl Pool {
         self.bytes
     }
 
-    fn entry(&self, hash: &B256) -> Option<&Entry> {
+    fn entry(&self, hash: &B256) -> Option<&Entry<T>> {
         let (sender, nonce) = self.by_hash.get(hash)?;
         self.senders.get(sender)?.txs.get(nonce)
     }
@@ -435,7 +601,7 @@ impl Pool {
         }
     }
 
-    fn insert(&mut self, entry: Entry) {
+    fn insert(&mut self, entry: Entry<T>) {
         let (sender, nonce, hash) = (entry.tx.sender(), entry.tx.nonce(), entry.tx.hash());
         self.bytes += entry.tx.raw().len();
         self.by_age.insert((entry.added, entry.sequence, hash));
@@ -445,7 +611,7 @@ impl Pool {
         self.tails.update(&sender, queue, u128::from(self.base_fee));
     }
 
-    fn remove(&mut self, sender: Address, nonce: u64) -> Option<Entry> {
+    fn remove(&mut self, sender: Address, nonce: u64) -> Option<Entry<T>> {
         let queue = self.senders.get_mut(&sender)?;
         let entry = queue.txs.remove(&nonce)?;
         self.bytes -= entry.tx.raw().len();
@@ -463,7 +629,7 @@ impl Pool {
 }
 
 /// Whether a transaction pays at least 10% more than the one whose nonce it wants, in fee cap and in tip cap.
-fn outbids(new: &RecoveredTransaction, old: &RecoveredTransaction) -> bool {
+fn outbids(new: &impl Pooled, old: &impl Pooled) -> bool {
     let enough =
         |new: u128, old: u128| new > old && U256::from(new) * U256::from(100) >= U256::from(old) * U256::from(110);
     enough(new.max_fee_per_gas(), old.max_fee_per_gas())

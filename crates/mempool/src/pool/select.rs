@@ -6,9 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use cascade_primitives::{Address, RecoveredTransaction, U256};
+use cascade_primitives::{Address, U256};
 
-use super::{Pool, sender::tip_above};
+use super::{Pool, Pooled, sender::tip_above};
 use crate::account::AccountReader;
 
 /// Gas that every transaction needs; with less room than that a block is full.
@@ -38,17 +38,12 @@ struct Candidate {
 /// The next transaction of a sender: the greatest goes first.
 type Head = (u128, Reverse<u64>, Address, u64);
 
-impl Pool {
+impl<T: Pooled> Pool<T> {
     /// Transactions for a block with a base fee, on the branch that `view` reads. They stay in the pool.
     ///
     /// The block is valid as far as nonces, reserves, the limit of a sender and these limits go.
     #[must_use]
-    pub fn select(
-        &self,
-        limits: SelectLimits,
-        base_fee: u64,
-        view: &(impl AccountReader + ?Sized),
-    ) -> Vec<Arc<RecoveredTransaction>> {
+    pub fn select(&self, limits: SelectLimits, base_fee: u64, view: &(impl AccountReader + ?Sized)) -> Vec<Arc<T>> {
         let base_fee = u128::from(base_fee);
         let mut heads = self.heads(base_fee);
         let mut candidates: BTreeMap<Address, Candidate> = BTreeMap::new();
@@ -96,7 +91,7 @@ impl Pool {
             .filter_map(|(sender, queue)| {
                 let next = queue.account.next_nonce();
                 let (nonce, entry) = queue.txs.range(next..).find(|(_, entry)| entry.ordered == 0)?;
-                Some((tip_above(&entry.tx, base_fee)?, Reverse(entry.sequence), *sender, *nonce))
+                Some((tip_above(&*entry.tx, base_fee)?, Reverse(entry.sequence), *sender, *nonce))
             })
             .collect();
         heads.into()
@@ -104,6 +99,6 @@ impl Pool {
 
     fn head(&self, sender: &Address, nonce: u64, base_fee: u128) -> Option<Head> {
         let entry = self.senders.get(sender)?.txs.get(&nonce)?;
-        Some((tip_above(&entry.tx, base_fee)?, Reverse(entry.sequence), *sender, nonce))
+        Some((tip_above(&*entry.tx, base_fee)?, Reverse(entry.sequence), *sender, nonce))
     }
 }

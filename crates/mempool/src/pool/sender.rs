@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use cascade_primitives::{RecoveredTransaction, TimestampMs, U256};
+use cascade_primitives::{TimestampMs, U256};
 
+use super::Pooled;
 use crate::account::AccountState;
 
 /// A transaction in the pool.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) tx: Arc<RecoveredTransaction>,
+pub(super) struct Entry<T> {
+    pub(super) tx: Arc<T>,
     /// Order of arrival.
     pub(super) sequence: u64,
     pub(super) added: TimestampMs,
@@ -18,20 +19,26 @@ pub(super) struct Entry {
 }
 
 /// What a transaction pays per gas above a base fee; none if it does not even pay that.
-pub(super) fn tip_above(tx: &RecoveredTransaction, base_fee: u128) -> Option<u128> {
+pub(super) fn tip_above(tx: &impl Pooled, base_fee: u128) -> Option<u128> {
     Some(tx.max_fee_per_gas().checked_sub(base_fee)?.min(tx.max_priority_fee_per_gas()))
 }
 
 /// A sender's transactions by nonce, and its account as it was last seen.
-#[derive(Clone, Debug, Default)]
-pub(super) struct SenderQueue {
-    pub(super) txs: BTreeMap<u64, Entry>,
+#[derive(Clone, Debug)]
+pub(super) struct SenderQueue<T> {
+    pub(super) txs: BTreeMap<u64, Entry<T>>,
     pub(super) account: AccountState,
 }
 
-impl SenderQueue {
+impl<T> Default for SenderQueue<T> {
+    fn default() -> Self {
+        Self { txs: BTreeMap::new(), account: AccountState::default() }
+    }
+}
+
+impl<T: Pooled> SenderQueue<T> {
     /// The transactions that can be ordered one after the other, as far as nonces go.
-    pub(super) fn run(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn run(&self) -> impl Iterator<Item = &Entry<T>> {
         let next = self.account.next_nonce();
         (next..)
             .zip(self.txs.range(next..))
@@ -48,7 +55,7 @@ impl SenderQueue {
 
     /// What evicting the last transaction gives up: whether it follows its predecessors without a gap, and the least tip
     /// among it and these, since it runs no sooner than they do.
-    pub(super) fn last_worth(&self, base_fee: u128) -> Option<(Worth, &Entry)> {
+    pub(super) fn last_worth(&self, base_fee: u128) -> Option<(Worth, &Entry<T>)> {
         let (&last, entry) = self.txs.last_key_value()?;
         Some((self.worth_of(last, base_fee), entry))
     }
@@ -61,7 +68,7 @@ impl SenderQueue {
         let mut tip = u128::MAX;
         for (_, entry) in below.filter(|(n, _)| **n >= next || **n == nonce) {
             count += 1;
-            tip = tip.min(tip_above(&entry.tx, base_fee).unwrap_or(0));
+            tip = tip.min(tip_above(&*entry.tx, base_fee).unwrap_or(0));
         }
         Worth { connected: nonce < next || count > nonce - next, tip }
     }

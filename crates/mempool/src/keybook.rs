@@ -1,0 +1,261 @@
+//! The keys of the next epoch, as the final log makes them (decision 10 of the architecture).
+//!
+//! ```text
+//!  epoch e   | announcing            | dealing                        | ready
+//!            | RecipientKey items    | Dealing items                  | Ready items
+//!            +-----------------------+--------------------------------+----------------> epoch e+1 may begin
+//!          first                 recipients                    keys of e+1: once dealers with
+//!          block                 are fixed                     q seats of e have dealt
+//! ```
+//!
+//! A [`KeyBook`] reads final blocks in order and is a pure function of them: every node that has read the same blocks has
+//! the same keys. It does not matter *when* a node reads them: nothing that a block says depends on it but the Ready
+//! statements, which each node makes for itself once it has its shares.
+//!
+//! Recipients are fixed at the first block of the epoch with which all members of the next committee have announced their
+//! encryption keys, or, from [`ChainParams::key_window`] blocks on, members with a quorum of seats. Dealings are made for
+//! the whole committee all the same: in place of a key that was not announced stands a point that nobody knows the
+//! logarithm of ([`absent_key`]). So seats keep their numbers, a member without a key is silent like any other, and q
+//! seats of all still open. An item that is of no use changes nothing.
+//!
+//! If the next committee is made anew because too few of it were ready, key generation starts over for the new one.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use cascade_crypto::{
+    VoteScheme,
+    curve::{G1, G1Affine},
+    dkg::{Dealing, DealingError, KeyGeneration, Parameters, Progress, RecipientKey, RecipientSecret, VerifiedDealing},
+    threshold::{EpochKeys, SeatMap, SecretShares},
+};
+use cascade_primitives::{
+    ChainParams, Committee, Decode as _, Epoch, Height, MemberIndex, NodeId, SealedBlock, SigningContext, SystemItem,
+    domain,
+};
+
+/// The encryption key that stands in for one that was not announced: hashed to the curve (RFC 9380), so that nobody
+/// knows its secret.
+#[must_use]
+pub fn absent_key() -> G1Affine {
+    G1::hash(b"absent", domain::ABSENT_RECIPIENT.as_bytes()).to_affine()
+}
+
+/// What a final block changed.
+#[derive(Clone, Debug)]
+pub enum KeyEvent {
+    /// Recipients are fixed: members of the current committee deal now.
+    Dealing,
+    /// The next epoch's keys are complete.
+    Complete(Arc<EpochKeys>),
+}
+
+/// How far the next epoch's keys are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyProgress {
+    /// Members of the next committee announce their encryption keys.
+    Announcing {
+        /// Seats whose keys are announced.
+        announced: u32,
+        /// Seats of a quorum.
+        needed: u32,
+    },
+    /// Members of the current committee deal.
+    Dealing(Progress),
+    /// The keys are there.
+    Complete,
+}
+
+/// The current epoch's log of key generation. Made anew from the blocks of the epoch at a start.
+#[derive(Clone, Debug)]
+pub struct KeyBook {
+    context: SigningContext,
+    window: u64,
+    scheme: Arc<dyn VoteScheme>,
+    first: Height,
+    dealers: Arc<Committee>,
+    recipients: Arc<Committee>,
+    announced: BTreeMap<NodeId, RecipientKey>,
+    points: BTreeMap<NodeId, G1Affine>,
+    generation: Option<KeyGeneration>,
+}
+
+impl KeyBook {
+    /// A book for the epoch of `dealers`, whose first block is at `first`.
+    #[must_use]
+    pub fn new(
+        context: SigningContext,
+        params: &ChainParams,
+        scheme: Arc<dyn VoteScheme>,
+        first: Height,
+        dealers: Arc<Committee>,
+        recipients: Arc<Committee>,
+    ) -> Self {
+        Self {
+            context,
+            window: params.key_window,
+            scheme,
+            first,
+            dealers,
+            recipients,
+            announced: BTreeMap::new(),
+            points: BTreeMap::new(),
+            generation: None,
+        }
+    }
+
+    /// The epoch whose keys are made.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.dealers.epoch().next()
+    }
+
+    /// The committee whose keys are made.
+    #[must_use]
+    pub const fn recipients(&self) -> &Arc<Committee> {
+        &self.recipients
+    }
+
+    /// The committee that deals.
+    #[must_use]
+    pub const fn dealers(&self) -> &Arc<Committee> {
+        &self.dealers
+    }
+
+    /// Key generation, once recipients are fixed.
+    #[must_use]
+    pub const fn generation(&self) -> Option<&KeyGeneration> {
+        self.generation.as_ref()
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn progress(&self) -> KeyProgress {
+        match &self.generation {
+            None => KeyProgress::Announcing { announced: self.announced_seats(), needed: self.recipients.quorum().0 },
+            Some(generation) if generation.keys().is_some() => KeyProgress::Complete,
+            Some(generation) => KeyProgress::Dealing(generation.progress()),
+        }
+    }
+
+    /// Whether the log has a member's encryption key.
+    #[must_use]
+    pub fn has_announced(&self, node: &NodeId) -> bool {
+        self.announced.contains_key(node)
+    }
+
+    /// Whether an item would change anything if the next block carried it; for pools, before it is spread. A dealing is
+    /// checked only as far as that costs nothing.
+    #[must_use]
+    pub fn wants(&self, item: &SystemItem) -> bool {
+        match item {
+            SystemItem::Ready(_) => false,
+            SystemItem::RecipientKey(bytes) => {
+                RecipientKey::from_slice(bytes).is_ok_and(|key| self.accept(&key).is_some())
+            }
+            SystemItem::Dealing(bytes) => self.parse_dealing(bytes).is_some(),
+        }
+    }
+
+    /// The dealing in an item, if it is for this key generation and the first of its dealer.
+    #[must_use]
+    pub fn parse_dealing(&self, bytes: &[u8]) -> Option<Dealing> {
+        let generation = self.generation.as_ref().filter(|g| g.keys().is_none())?;
+        let dealing = Dealing::from_slice(bytes).ok()?;
+        let new = generation.dealers().chain(generation.liars()).all(|dealer| dealer != dealing.dealer);
+        let known = dealing.dealer.index() < self.dealers.members().len();
+        (new && known && dealing.epoch == self.epoch()).then_some(dealing)
+    }
+
+    fn accept(&self, key: &RecipientKey) -> Option<G1Affine> {
+        let open = self.generation.is_none() && key.epoch == self.epoch() && !self.announced.contains_key(&key.node);
+        let member = self.recipients.index_of(&key.node).filter(|_| open)?;
+        let point =
+            key.verify(&self.context, self.scheme.as_ref(), &self.recipients.members()[member.index()].bls_key)?;
+        // Pads are derived from the key, so two recipients with one key would read each other's shares.
+        (!self.points.values().any(|other| *other == point)).then_some(point)
+    }
+
+    fn announced_seats(&self) -> u32 {
+        let members = self.recipients.members().iter();
+        members.filter(|m| self.announced.contains_key(&m.node)).map(|m| m.seats.0).sum()
+    }
+
+    /// Reads the next final block. `committee` votes on it, `next` is scheduled above it. Checking a dealing takes a
+    /// fraction of a second: `verify` may look the answer up, as long as it is that of [`KeyGeneration::verify`].
+    pub fn on_final(
+        &mut self,
+        block: &SealedBlock,
+        (committee, next): (&Arc<Committee>, &Arc<Committee>),
+        verify: &mut dyn FnMut(&KeyGeneration, &Dealing) -> Result<VerifiedDealing, DealingError>,
+    ) -> Vec<KeyEvent> {
+        if committee.epoch() != self.dealers.epoch() {
+            self.first = block.header.height;
+            self.dealers = Arc::clone(committee);
+            self.announced.clear();
+            self.points.clear();
+            self.generation = None;
+            self.recipients = Arc::clone(next);
+        } else if next.root() != self.recipients.root() {
+            // Keys are bound to node and epoch: those that were announced stay.
+            self.recipients = Arc::clone(next);
+            self.generation = None;
+        }
+        let mut events = Vec::new();
+        for item in &block.body.system {
+            match item {
+                SystemItem::Ready(_) => {}
+                SystemItem::RecipientKey(bytes) => {
+                    if let Ok(key) = RecipientKey::from_slice(bytes)
+                        && let Some(point) = self.accept(&key)
+                    {
+                        self.announced.insert(key.node, key);
+                        self.points.insert(key.node, point);
+                    }
+                }
+                SystemItem::Dealing(bytes) => {
+                    let Some(dealing) = self.parse_dealing(bytes) else { continue };
+                    let generation = self.generation.as_mut().expect("a dealing was parsed for it");
+                    let verdict = verify(generation, &dealing);
+                    let _ = generation.apply_verdict(dealing.dealer, verdict);
+                    events.extend(generation.keys().map(|keys| KeyEvent::Complete(Arc::new(keys.clone()))));
+                }
+            }
+        }
+        if self.generation.is_none() && self.are_fixed(block.header.height) {
+            self.generation = self.parameters().map(KeyGeneration::new);
+            events.extend(self.generation.as_ref().map(|_| KeyEvent::Dealing));
+        }
+        events
+    }
+
+    fn are_fixed(&self, height: Height) -> bool {
+        let announced = self.announced_seats();
+        announced == self.recipients.total_seats().0
+            || announced >= self.recipients.quorum().0 && height >= self.first.plus(self.window)
+    }
+
+    /// None for a committee with too many seats for threshold keys, which the chain's constants exclude.
+    fn parameters(&self) -> Option<Parameters> {
+        let dealers = SeatMap::of(&self.dealers).ok()?;
+        let recipients = SeatMap::of(&self.recipients).ok()?;
+        let dealer_keys = self.dealers.members().iter().map(|m| m.bls_key).collect();
+        let key = |node: &NodeId| self.points.get(node).copied().unwrap_or_else(absent_key);
+        let recipient_keys = self.recipients.members().iter().map(|m| key(&m.node)).collect();
+        Parameters::new(self.context, self.epoch(), (dealers, dealer_keys), (recipients, recipient_keys)).ok()
+    }
+
+    /// This node's shares of the next epoch's keys, once they are complete; none for one who is not of the committee or
+    /// whose secret is not that of the announced key.
+    #[must_use]
+    pub fn shares(&self, node: &NodeId, secret: &RecipientSecret) -> Option<SecretShares> {
+        self.generation.as_ref()?.shares(self.recipients.index_of(node)?, secret)
+    }
+
+    /// This node's place among the dealers that have yet to deal.
+    #[must_use]
+    pub fn may_deal(&self, node: &NodeId) -> Option<MemberIndex> {
+        let generation = self.generation.as_ref().filter(|g| g.keys().is_none())?;
+        let me = self.dealers.index_of(node)?;
+        generation.dealers().chain(generation.liars()).all(|dealer| dealer != me).then_some(me)
+    }
+}
