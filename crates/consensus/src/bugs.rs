@@ -46,6 +46,7 @@ bugs! {
     ParentUnchecked = "A block's parent certificate is not checked.",
     ResultsUnchecked = "Results in a header are not compared with the own ones.",
     ContentUnchecked = "The content of a block is not put before the application.",
+    CommitmentUnchecked = "The data commitment of a header is not compared with that of its body.",
     UnknownInvalid = "A result that this node has not computed yet makes a block invalid.",
     NoResend = "Nothing is resent on a stall.",
     LagStops = "No block is made while the results that a fixed lag would demand are not final, in place of an empty one.",

@@ -20,8 +20,9 @@ use std::{
 
 use cascade_crypto::{VoteScheme, VoteSigner, scheme::CertificateError};
 use cascade_primitives::{
-    Address, BlockHash, Bytes, Certificate, Committee, Epoch, Header, HeaderKind, Height, MemberIndex, NodeId, Ready,
-    ResultEntry, Reveal, SealedBlock, SystemItem, Term, TimestampMs, TransactionRule, View, Vote, VoteKind, VoteTarget,
+    Address, BlockHash, Body, Bytes, Certificate, Committee, DaCommitment, Epoch, Header, HeaderKind, Height,
+    MemberIndex, NodeId, Ready, ResultEntry, Reveal, SealedBlock, SystemItem, Term, TimestampMs, TransactionRule, View,
+    Vote, VoteKind, VoteTarget,
 };
 
 use crate::{
@@ -141,6 +142,8 @@ struct Building {
     may_carry_content: bool,
     commit: Option<Arc<Certificate>>,
     fillers: Vec<Header>,
+    /// The body but for its content: what the application commits to is what the block carries.
+    frame: Body,
 }
 
 /// The consensus core. `B` plants bugs for the simulator's own tests; a node leaves it at [`NoBugs`].
@@ -291,7 +294,7 @@ impl<B: Bugs> Core<B> {
                 self.announce_ready();
             }
             Input::Built { view, parent, content } => self.on_built(view, parent, content),
-            Input::Validated { hash, verdict } => self.on_validated(hash, verdict),
+            Input::Validated { hash, verdict, da } => self.on_validated(hash, verdict, da),
             Input::FinalRange { from, blocks, finality } => self.on_final_range(from, blocks, finality),
         }
         self.advance();

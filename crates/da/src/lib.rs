@@ -19,8 +19,10 @@
 //!
 //! A leader encodes the body of its block ([`Square::new`] over the body's canonical bytes) and puts
 //! [`Square::header_field`] into `header.da`. A sequencer does the same with what it received and votes *prepare* only if
-//! the two are equal (decision 16 of the architecture); a square is then kept by [`serve::SquareServer`] once its block is
-//! final. Until a protocol version says so, `Block::check_form` demands the empty value there; fillers keep it always.
+//! the two are equal (decision 16 of the architecture). The square is over the whole body and not its transactions alone,
+//! because only the whole leads to the header's body root, and because the certificates in it are what proves the chain to
+//! whoever rebuilds it from shares. Blocks of chains with `ChainParams::data_squares` have one each, with transactions or
+//! without; the genesis block and fillers have the empty value (`Header::has_square`).
 //!
 //! # Safety
 //!

@@ -10,7 +10,7 @@
 //!
 //! The format is whole from the start (decision 15 of the architecture). What no feature fills yet has a defined
 //! empty value, and [`Block::check_form`] refuses anything else, so that a field's meaning can only
-//! change together with [`PROTOCOL_VERSION`].
+//! change together with [`PROTOCOL_VERSION`], or with a constant of the chain, which its genesis hash covers.
 
 use alloy_primitives::B256;
 use bytes::Bytes;
@@ -112,7 +112,8 @@ impl Decode for L1Origin {
     }
 }
 
-/// Parameters and root of the extended data square of a body. All zero where a chain publishes no squares.
+/// Parameters and root of the extended data square of a body, over its canonical encoding. All zero where
+/// [`Header::has_square`] says that there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DaCommitment {
     /// Data bytes before extension.
@@ -236,6 +237,14 @@ impl Header {
     #[must_use]
     pub fn hash(&self) -> BlockHash {
         hash::of(domain::HEADER, self).into()
+    }
+
+    /// Whether [`Header::da`] commits to a square; else it has its empty value. Every block does on a chain with
+    /// `ChainParams::data_squares`, but for the genesis block, whose body is empty, and for fillers, which are not part of
+    /// the chain. Blocks without transactions do too: who rebuilds the chain needs the certificates in their bodies.
+    #[must_use]
+    pub fn has_square(&self, params: &ChainParams) -> bool {
+        params.data_squares && self.kind == HeaderKind::Block && self.height > Height(0)
     }
 }
 
@@ -511,6 +520,9 @@ pub enum FormError {
     /// The reveals are not those that the results commit to.
     #[error("the reveals are not those that the header's results commit to")]
     Reveals,
+    /// The header commits to no square.
+    #[error("a block of this chain must commit to the square of its body")]
+    NoSquare,
     /// A field that no feature fills yet is not empty.
     #[error("{0} must be empty at this protocol version")]
     NotEmpty(&'static str),
@@ -538,9 +550,13 @@ impl Block {
         }
         let encrypted = params.transactions == TransactionRule::Encrypted;
         let sealed = |item: &SystemItem| !matches!(item, SystemItem::Ready(_));
+        let has_square = header.has_square(params);
+        if has_square && header.da == DaCommitment::default() {
+            return Err(FormError::NoSquare);
+        }
         let empty = [
             ("L1 origin", header.l1_origin == L1Origin::default()),
-            ("DA commitment", header.da == DaCommitment::default()),
+            ("DA commitment", has_square || header.da == DaCommitment::default()),
             ("beacon", encrypted || header.results.iter().all(|r| r.beacon.is_zero() && r.reveals_root.is_zero())),
             ("L1 items", body.l1_items.is_empty()),
             ("reveals", encrypted || body.reveals.is_empty()),
@@ -744,8 +760,18 @@ mod tests {
         let mut block = genesis.block(B256::ZERO, B256::ZERO, B256::ZERO);
         assert_eq!(block.check_form(&params), Ok(()));
         block.header.da.width = 1;
-        assert_eq!(block.check_form(&params), Err(FormError::NotEmpty("DA commitment")));
+        assert_eq!(block.check_form(&params), Err(FormError::NotEmpty("DA commitment")), "genesis has no square");
+        block.header.height = Height(1);
+        assert_eq!(block.check_form(&params), Ok(()));
         block.header.da.width = 0;
+        assert_eq!(block.check_form(&params), Err(FormError::NoSquare));
+        let opaque = ChainParams { data_squares: false, ..params.clone() };
+        assert_eq!(block.check_form(&opaque), Ok(()));
+        block.header.da.width = 1;
+        assert_eq!(block.check_form(&opaque), Err(FormError::NotEmpty("DA commitment")));
+        block.header.kind = HeaderKind::Filler;
+        assert_eq!(block.check_form(&params), Err(FormError::NotEmpty("DA commitment")), "nor has a filler");
+        block.header.kind = HeaderKind::Block;
         block.header.body_root = body.root();
         block.body = body;
         assert_eq!(block.check_form(&params), Err(FormError::NotEmpty("reveals")));

@@ -139,6 +139,11 @@ chain_params! {
     batch_piece_bytes: u32 = 128 << 10, 128 << 10, 1 << 20;
     /// How long shares of a block are served, in ms.
     share_retention_ms: u64 = 604_800_000, 604_800_000, 3_600_000;
+    /// Whether headers commit to the extended square of their block's body.
+    data_squares: bool = true, true, true;
+    /// How long stake stays bound after its owner left, in ms. Twice the challenge period, so that what is found at its end
+    /// still costs somebody something. Nothing that is signed longer ago is trusted.
+    unstaking_delay_ms: u64 = 1_209_600_000, 172_800_000, 86_400_000;
     /// How far a block's time may be from that of its L1 origin, in ms.
     l1_drift_ms: u64 = 900_000, 1_800_000, 3_600_000;
     /// How far a block's time may be ahead of a validator's clock, in ms.
@@ -177,6 +182,7 @@ impl ChainParams {
             ("sender_tx_limit", u64::from(self.sender_tx_limit)),
             ("max_validity", self.max_validity),
             ("chain_id", self.chain_id.0),
+            ("unstaking_delay_ms", self.unstaking_delay_ms),
         ];
         if let Some(&(key, value)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(ParamsError { key, value, rule: "must be at least 1" });

@@ -290,6 +290,7 @@ impl Adversary {
         if block.header.kind == HeaderKind::Block && !other.body.transactions.is_empty() && self.rng.permille(500) {
             other.body.transactions.pop();
             other.header.body_root = other.body.root();
+            other.header.da = app::commitment(&other.body);
         }
         let other = Arc::new(SealedBlock::new(other));
         let target = VoteTarget::prepare(vote.target.epoch, vote.target.view, other.hash());

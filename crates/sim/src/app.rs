@@ -9,7 +9,7 @@ use std::{
 };
 
 use cascade_consensus::{BuildRequest, BuiltBlock, Verdict};
-use cascade_primitives::{B256, Bytes, Height, ResultEntry, SealedBlock};
+use cascade_primitives::{B256, Body, Bytes, DaCommitment, Encode, Height, ResultEntry, SealedBlock};
 use sha2::{Digest, Sha256};
 
 /// Transactions that one block takes.
@@ -34,6 +34,13 @@ pub(crate) fn marked(number: u64) -> Bytes {
 
 pub(crate) fn is_invalid(transaction: &Bytes) -> bool {
     transaction.first() == Some(&MARK) || transaction.len() != 9
+}
+
+/// What stands for the commitment to a body's square: a hash.
+pub(crate) fn commitment(body: &Body) -> DaCommitment {
+    let bytes = body.to_bytes();
+    let root: [u8; 32] = Sha256::digest(&bytes).into();
+    DaCommitment { data_size: bytes.len() as u32, share_size: 512, width: 1, root: root.into() }
 }
 
 /// The state before the first block.
@@ -100,7 +107,10 @@ impl App {
             Vec::new()
         };
         let ordered_gas = transactions.len() as u64;
-        BuiltBlock { transactions, base_fee: request.parent.base_fee, ordered_gas, ..BuiltBlock::default() }
+        let mut built =
+            BuiltBlock { transactions, base_fee: request.parent.base_fee, ordered_gas, ..Default::default() };
+        built.da = commitment(&built.body(&request.frame, request.may_carry_content));
+        built
     }
 
     pub(crate) fn validate(block: &SealedBlock, request: &BuildRequest) -> Verdict {

@@ -85,7 +85,7 @@ fn input(i: &Input) -> String {
         Input::Executed(r) => format!("executed h{}", r.height),
         Input::KeysReady(epoch) => format!("keys of e{epoch} ready"),
         Input::Built { view, content, .. } => format!("built v{view} {} txs", content.transactions.len()),
-        Input::Validated { hash, verdict } => format!("validated {hash:?} {verdict:?}"),
+        Input::Validated { hash, verdict, .. } => format!("validated {hash:?} {verdict:?}"),
         Input::FinalRange { blocks, .. } => format!("final range of {}", blocks.len()),
     }
 }

@@ -368,7 +368,8 @@ impl<'a, B: Bugs> World<'a, B> {
             }
             Effect::Validate(block, request) => {
                 let verdict = App::validate(&block, &request);
-                let input = Box::new(Input::Validated { hash: block.hash(), verdict });
+                let input =
+                    Box::new(Input::Validated { hash: block.hash(), verdict, da: app::commitment(&block.body) });
                 let most = self.plan.timing.validate;
                 let delay = if most == 0 { 0 } else { 1 + self.rng.below(most) };
                 self.queue.push(self.now + delay, Event::Input { node: i, life, input });

@@ -291,6 +291,7 @@ impl<B: Bugs> Core<B> {
             state_height: context.last_result,
             ancestors,
             parent,
+            frame: Body::default(),
         };
         if self.bugs.planted(Bug::ContentUnchecked) {
             self.set(hash, Standing::Valid(Arc::clone(context)));
@@ -301,9 +302,17 @@ impl<B: Bugs> Core<B> {
         self.emit(Effect::Validate(Arc::clone(block), Box::new(request)));
     }
 
-    pub(super) fn on_validated(&mut self, hash: BlockHash, verdict: Verdict) {
+    pub(super) fn on_validated(&mut self, hash: BlockHash, verdict: Verdict, da: DaCommitment) {
         let Some(Entry { standing: Standing::Asked(context), block }) = self.tree.get(&hash) else { return };
         let (context, block) = (Arc::clone(context), Arc::clone(block));
+        let header = &block.header;
+        let encoded = !header.has_square(self.config.rules.params()) || header.da == da;
+        let verdict = match verdict {
+            Verdict::Valid if !encoded && !self.bugs.planted(Bug::CommitmentUnchecked) => {
+                Verdict::Invalid(format!("it commits to {:?}, its body makes {da:?}", header.da))
+            }
+            verdict => verdict,
+        };
         match verdict {
             Verdict::Valid => {
                 self.set(hash, Standing::Valid(context));

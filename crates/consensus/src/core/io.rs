@@ -1,6 +1,7 @@
 //! What goes into a core and what comes out of it.
 
 use super::*;
+use cascade_primitives::block::MAX_SYSTEM_ITEMS;
 
 /// What a core is made with.
 #[derive(Clone, Debug)]
@@ -84,6 +85,9 @@ pub struct BuildRequest {
     pub state_height: Height,
     /// Blocks above `state_height` up to the parent, in order.
     pub ancestors: Vec<Arc<SealedBlock>>,
+    /// What the body will hold beside the content: certificates and system items. [`BuiltBlock::body`] puts both
+    /// together. Empty where a block is judged, which has its body.
+    pub frame: Body,
 }
 
 /// The content of a block, from the application.
@@ -99,6 +103,23 @@ pub struct BuiltBlock {
     pub base_fee: u64,
     /// Sum of their gas limits.
     pub ordered_gas: u64,
+    /// The commitment to the square of [`BuiltBlock::body`], where [`Header::has_square`] asks for one.
+    pub da: DaCommitment,
+}
+
+impl BuiltBlock {
+    /// The body of the block that this content makes with a request's frame. Where no content is allowed, only what opened
+    /// earlier blocks goes in.
+    #[must_use]
+    pub fn body(&self, frame: &Body, may_carry_content: bool) -> Body {
+        let mut body = Body { reveals: self.reveals.clone(), ..frame.clone() };
+        if may_carry_content {
+            let room = MAX_SYSTEM_ITEMS.saturating_sub(body.system.len());
+            body.system.extend(self.system.iter().take(room).cloned());
+            body.transactions.clone_from(&self.transactions);
+        }
+        body
+    }
 }
 
 /// What a core is told.
@@ -137,6 +158,8 @@ pub enum Input {
         hash: BlockHash,
         /// The answer. Until the application knows, it says nothing.
         verdict: Verdict,
+        /// For a valid block of a chain with squares, the commitment to the square of its body, made anew from the body.
+        da: DaCommitment,
     },
     /// A run of final blocks above the head, from a peer that was asked for it.
     FinalRange {

@@ -2,7 +2,7 @@
 
 use super::*;
 use cascade_primitives::{
-    Block, Body, Certificates, L1Origin,
+    Block, Certificates, L1Origin,
     block::{MAX_SKIPS_PER_BLOCK, MAX_SYSTEM_ITEMS, PROTOCOL_VERSION},
 };
 
@@ -178,8 +178,10 @@ impl<B: Bugs> Core<B> {
             return;
         }
         let Some(parent) = self.tip().map(Arc::clone) else { return };
-        let Some(next) = self.next_block(&parent) else { return };
+        let Some(mut next) = self.next_block(&parent) else { return };
         let Some(ancestors) = self.ancestors(&parent, next.due) else { return };
+        let Some(frame) = self.frame(&next) else { return };
+        next.frame.clone_from(&frame);
         let request = BuildRequest {
             view: next.view,
             epoch: next.base.epoch,
@@ -189,6 +191,7 @@ impl<B: Bugs> Core<B> {
             state_height: next.due,
             ancestors,
             parent,
+            frame,
         };
         self.building = Some(next);
         self.emit(Effect::Build(Box::new(request)));
@@ -237,6 +240,7 @@ impl<B: Bugs> Core<B> {
             kind,
             commit,
             fillers,
+            frame: Body::default(),
         })
     }
 
@@ -277,15 +281,12 @@ impl<B: Bugs> Core<B> {
 
     pub(super) fn on_built(&mut self, view: View, parent: BlockHash, content: BuiltBlock) {
         let Some(building) = self.building.take_if(|b| b.view == view && b.parent.hash == parent) else { return };
-        let Some(place) = self.place() else { return };
-        let hash = place.parent;
-        let certificate = place.certificate.cloned();
-        let skips = place.skips.into_iter().take(MAX_SKIPS_PER_BLOCK).map(|c| c.as_ref().clone()).collect();
-        if self.view != view || hash != parent {
+        // The block that it would stand on may meanwhile be another.
+        if self.view != view || self.place().is_none_or(|place| place.parent != parent) {
             return;
         }
         let context = Arc::clone(&building.parent);
-        let Some(block) = self.assemble(building, certificate, skips, content) else { return };
+        let Some(block) = self.assemble(building, content) else { return };
         let hash = block.hash();
         let rules = Arc::clone(&self.config.rules);
         let child = match context.child_with(&rules, &block, &self.bugs) {
@@ -305,41 +306,34 @@ impl<B: Bugs> Core<B> {
         self.count_vote(vote);
     }
 
+    /// What the body of a block holds beside its content.
+    fn frame(&self, building: &Building) -> Option<Body> {
+        let place = self.place()?;
+        let system = if building.may_carry_content && building.parent.epoch == building.base.epoch {
+            self.readies_to_include().into_iter().map(SystemItem::Ready).collect()
+        } else {
+            Vec::new()
+        };
+        let certificates = Certificates {
+            parent: place.certificate.map(|c| c.as_ref().clone()),
+            skips: place.skips.into_iter().take(MAX_SKIPS_PER_BLOCK).map(|c| c.as_ref().clone()).collect(),
+            commit: building.commit.as_ref().map(|c| c.as_ref().clone()),
+            fillers: building.fillers.clone(),
+        };
+        Some(Body { system, certificates, ..Body::default() })
+    }
+
     /// The block; none if a result that it must carry has meanwhile been settled by a final block.
-    fn assemble(
-        &self,
-        building: Building,
-        certificate: Option<Arc<Certificate>>,
-        skips: Vec<Certificate>,
-        content: BuiltBlock,
-    ) -> Option<Arc<SealedBlock>> {
+    fn assemble(&self, building: Building, mut content: BuiltBlock) -> Option<Arc<SealedBlock>> {
         let rules = &self.config.rules;
-        let Building { view, parent, base, kind, timestamp, due, may_carry_content, commit, fillers } = building;
+        let Building { view, parent, base, kind, timestamp, due, may_carry_content, frame, .. } = building;
+        if kind == HeaderKind::Filler {
+            content.reveals.clear();
+        }
         let results = (base.last_result.0 + 1..=due.0).map(|h| self.results.get(&Height(h)).copied());
         let results = results.collect::<Option<Vec<_>>>()?;
-        let mut system = Vec::new();
-        if may_carry_content && parent.epoch == base.epoch {
-            system.extend(self.readies_to_include().into_iter().map(SystemItem::Ready));
-        }
-        let (mut transactions, mut ordered_gas) = (Vec::new(), 0);
-        if may_carry_content {
-            let room = MAX_SYSTEM_ITEMS - system.len();
-            system.extend(content.system.into_iter().take(room));
-            (transactions, ordered_gas) = (content.transactions, content.ordered_gas);
-        }
-        let body = Body {
-            l1_items: Vec::new(),
-            system,
-            certificates: Certificates {
-                parent: certificate.map(|c| c.as_ref().clone()),
-                skips,
-                commit: commit.map(|c| c.as_ref().clone()),
-                fillers,
-            },
-            reveals: if kind == HeaderKind::Filler { Vec::new() } else { content.reveals },
-            transactions,
-        };
-        let header = Header {
+        let body = content.body(&frame, may_carry_content);
+        let mut header = Header {
             version: PROTOCOL_VERSION,
             kind,
             chain_id: rules.signing.chain_id,
@@ -357,9 +351,12 @@ impl<B: Bugs> Core<B> {
             da: Default::default(),
             body_root: body.root(),
             base_fee: if kind == HeaderKind::Filler { parent.base_fee } else { content.base_fee },
-            ordered_gas,
+            ordered_gas: if may_carry_content { content.ordered_gas } else { 0 },
             results,
         };
+        if header.has_square(rules.params()) {
+            header.da = content.da;
+        }
         Some(Arc::new(SealedBlock::new(Block { header, body })))
     }
 

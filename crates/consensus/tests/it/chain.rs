@@ -5,14 +5,17 @@ use std::sync::Arc;
 use cascade_consensus::{ChainContext, Finality, Rules};
 use cascade_crypto::VoteScheme;
 use cascade_primitives::{
-    Address, B256, Block, BlsPublicKey, BlsSignature, Body, Bytes, Certificate, Certificates, ChainParams, Epoch,
-    Genesis, Header, HeaderKind, Height, L1Origin, Network, NodeId, Ready, ResultEntry, ScheduledCommittee,
-    SealedBlock, SequencerSpec, SignerSet, SystemItem, TimestampMs, TransactionRule, View, VoteTarget,
-    block::PROTOCOL_VERSION,
+    Address, B256, Block, BlsPublicKey, BlsSignature, Body, Bytes, Certificate, Certificates, ChainParams,
+    DaCommitment, Epoch, Genesis, Header, HeaderKind, Height, L1Origin, Network, NodeId, Ready, ResultEntry,
+    ScheduledCommittee, SealedBlock, SequencerSpec, SignerSet, SystemItem, TimestampMs, TransactionRule, View,
+    VoteTarget, block::PROTOCOL_VERSION,
 };
 
 /// What stands for a right signature.
 pub const RIGHT: BlsSignature = BlsSignature([7; 96]);
+
+/// What stands for the commitment to a body's square.
+pub const SQUARE: DaCommitment = DaCommitment { data_size: 99, share_size: 512, width: 1, root: B256::repeat_byte(9) };
 
 /// Takes [`RIGHT`] for right.
 #[derive(Debug)]
@@ -84,6 +87,7 @@ impl Chain {
     pub fn with(change: impl FnOnce(&mut Genesis)) -> Self {
         let params = ChainParams {
             transactions: TransactionRule::Opaque,
+            data_squares: false,
             min_sequencers: 3,
             views_per_term: 5,
             epoch_length: 10,
@@ -168,7 +172,8 @@ impl Chain {
             ordered_gas: body.transactions.len() as u64,
             results,
         };
-        Block { header, body }
+        let da = if header.has_square(rules.params()) { SQUARE } else { DaCommitment::default() };
+        Block { header: Header { da, ..header }, body }
     }
 
     fn readies(&self, base: &ChainContext, count: u8) -> Vec<SystemItem> {

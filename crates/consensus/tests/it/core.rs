@@ -5,12 +5,12 @@ use std::sync::Arc;
 use cascade_consensus::{BuildRequest, BuiltBlock, Config, Core, Effect, Input, Message, Record, Start};
 use cascade_crypto::VoteSigner;
 use cascade_primitives::{
-    B256, BlsPublicKey, BlsSignature, Decode, Encode, Epoch, Header, Height, MemberIndex, NodeId, SealedBlock,
-    TimestampMs, View, Vote, VoteKind, VoteTarget,
+    B256, BlsPublicKey, BlsSignature, DaCommitment, Decode, Encode, Epoch, Header, Height, MemberIndex, NodeId,
+    SealedBlock, TimestampMs, View, Vote, VoteKind, VoteTarget,
     block::{MAX_FILLER_HEADERS, MAX_SKIPS_PER_BLOCK},
 };
 
-use crate::chain::{Chain, Next, RIGHT, Scheme, certificate, result, seal};
+use crate::chain::{Chain, Next, RIGHT, SQUARE, Scheme, certificate, result, seal};
 
 #[derive(Debug)]
 struct Signer(BlsPublicKey);
@@ -346,7 +346,7 @@ fn after_the_last_extension_candidates_that_are_not_ready_are_dropped() {
     (chain.tip().last_result.0 + 1..=20).for_each(|h| drop(voter.step(NOW, Input::Executed(result(Height(h))))));
     let mut effects = proposal(&mut voter, 3, &block, leads);
     let verdict = cascade_consensus::Verdict::Valid;
-    effects.extend(voter.step(NOW.plus(4), Input::Validated { hash: block.hash(), verdict }));
+    effects.extend(voter.step(NOW.plus(4), Input::Validated { hash: block.hash(), verdict, da: Default::default() }));
     assert_eq!(own_votes(&effects, VoteKind::Prepare), 1, "{effects:?}");
 }
 
@@ -358,6 +358,48 @@ fn where_too_few_are_ready_after_the_last_extension_the_committee_stays() {
     assert_eq!(members(&chain.contexts[16].next_committee), [4, 5, 6, 7, 8]);
     assert_eq!(members(&chain.contexts[17].next_committee), [1, 2, 3, 4]);
     assert_eq!(members(after_handover(&chain, 0).committee()), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_block_is_prepared_only_if_its_body_makes_the_square_that_it_commits_to() {
+    let mut chain = Chain::with(|genesis| genesis.params.data_squares = true);
+    chain.grow(4);
+    let records = [prepared(&chain, 3)];
+    let leads = leader(&mut restarted(&chain, 0, 3, 3, records.to_vec()));
+    let block = Arc::clone(&chain.blocks[4]);
+    assert_eq!(block.header.da, SQUARE);
+    let wrong = DaCommitment { root: B256::ZERO, ..SQUARE };
+    for (da, prepares) in [(SQUARE, 1), (wrong, 0), (DaCommitment::default(), 0)] {
+        let mut voter = restarted(&chain, (leads + 1) % 4, 3, 3, records.to_vec());
+        let mut effects = proposal(&mut voter, 1, &block, leads);
+        assert_eq!(own_votes(&effects, VoteKind::Prepare), 0, "not before it was encoded");
+        let verdict = cascade_consensus::Verdict::Valid;
+        effects.extend(voter.step(NOW.plus(2), Input::Validated { hash: block.hash(), verdict, da }));
+        assert_eq!(own_votes(&effects, VoteKind::Prepare), prepares, "{effects:?}");
+        assert_eq!(own_votes(&effects, VoteKind::Skip), 1 - prepares, "{effects:?}");
+        assert_eq!(effects.iter().any(|e| matches!(e, Effect::Misbehaved(..))), prepares == 0);
+    }
+    // A block without any commitment is refused by its form.
+    let mut without = block.as_ref().clone().into_block();
+    without.header.da = DaCommitment::default();
+    assert!(chain.contexts[3].child(&chain.rules, &Arc::new(SealedBlock::new(without))).is_err());
+}
+
+#[test]
+fn a_leader_commits_to_the_square_of_the_body_that_it_was_asked_to_fill() {
+    let mut chain = Chain::with(|genesis| genesis.params.data_squares = true);
+    chain.grow(5);
+    let (mut core, request) = build(&chain, 5, &[prepared(&chain, 5)]);
+    assert!(request.frame.certificates.parent.is_some() && request.frame.transactions.is_empty());
+    let transactions = vec![cascade_primitives::Bytes::from_static(b"one")];
+    let content = BuiltBlock { transactions, base_fee: 1, ordered_gas: 1, da: SQUARE, ..BuiltBlock::default() };
+    let whole = content.body(&request.frame, true);
+    let effects =
+        core.step(request.timestamp, Input::Built { view: request.view, parent: request.parent.hash, content });
+    let proposed =
+        effects.iter().find_map(|e| if let Effect::Broadcast(Message::Proposal(b, _)) = e { Some(b) } else { None });
+    let block = proposed.expect("it proposes");
+    assert_eq!((&block.body, block.header.da), (&whole, SQUARE));
 }
 
 /// Skip certificates of so many terms of five views from the first on.
@@ -394,10 +436,10 @@ fn a_chain_goes_on_after_more_skipped_terms_than_a_block_holds_certificates() {
         let mut voter = restarted(&chain, other, 0, 0, records);
         assert_eq!(voter.position().1, block.header.view);
         let mut effects = proposal(&mut voter, 1, &block, proposer);
-        effects.extend(
-            voter
-                .step(NOW.plus(2), Input::Validated { hash: block.hash(), verdict: cascade_consensus::Verdict::Valid }),
-        );
+        effects.extend(voter.step(
+            NOW.plus(2),
+            Input::Validated { hash: block.hash(), verdict: cascade_consensus::Verdict::Valid, da: Default::default() },
+        ));
         assert_eq!((own_votes(&effects, VoteKind::Prepare), own_votes(&effects, VoteKind::Skip)), (votes, 0));
         assert!(!effects.iter().any(|e| matches!(e, Effect::Misbehaved(..))), "{effects:?}");
         if votes == 0 {
@@ -408,7 +450,11 @@ fn a_chain_goes_on_after_more_skipped_terms_than_a_block_holds_certificates() {
             }
             effects.extend(voter.step(
                 NOW.plus(4),
-                Input::Validated { hash: block.hash(), verdict: cascade_consensus::Verdict::Valid },
+                Input::Validated {
+                    hash: block.hash(),
+                    verdict: cascade_consensus::Verdict::Valid,
+                    da: Default::default(),
+                },
             ));
             assert_eq!(own_votes(&effects, VoteKind::Prepare), 1, "once the last is there");
         }

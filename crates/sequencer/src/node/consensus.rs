@@ -334,8 +334,8 @@ impl Handler<Built> for ConsensusActor {
 impl Handler<Validated> for ConsensusActor {
     type Result = ();
 
-    fn handle(&mut self, Validated { hash, verdict }: Validated, ctx: &mut Self::Context) {
-        self.step(Input::Validated { hash, verdict }, ctx);
+    fn handle(&mut self, Validated { hash, verdict, da }: Validated, ctx: &mut Self::Context) {
+        self.step(Input::Validated { hash, verdict, da }, ctx);
     }
 }
 

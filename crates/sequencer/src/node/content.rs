@@ -24,8 +24,8 @@ use cascade_mempool::{
 };
 use cascade_network::{Channel, Network};
 use cascade_primitives::{
-    Address, B256, BlockHash, ChainParams, Height, RecoveredTransaction, SealedBlock, TimestampMs, Transaction,
-    TransactionError, TransactionRule,
+    Address, B256, BlockHash, ChainParams, DaCommitment, Height, RecoveredTransaction, SealedBlock, TimestampMs,
+    Transaction, TransactionError, TransactionRule,
 };
 use parking_lot::Mutex;
 
@@ -37,6 +37,7 @@ use super::{
     mail::Addr,
     messages::{Admit, Admitted, Build, Built, Candidate, Ordered, StateAdvanced, Validate, Validated, Work},
     metrics::Metrics,
+    squares::Squares,
     throttle::Throttle,
 };
 use crate::rpc::backend::{PoolCounts, SubmitError};
@@ -143,6 +144,7 @@ pub struct ContentActor {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    squares: Arc<Squares>,
     consensus: Option<Addr<ConsensusActor>>,
     work: bool,
     gossip_scheduled: bool,
@@ -169,13 +171,21 @@ impl Supervised for ContentActor {}
 impl ContentActor {
     /// An actor around a pool.
     #[must_use]
-    pub const fn new(shared: SharedPool, network: Network, hub: Arc<Hub>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+    pub const fn new(
+        shared: SharedPool,
+        network: Network,
+        hub: Arc<Hub>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        squares: Arc<Squares>,
+    ) -> Self {
         Self {
             shared,
             network,
             hub,
             metrics,
             clock,
+            squares,
             consensus: None,
             work: false,
             gossip_scheduled: false,
@@ -595,7 +605,11 @@ impl Handler<Build> for ContentActor {
         let started = Instant::now();
         let built = self.shared.lock().build(&request);
         self.metrics.build_seconds.observe(started.elapsed().as_secs_f64());
-        if let (Some(content), Some(consensus)) = (built, &self.consensus) {
+        let committed = built.and_then(|mut content| {
+            content.da = self.squares.commit(&content.body(&request.frame, request.may_carry_content))?;
+            Some(content)
+        });
+        if let (Some(content), Some(consensus)) = (committed, &self.consensus) {
             consensus.do_send(Built { view: request.view, parent: request.parent.hash, content });
         }
     }
@@ -608,8 +622,16 @@ impl Handler<Validate> for ContentActor {
         let started = Instant::now();
         let verdict = self.shared.lock().judge(&block, &request);
         self.metrics.validate_seconds.observe(started.elapsed().as_secs_f64());
-        if let (Some(verdict), Some(consensus)) = (verdict, &self.consensus) {
-            consensus.do_send(Validated { hash: block.hash(), verdict });
+        let Some(mut verdict) = verdict else { return };
+        let da = match &verdict {
+            Verdict::Valid => self.squares.commit(&block.body),
+            Verdict::Invalid(_) => Some(DaCommitment::default()),
+        };
+        if da.is_none() {
+            verdict = Verdict::Invalid("no square holds its body".to_owned());
+        }
+        if let Some(consensus) = &self.consensus {
+            consensus.do_send(Validated { hash: block.hash(), verdict, da: da.unwrap_or_default() });
         }
     }
 }

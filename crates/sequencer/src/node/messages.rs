@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cascade_consensus::{BuildRequest, BuiltBlock, ChainContext, Finality, Finalized, Status, Verdict};
 use cascade_mempool::Source;
 use cascade_primitives::{
-    B256, BlockHash, Height, NodeId, RecoveredTransaction, ResultEntry, SealedBlock, Transaction, View,
+    B256, BlockHash, DaCommitment, Height, NodeId, RecoveredTransaction, ResultEntry, SealedBlock, Transaction, View,
 };
 
 /// To consensus: a peer's message, decoded. Waits for room.
@@ -63,6 +63,8 @@ pub struct Validated {
     pub hash: BlockHash,
     /// The answer.
     pub verdict: Verdict,
+    /// What the block's body makes a header commit to.
+    pub da: DaCommitment,
 }
 
 /// To consensus: final blocks from a peer.

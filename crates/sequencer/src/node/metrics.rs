@@ -39,6 +39,8 @@ pub struct Metrics {
     pub build_seconds: Histogram,
     /// Time to validate a block's content.
     pub validate_seconds: Histogram,
+    /// Time to encode a body into its square and to commit to it.
+    pub encode_seconds: Histogram,
     /// Transactions in final blocks.
     pub ordered_transactions: IntCounter,
     /// Transactions executed.
@@ -100,6 +102,10 @@ impl Metrics {
             mempool_refused: counter("cascade_mempool_refused_total", "Transactions refused by the pool")?,
             build_seconds: seconds("cascade_mempool_build_seconds", "Time to choose the content of a block")?,
             validate_seconds: seconds("cascade_mempool_validate_seconds", "Time to validate the content of a block")?,
+            encode_seconds: seconds(
+                "cascade_da_encode_seconds",
+                "Time to encode a body into its square and to commit to it, before a block is proposed or voted on",
+            )?,
             ordered_transactions: counter("cascade_consensus_transactions_total", "Transactions in final blocks")?,
             executed_transactions: counter("cascade_execution_transactions_total", "Transactions executed")?,
             executed_gas: counter("cascade_execution_gas_total", "Gas charged")?,

@@ -29,6 +29,7 @@ mod metrics;
 mod notices;
 mod observe;
 mod pumps;
+mod squares;
 mod start;
 mod stop;
 mod storage;
@@ -62,6 +63,7 @@ use mail::Addr;
 use metrics::Metrics;
 use notices::Notices;
 use observe::Observed;
+use squares::Squares;
 use start::Loaded;
 use stop::Stop;
 use storage::StorageActor;
@@ -210,11 +212,12 @@ impl Running {
         let hub = Arc::new(Hub::new(context.height, executed, context.last_result));
         let pool = Arc::new(Mutex::new(PoolState::new(params.clone(), state.clone(), recovered.clone(), executed)));
         let mailboxes = metrics.mailboxes.clone();
+        let squares = Arc::new(Squares::new(params.data_squares, metrics.encode_seconds.clone()));
         let content = mailboxes.counted("content", {
             let (pool, network, hub, metrics) =
                 (Arc::clone(&pool), network.clone(), Arc::clone(&hub), Arc::clone(&metrics));
             ContentActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
-                ContentActor::new(pool, network, hub, metrics, clock)
+                ContentActor::new(pool, network, hub, metrics, clock, squares)
             })
         });
         let executor = execution::Executor {

@@ -84,7 +84,11 @@ impl Schedule {
     }
 
     fn params(&self, rule: TransactionRule) -> Result<ChainParams, Failure> {
-        let regtest = ChainParams { transactions: rule, ..ChainParams::of(Network::Regtest) };
+        let regtest = ChainParams {
+            transactions: rule,
+            data_squares: rule != TransactionRule::Opaque,
+            ..ChainParams::of(Network::Regtest)
+        };
         let mut table = toml::Table::try_from(&regtest).expect("constants have a TOML form");
         table.extend(self.params.clone());
         let params: ChainParams =

@@ -21,7 +21,7 @@ impl Adversary {
             5 => b.header.genesis_hash.0[0] ^= 1,
             6 => b.header.fork = b.header.fork.next(),
             7 => b.header.version += 1,
-            8 => b.header.da.width = 1,
+            8 => b.header.da.root.0[0] ^= 1,
             9 => b.header.base_fee += 1,
             10 => b.header.body_root.0[0] ^= 1,
             11 | 22 | 23 => b.body.transactions.push(app::marked(self.rng.bits())),
@@ -60,6 +60,9 @@ impl Adversary {
         }
         if b.header.body_root == block.header.body_root {
             b.header.body_root = b.body.root();
+        }
+        if b.header.da == block.header.da && b.body != block.body {
+            b.header.da = app::commitment(&b.body);
         }
         Some(SealedBlock::new(b))
     }
@@ -123,6 +126,7 @@ impl Adversary {
         b.body = Default::default();
         b.body.certificates.parent = Some(certificate.as_ref().clone());
         b.header.body_root = b.body.root();
+        b.header.da = app::commitment(&b.body);
         Some(SealedBlock::new(b))
     }
 }

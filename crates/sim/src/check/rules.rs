@@ -131,6 +131,9 @@ impl Checker {
         if block.body.transactions.iter().any(app::is_invalid) {
             return Err("it carries a transaction that makes it invalid".to_owned());
         }
+        if block.header.da != app::commitment(&block.body) {
+            return Err("it commits to another square than that of its body".to_owned());
+        }
         let lag = self.rules.params().results_lag;
         if !block.body.transactions.is_empty() && block.header.height.0 - 1 - carried.0 >= lag {
             return Err("it carries transactions while finality is away".to_owned());

@@ -167,7 +167,7 @@ fn status() -> NodeStatus {
 
 impl Mock {
     pub fn new(rule: TransactionRule, eager: bool) -> Arc<Self> {
-        let params = ChainParams { transactions: rule, ..params() };
+        let params = ChainParams { transactions: rule, data_squares: rule != TransactionRule::Opaque, ..params() };
         let rich = GenesisAccount { balance: U256::from(10_u64.pow(18)) * U256::from(1000), ..Default::default() };
         let alloc = (0..4).map(|n| (signer(n).address(), rich.clone())).collect();
         let timestamp = TimestampMs(1_700_000_000_000);
