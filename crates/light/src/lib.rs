@@ -6,6 +6,7 @@
 //! - [`chain`]: what makes a header final: certificates, one handover per epoch, the history root.
 //! - [`client`]: the core: `step(now, input) -> effects`, from a checkpoint to confidence per height; [`api`] are its
 //!   inputs and effects.
+//! - [`ask`]: the envelope of all requests to a node.
 //! - [`sampler`]: the samples of one height.  [`wire`]: what is asked of nodes about the chain.
 //! - [`state`]: state, receipts and old headers against the roots that the chain proves.  [`bls`]: certificates' signatures.
 //!
@@ -14,6 +15,7 @@
 //! clock, takes its randomness as an input and builds for wasm32.
 
 pub mod api;
+pub mod ask;
 pub mod bls;
 pub mod chain;
 pub mod client;
@@ -22,6 +24,7 @@ pub mod state;
 pub mod wire;
 
 pub use api::{Answer, Config, Effect, Input, Report, Request, RequestId, Start, Stats, Stop};
+pub use ask::{Ask, Reply};
 pub use bls::{Bls, CertificateError, Verifier};
 pub use chain::{Chain, ChainError, Checkpoint, Finality, Handover};
 pub use client::Client;

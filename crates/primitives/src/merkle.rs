@@ -84,6 +84,12 @@ pub struct MountainRange {
 }
 
 impl MountainRange {
+    /// The range with so many leaves and these peaks, largest first; none unless there is one for each bit of the count.
+    #[must_use]
+    pub fn of_peaks(count: u64, peaks: Vec<B256>) -> Option<Self> {
+        (peaks.len() == count.count_ones() as usize).then_some(Self { count, peaks })
+    }
+
     /// Appends a leaf hash.
     pub fn push(&mut self, leaf: B256) {
         let mut carry = leaf;

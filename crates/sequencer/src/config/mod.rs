@@ -45,6 +45,9 @@ use crate::rpc::config::RpcConfig;
 /// Bytes of the largest transaction on every network.
 const LARGEST_TRANSACTION: u32 = 128 << 10;
 
+/// KiB of the largest body, which encoding its square anew costs.
+const LARGEST_SHARES_KIB: u64 = 32 << 10;
+
 /// Whether a node votes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -105,6 +108,39 @@ pub struct MetricsSection {
     pub listen: Option<SocketAddr>,
 }
 
+/// What a node keeps from those who ask it for shares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Withhold {
+    /// Nothing.
+    #[default]
+    None,
+    /// The corner of (k+1) x (k+1) shares without which no square can be repaired. For tests on regtest.
+    Corner,
+    /// All shares. For tests on regtest.
+    All,
+}
+
+/// Squares of blocks, and how they are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SquaresSection {
+    /// Memory for squares that were encoded lately, in MiB.
+    pub memory_mib: usize,
+    /// What one peer or host may have of squares and of what light clients ask about the chain, in KiB a second.
+    pub kib_per_second: u64,
+    /// What it may have at once, in KiB.
+    pub burst_kib: u64,
+    /// What is kept from those who ask. Anything but nothing is for tests, and refused outside regtest.
+    pub withhold: Withhold,
+}
+
+impl Default for SquaresSection {
+    fn default() -> Self {
+        Self { memory_mib: 256, kib_per_second: 4096, burst_kib: 65_536, withhold: Withhold::None }
+    }
+}
+
 /// Log lines, which go to stderr.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,6 +167,8 @@ pub struct NodeConfig {
     pub network: NetworkSection,
     /// The JSON-RPC server.
     pub rpc: RpcConfig,
+    /// Squares of blocks, and how they are served.
+    pub squares: SquaresSection,
     /// The Prometheus endpoint.
     pub metrics: MetricsSection,
     /// Log lines.
@@ -214,6 +252,11 @@ impl NodeConfig {
                 external.to_string(),
                 "must be an address and port that others can dial",
             );
+        }
+        if self.squares.burst_kib < LARGEST_SHARES_KIB {
+            let rule =
+                format!("must be at least {LARGEST_SHARES_KIB}, so that the largest block's square can be asked for");
+            return broken("squares.burst_kib", self.squares.burst_kib.to_string(), &rule);
         }
         if let Some(metrics) = self.metrics.listen.filter(|m| m.port() != 0 && *m == self.rpc.listen) {
             return broken("metrics.listen", metrics.to_string(), "must differ from rpc.listen");

@@ -265,6 +265,32 @@ pub const KEYS: &[Key] = &[
         "How long eth_sendRawTransactionSync waits for a receipt.",
     ),
     key(
+        "squares.memory_mib",
+        Kind::Count(1 << 20),
+        Some("256"),
+        "MiB",
+        None,
+        "Memory for the squares of blocks encoded lately. Others are encoded again when somebody asks for them.",
+    ),
+    key(
+        "squares.kib_per_second",
+        Kind::Count(U32),
+        Some("4096"),
+        "KiB/s",
+        None,
+        "What one peer or host may have of shares, and of what light clients ask about the chain.",
+    ),
+    key("squares.burst_kib", Kind::Count(U32), Some("65536"), "KiB", None, "What it may have at once. At least 32768."),
+    key(
+        "squares.withhold",
+        Kind::Choice(&["none", "corner", "all"]),
+        Some("\"none\""),
+        "",
+        None,
+        "For tests of light clients: withhold the corner of shares without which a square cannot be repaired, or all shares. \
+         Refused by any node whose chain is not a regtest one.",
+    ),
+    key(
         "metrics.listen",
         Kind::Address,
         None,

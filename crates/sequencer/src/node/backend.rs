@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -11,6 +12,7 @@ use cascade_consensus::{
     context::Rules,
     election::{Leaders, genesis_seed},
 };
+use cascade_da::serve::Asker;
 use cascade_execution::{Receipt, State, StateView};
 use cascade_mempool::Source;
 use cascade_network::{Direction, Network};
@@ -23,7 +25,9 @@ use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::{admission::Admitter, content::SharedPool, execution::prev_randao, hub::Hub, messages::Candidate};
+use super::{
+    admission::Admitter, content::SharedPool, execution::prev_randao, hub::Hub, light::LightDoor, messages::Candidate,
+};
 use crate::rpc::backend::{
     Backend, BackendError, BlockData, BlockResult, ChainEvent, FinalityProof, Heads, Location, NodeStatus, PeerInfo,
     SubmitError,
@@ -106,6 +110,8 @@ pub struct NodeBackend {
     pub submitter: Submitter,
     /// Blocks read lately.
     pub blocks: Mutex<BTreeMap<Height, Arc<BlockData>>>,
+    /// What light clients ask.
+    pub light: Arc<LightDoor>,
 }
 
 fn internal(error: StorageError) -> BackendError {
@@ -248,6 +254,10 @@ impl Backend for NodeBackend {
             pool: self.pool.lock().counts(),
             counters: self.hub.counters(),
         }
+    }
+
+    fn light(&self, host: IpAddr, ask: &Bytes) -> Option<Bytes> {
+        self.light.answer(Asker::Host(host), ask)
     }
 
     fn events(&self) -> broadcast::Receiver<ChainEvent> {

@@ -640,6 +640,7 @@ impl Handler<Ordered> for ContentActor {
     type Result = ();
 
     fn handle(&mut self, Ordered(block): Ordered, _: &mut Self::Context) {
+        self.squares.finalized(&block.header);
         self.shared.lock().on_ordered(block);
     }
 }

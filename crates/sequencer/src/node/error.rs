@@ -19,6 +19,9 @@ pub enum NodeError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A setting for tests alone.
+    #[error("squares.withhold is for tests on regtest; this chain is not one")]
+    Withholds,
     /// The genesis file.
     #[error(transparent)]
     Genesis(#[from] GenesisFileError),
@@ -107,7 +110,7 @@ impl NodeError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) => ExitCode::Usage,
+            Self::Config(_) | Self::Withholds => ExitCode::Usage,
             Self::Genesis(error) => error.exit_code(),
             Self::Key(error) => error.exit_code(),
             Self::Storage(error) | Self::Stopped(Cause::Storage(error)) => error.into(),

@@ -23,6 +23,7 @@ mod error;
 mod execution;
 mod hub;
 mod lanes;
+mod light;
 mod mail;
 mod messages;
 mod metrics;
@@ -59,6 +60,7 @@ use consensus::{ConsensusActor, ConsensusConfig};
 use content::{ContentActor, PoolState};
 use execution::ExecutionActor;
 use hub::Hub;
+use light::LightDoor;
 use mail::Addr;
 use metrics::Metrics;
 use notices::Notices;
@@ -212,7 +214,8 @@ impl Running {
         let hub = Arc::new(Hub::new(context.height, executed, context.last_result));
         let pool = Arc::new(Mutex::new(PoolState::new(params.clone(), state.clone(), recovered.clone(), executed)));
         let mailboxes = metrics.mailboxes.clone();
-        let squares = Arc::new(Squares::new(params.data_squares, metrics.encode_seconds.clone()));
+        let squares = Arc::new(Squares::new(&params, &config.squares, metrics.encode_seconds.clone()));
+        let light = Arc::new(LightDoor::new(Arc::clone(&db), Arc::clone(&squares), clock));
         let content = mailboxes.counted("content", {
             let (pool, network, hub, metrics) =
                 (Arc::clone(&pool), network.clone(), Arc::clone(&hub), Arc::clone(&metrics));
@@ -288,7 +291,7 @@ impl Running {
         sync.do_send(sync::SetConsensus(consensus.clone()));
         let notices = Notices::new(Instant::now(), !config.network.bootstrap.is_empty());
         let admitter = Admitter::new(Arc::clone(&pool), content);
-        pumps::start(receivers, &network, &rules, &consensus, &admitter, &sync, &db, &hub, notices);
+        pumps::start(receivers, &network, &rules, &consensus, &admitter, &sync, &db, &light, &hub, notices);
         let backend = Arc::new(NodeBackend {
             rules,
             db: Arc::clone(&db),
@@ -299,6 +302,7 @@ impl Running {
             producers,
             submitter: Submitter::start(admitter),
             blocks: Mutex::default(),
+            light,
         });
         Self { network, backend, consensus, db, hub, _data: data }
     }

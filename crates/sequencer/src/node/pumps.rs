@@ -8,6 +8,8 @@ use std::{
 };
 
 use cascade_consensus::{Rules, sync::SyncRequest};
+use cascade_da::serve::Asker;
+use cascade_light::ask::QUIC_TAG;
 use cascade_mempool::{Source, gossip::decode_gossip};
 use cascade_network::{Event, Message, Misbehaviour, Network, Receivers, Request};
 use cascade_primitives::{Bytes, ChainParams, Decode, NodeId, Transaction, TransactionRule};
@@ -19,6 +21,7 @@ use super::{
     consensus::ConsensusActor,
     hub::Hub,
     lanes::Lanes,
+    light::LightDoor,
     mail::Addr,
     messages::{Candidate, FromPeer, PeerConnected, PeerGone},
     notices::Notices,
@@ -41,13 +44,14 @@ pub(super) fn start(
     admitter: &Admitter,
     sync: &Addr<SyncActor>,
     db: &Arc<ChainDb>,
+    light: &Arc<LightDoor>,
     hub: &Arc<Hub>,
     notices: Notices,
 ) {
     let Receivers { consensus: votes, mempool, mut data, requests, events } = receivers;
     tokio::spawn(pump_consensus(votes, network.clone(), consensus.clone()));
     tokio::spawn(pump_mempool(mempool, network.clone(), Arc::clone(rules), Arc::clone(hub), admitter.clone()));
-    tokio::spawn(pump_requests(requests, network.clone(), Arc::clone(db)));
+    tokio::spawn(pump_requests(requests, network.clone(), Arc::clone(db), Arc::clone(light)));
     tokio::spawn(pump_events(events, consensus.clone(), sync.clone(), Arc::clone(hub), notices));
     let network = network.clone();
     tokio::spawn(async move {
@@ -124,8 +128,24 @@ fn take_gossip(payload: &Bytes, params: &ChainParams, report: impl Fn(Misbehavio
     }
 }
 
-async fn pump_requests(mut requests: mpsc::Receiver<Request>, network: Network, db: Arc<ChainDb>) {
+async fn pump_requests(
+    mut requests: mpsc::Receiver<Request>,
+    network: Network,
+    db: Arc<ChainDb>,
+    light: Arc<LightDoor>,
+) {
     while let Some(Request { peer, payload, reply }) = requests.recv().await {
+        if payload.first() == Some(&QUIC_TAG) {
+            let (light, network) = (Arc::clone(&light), network.clone());
+            tokio::task::spawn_blocking(move || match light.answer(Asker::Node(peer), &payload.slice(1..)) {
+                Some(answer) => reply.respond(answer),
+                None => {
+                    network.report(peer, Misbehaviour::Undecodable);
+                    reply.refuse();
+                }
+            });
+            continue;
+        }
         let Ok(request) = SyncRequest::from_slice(&payload) else {
             network.report(peer, Misbehaviour::Undecodable);
             reply.refuse();

@@ -1,29 +1,83 @@
-//! Squares of blocks' bodies: made before a block is voted on.
+//! Squares of blocks' bodies: made before a block is voted on, served once it is final.
 //!
 //! The square is over the body's canonical encoding, all of it: what a node that rebuilds the chain from shares gets is
 //! what leads to the header's body root, and the certificates in it are what proves the chain. So a leader can only encode
 //! once the body is whole, and consensus says with each request what it will put around the content.
+//!
+//! What was encoded for a vote is kept until its block is final and then served. Any other square within the retention
+//! window (`ChainParams::share_retention_ms`, by the header's time) is encoded again from the stored body when somebody asks
+//! for it, one at a time ([`cascade_da::serve`] says why).
 
-use cascade_da::Extended;
-use cascade_primitives::{Body, DaCommitment, Encode};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use cascade_da::{
+    BadEncoding, Extended, Square,
+    serve::{Asker, Limits, Outcome, SquareServer},
+    wire::{Answer, Request},
+};
+use cascade_primitives::{Body, ChainParams, DaCommitment, Encode, Header, Height, TimestampMs};
+use cascade_storage::ChainDb;
 use parking_lot::Mutex;
 use prometheus::Histogram;
 
-/// Encodes bodies.
-#[derive(Debug)]
+use crate::config::{SquaresSection, Withhold};
+
+/// Squares of blocks that are not final, at most.
+const MAX_MADE: usize = 16;
+/// How long a request waits for its turn to have a square encoded.
+const ENCODE_WAIT: Duration = Duration::from_millis(500);
+
+/// Encodes bodies and serves their squares.
 pub struct Squares {
     /// Whether the chain has squares.
     on: bool,
+    retention_ms: u64,
+    withhold: Withhold,
     seconds: Histogram,
+    state: Mutex<State>,
+    /// Held by whoever encodes for a request.
+    encoding: Mutex<()>,
+}
+
+struct State {
+    server: SquareServer,
+    /// Squares of blocks that were built or validated and are not final yet.
+    made: VecDeque<(DaCommitment, Arc<Square>)>,
     /// Memory of a square that is not needed any more.
-    spare: Mutex<Vec<u8>>,
+    spare: Vec<u8>,
+}
+
+impl State {
+    fn recycle(&mut self, gone: impl IntoIterator<Item = Arc<Square>>) {
+        for square in gone {
+            if let Some(buffer) = Arc::try_unwrap(square).ok().and_then(Square::into_buffer)
+                && buffer.capacity() > self.spare.capacity()
+            {
+                self.spare = buffer;
+            }
+        }
+    }
 }
 
 impl Squares {
-    /// For a chain with squares, or without.
+    /// For a chain with these constants.
     #[must_use]
-    pub const fn new(on: bool, seconds: Histogram) -> Self {
-        Self { on, seconds, spare: Mutex::new(Vec::new()) }
+    pub fn new(params: &ChainParams, section: &SquaresSection, seconds: Histogram) -> Self {
+        let limits = Limits {
+            max_bytes: section.memory_mib.saturating_mul(1 << 20),
+            bytes_per_second: section.kib_per_second.saturating_mul(1 << 10),
+            burst_bytes: section.burst_kib.saturating_mul(1 << 10),
+            ..Limits::default()
+        };
+        let state = State { server: SquareServer::new(limits), made: VecDeque::new(), spare: Vec::new() };
+        Self {
+            on: params.data_squares,
+            retention_ms: params.share_retention_ms,
+            withhold: section.withhold,
+            seconds,
+            state: Mutex::new(state),
+            encoding: Mutex::new(()),
+        }
     }
 
     /// What a header with this body commits to. None if no square is large enough, which `ChainParams` exclude for bodies
@@ -32,37 +86,156 @@ impl Squares {
         if !self.on {
             return Some(DaCommitment::default());
         }
-        let timer = self.seconds.start_timer();
-        let bytes = body.to_bytes();
-        let buffer = std::mem::take(&mut *self.spare.lock());
-        let square = Extended::reusing(&bytes, buffer).ok()?.commit(&bytes);
-        timer.observe_duration();
+        let square = Arc::new(self.encode(body)?);
         let field = square.header_field();
-        if let Some(buffer) = square.into_buffer() {
-            *self.spare.lock() = buffer;
+        let mut state = self.state.lock();
+        if state.made.iter().all(|(known, _)| *known != field) {
+            state.made.push_back((field, square));
+        }
+        if state.made.len() > MAX_MADE {
+            let gone = state.made.pop_front().map(|(_, square)| square);
+            state.recycle(gone);
         }
         Some(field)
+    }
+
+    fn encode(&self, body: &Body) -> Option<Square> {
+        let timer = self.seconds.start_timer();
+        let bytes = body.to_bytes();
+        let buffer = std::mem::take(&mut self.state.lock().spare);
+        let square = Extended::reusing(&bytes, buffer).ok()?.commit(&bytes);
+        timer.observe_duration();
+        Some(square)
+    }
+
+    /// A block is final: its square is served from now on if it is at hand.
+    pub fn finalized(&self, header: &Header) {
+        let mut state = self.state.lock();
+        let Some(at) = state.made.iter().position(|(field, _)| *field == header.da) else { return };
+        let (_, square) = state.made.remove(at).expect("it was just found");
+        let gone = state.server.insert(header.height, square);
+        state.recycle(gone);
+    }
+
+    /// Whether a header is young enough for its square to be served.
+    fn is_kept(&self, now: TimestampMs, header: &Header) -> bool {
+        header.timestamp.plus(self.retention_ms) >= now
+    }
+
+    /// The lowest final height whose square is served; one above the newest if there is none.
+    fn oldest(&self, db: &ChainDb, now: TimestampMs, newest: Height) -> Height {
+        let kept = |height: u64| {
+            db.header(Height(height)).ok().flatten().is_some_and(|(_, header)| self.is_kept(now, &header))
+        };
+        // Times rise with heights.
+        let (mut low, mut high) = (1, newest.0 + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if kept(middle) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Height(low)
+    }
+
+    fn outside(&self, db: &ChainDb, now: TimestampMs) -> Answer {
+        let newest = db.heads().last_final.map_or(Height(0), |(height, _)| height);
+        if !self.on || newest == Height(0) {
+            return Answer::Outside { oldest: Height(1), newest: Height(0) };
+        }
+        Answer::Outside { oldest: self.oldest(db, now, newest), newest }
+    }
+
+    /// Answers a request for shares, from what is at hand or by encoding the stored body. May take some 100 ms.
+    pub fn answer(&self, db: &ChainDb, now: TimestampMs, asker: Asker, request: &Request) -> Answer {
+        if self.withhold == Withhold::All {
+            return Answer::Outside { oldest: Height(1), newest: Height(0) };
+        }
+        let header = db.header(request.height()).ok().flatten().map(|(_, header)| header);
+        let Some(header) = header.filter(|header| self.on && header.height > Height(0) && self.is_kept(now, header))
+        else {
+            let budget = self.state.lock().server.spend(now, asker, 1024);
+            return budget.map_or_else(|retry_ms| Answer::Busy { retry_ms }, |()| self.outside(db, now));
+        };
+        if self.withhold == Withhold::Corner && hits_corner(request, &header.da) {
+            return Answer::NotInSquare;
+        }
+        if let Outcome::Answer(answer) = self.state.lock().server.answer(now, asker, request, &header.da) {
+            return answer;
+        }
+        let busy = Answer::Busy { retry_ms: ENCODE_WAIT.as_millis() as u32 };
+        let Some(_turn) = self.encoding.try_lock_for(ENCODE_WAIT) else { return busy };
+        if !self.state.lock().server.has(header.height) {
+            let Some(block) = db.block(header.height).ok().flatten() else { return self.outside(db, now) };
+            let Some(square) = self.encode(&block.body).filter(|square| square.header_field() == header.da) else {
+                // A quorum certified a commitment that the body does not make: only who encoded it wrongly has its shares.
+                tracing::error!(height = %header.height, "the final block commits to another square than that of its body");
+                return Answer::NotInSquare;
+            };
+            let mut state = self.state.lock();
+            let gone = state.server.insert(header.height, Arc::new(square));
+            state.recycle(gone);
+        }
+        match self.state.lock().server.answer(now, asker, request, &header.da) {
+            Outcome::Answer(answer) => answer,
+            Outcome::Encode => busy,
+        }
+    }
+
+    /// Takes the cost of an answer that is not about shares from an asker's budget.
+    ///
+    /// # Errors
+    /// The milliseconds after which there is enough.
+    pub fn spend(&self, now: TimestampMs, asker: Asker, cost: u64) -> Result<(), u32> {
+        self.state.lock().server.spend(now, asker, cost)
+    }
+
+    /// Takes a proof that a final block's square is badly encoded, if it is one.
+    pub fn condemn(&self, header: &Header, proof: BadEncoding) {
+        if self.state.lock().server.condemned(header.height).is_none() && proof.verify(&header.da).is_ok() {
+            tracing::error!(height = %header.height, line = %proof.line, "the square of a final block is badly encoded");
+            self.state.lock().server.condemn(header.height, proof);
+        }
+    }
+}
+
+/// Whether a request touches the corner of (k+1) x (k+1) shares without which nothing can be repaired.
+fn hits_corner(request: &Request, header: &DaCommitment) -> bool {
+    let side = header.width + 1;
+    match request {
+        Request::Roots { .. } => false,
+        Request::Samples { ids, .. } => ids.iter().any(|id| id.row < side && id.column < side),
+        Request::Line { line, .. } => line.index < side,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use cascade_da::Square;
+    use cascade_primitives::Network;
 
     use super::*;
 
+    fn squares(on: bool) -> Squares {
+        let params = ChainParams { data_squares: on, ..ChainParams::of(Network::Regtest) };
+        let histogram = Histogram::with_opts(prometheus::HistogramOpts::new("h", "h")).unwrap();
+        Squares::new(&params, &SquaresSection::default(), histogram)
+    }
+
     #[test]
     fn a_body_is_committed_to_in_full_and_only_where_the_chain_says_so() {
-        let histogram = || Histogram::with_opts(prometheus::HistogramOpts::new("h", "h")).unwrap();
-        let (on, off) = (Squares::new(true, histogram()), Squares::new(false, histogram()));
+        let (on, off) = (squares(true), squares(false));
         let mut body = Body { transactions: vec![Bytes::from(vec![7; 3000])], ..Body::default() };
-        for _ in 0..3 {
+        for _ in 0..MAX_MADE + 3 {
             let expected = Square::new(&body.to_bytes()).unwrap().header_field();
             assert_eq!(on.commit(&body), Some(expected), "memory that is used again changes nothing");
             assert_eq!(off.commit(&body), Some(DaCommitment::default()));
-            body.transactions.push(Bytes::from(vec![9; 90_000]));
-            body.certificates.fillers.clear();
+            body.transactions.push(Bytes::from(vec![9; 9_000]));
         }
+        assert_eq!(on.state.lock().made.len(), MAX_MADE);
+        assert!(!on.state.lock().spare.is_empty());
+        assert_eq!(off.state.lock().made.len(), 0);
     }
 }

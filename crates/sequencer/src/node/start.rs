@@ -6,7 +6,7 @@ use cascade_consensus::{ChainContext, Finality, Record, Rules, SignState as Sign
 use cascade_crypto::{BlsSecretKey, VoteSigner as _};
 use cascade_execution::{CacheSizes, State, StateStore, genesis_changes};
 use cascade_network::{Claims, Identity};
-use cascade_primitives::{B256, Decode, Height, NodeId, ResultEntry, SealedBlock, TransactionRule};
+use cascade_primitives::{B256, Decode, Height, Network, NodeId, ResultEntry, SealedBlock, TransactionRule};
 use cascade_storage::{
     ChainDb, ChainDbOptions, ChainIdentity, DataDir, FinalBlock, LogOptions, SignState, StorageError, VoteLog,
 };
@@ -15,7 +15,7 @@ use super::{
     NodeError, NodeFile, backend::Producers, clock::Clock, clock_is_behind, content::RecoveredBlocks,
     execution::Executor, hub::Hub, metrics::Metrics, notices, notices::Notice, stop::Stop,
 };
-use crate::config::{NodeConfig, NodeKeys, Role, load_genesis};
+use crate::config::{NodeConfig, NodeKeys, Role, Withhold, load_genesis};
 
 /// Final blocks below the head that consensus gets, for peers that missed one.
 const RECENT_BLOCKS: u64 = 64;
@@ -50,6 +50,9 @@ pub(super) fn load(config: &NodeConfig, metrics: &Arc<Metrics>, clock: Clock) ->
     let genesis = load_genesis(&config.genesis)?;
     let keys = NodeKeys::load(config)?;
     let params = genesis.params.clone();
+    if config.squares.withhold != Withhold::None && params.network != Network::Regtest {
+        return Err(NodeError::Withholds);
+    }
     let identity = ChainIdentity { network: params.network, chain_id: params.chain_id, genesis_hash: genesis.hash() };
     let data = DataDir::open(config.chain_dir(), &identity)?;
     let rules = Arc::new(Rules::new(genesis));

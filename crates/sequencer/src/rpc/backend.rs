@@ -13,7 +13,10 @@
 //! heads. All heights at or below [`Heads::ordered`] have a block, all at or below [`Heads::executed`] have a result,
 //! a bloom filter and receipts.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use alloy_primitives::{Address, B256, Bloom};
 use bytes::Bytes;
@@ -292,6 +295,13 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The node's state.
     fn status(&self) -> NodeStatus;
+
+    /// Answers a light client: the bytes of a `cascade_light::Ask` by those of a `Reply`, or nothing if they are not one.
+    /// May encode a square.
+    fn light(&self, host: IpAddr, ask: &Bytes) -> Option<Bytes> {
+        let _ = (host, ask);
+        None
+    }
 
     /// What happens from now on. A receiver that lags loses the oldest events and is told how many.
     fn events(&self) -> broadcast::Receiver<ChainEvent>;

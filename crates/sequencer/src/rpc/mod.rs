@@ -23,6 +23,7 @@ pub mod backend;
 mod chain;
 pub mod config;
 mod convert;
+mod door;
 mod error;
 mod fees;
 mod filters;

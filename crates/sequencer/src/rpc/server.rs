@@ -25,6 +25,7 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use super::{
     Backend, Rpc, RpcConfig, RpcConfigError, RpcMetrics,
+    door::{Addressed, Door},
     gate::{Activity, Gate, IDLE_FOR, Watched},
     methods,
     middleware::{Budget, Middleware, Shared},
@@ -137,7 +138,10 @@ async fn serve(
     stop: StopHandle,
 ) {
     let (most, server_config) = (config.max_connections, server_config(&config));
-    let http = tower::ServiceBuilder::new().layer(Gate::new(&config)).layer(cors(&config));
+    let http = tower::ServiceBuilder::new()
+        .layer(Gate::new(&config))
+        .layer(cors(&config))
+        .layer(Door::new(Arc::clone(&backend)));
     let (max_batch, max_response) = (config.max_batch as usize, config.max_response_bytes as usize);
     let budget = Budget::new(config.max_request_bytes);
     let plain = backend.params().transactions == TransactionRule::Plain;
@@ -162,8 +166,8 @@ async fn serve(
             Some(_) = open.join_next(), if !open.is_empty() => continue,
             () = &mut stopped => break,
         };
-        let socket = match socket {
-            Ok((socket, _)) => socket,
+        let (socket, remote) = match socket {
+            Ok((socket, remote)) => (socket, remote.ip()),
             Err(reason) => {
                 // Out of file descriptors, most likely: they do not come back by asking at once.
                 tracing::warn!(%reason, "an RPC connection could not be accepted");
@@ -177,7 +181,7 @@ async fn serve(
         };
         let _ = socket.set_nodelay(true);
         let activity = Activity::new();
-        let inner = builder.clone().build(methods.clone(), stop.clone());
+        let inner = Addressed { inner: builder.clone().build(methods.clone(), stop.clone()), remote };
         let service = Watched { inner, activity: activity.clone() };
         let (stopped, counted) = (stop.clone().shutdown(), Counted::new(connections.clone(), permit));
         open.spawn(async move {

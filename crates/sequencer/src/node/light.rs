@@ -1,0 +1,260 @@
+//! The door for light clients: what a node answers about the chain and its data, over QUIC and HTTP.
+//!
+//! Everything comes from the database, nothing is signed or stored for it. Handovers are read off the blocks around an
+//! epoch's end; the proof that the head's history contains a block needs the roots of subtrees over all headers, of which
+//! those over 256 and more are remembered once computed ([`History`]).
+//!
+//! Every answer is paid for by its bytes from the asker's budget, which it shares with requests for shares.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use cascade_da::serve::Asker;
+use cascade_light::{
+    Ask, ChainAnswer, ChainRequest, Finality, Handover, Head, Reply,
+    wire::{MAX_ANSWER_BYTES, MAX_HANDOVERS, MAX_HEADERS},
+};
+use cascade_primitives::{
+    B256, BlockHash, Certificate, Decode, Encode, Epoch, Header, Height,
+    merkle::{self, MountainProof, MountainRange, subtree_root},
+};
+use cascade_storage::{ChainDb, StorageError};
+use parking_lot::Mutex;
+
+use super::{clock::Clock, squares::Squares};
+
+/// What is charged for the reads behind a chain request, whatever comes of them.
+const LEAST_COST: u64 = 4096;
+/// Blocks below the newest final one that are searched for one with a certificate of its own.
+const HEAD_SEARCH: u64 = 64;
+/// Subtrees of so many levels and more are remembered: two hashes for each 256 headers.
+const REMEMBERED_LEVEL: u32 = 8;
+/// Bytes that an answer leaves room for beside its list.
+const ROOM: usize = 64 << 10;
+
+/// Answers light clients.
+pub struct LightDoor {
+    db: Arc<ChainDb>,
+    squares: Arc<Squares>,
+    clock: Clock,
+    history: History,
+    /// The first block of each epoch, as far as it was looked up.
+    firsts: Mutex<BTreeMap<Epoch, Height>>,
+}
+
+impl LightDoor {
+    /// A door to a database and squares.
+    #[must_use]
+    pub fn new(db: Arc<ChainDb>, squares: Arc<Squares>, clock: Clock) -> Self {
+        let history = History { db: Arc::clone(&db), nodes: Mutex::default() };
+        Self { db, squares, clock, history, firsts: Mutex::default() }
+    }
+
+    /// Answers the bytes of an [`Ask`]; none if they are not one. Reads the disk, and may encode a square.
+    #[must_use]
+    pub fn answer(&self, asker: Asker, bytes: &Bytes) -> Option<Bytes> {
+        let ask = Ask::from_slice(bytes).ok()?;
+        Some(Bytes::from(self.reply(asker, ask).to_bytes()))
+    }
+
+    fn reply(&self, asker: Asker, ask: Ask) -> Reply {
+        let now = self.clock.now();
+        match ask {
+            Ask::Data(request) => Reply::Data(self.squares.answer(&self.db, now, asker, &request)),
+            Ask::Chain(request) => {
+                if let Err(retry_ms) = self.squares.spend(now, asker, LEAST_COST) {
+                    return Reply::Busy { retry_ms };
+                }
+                let answer = self.chain(&request).unwrap_or_else(|error| {
+                    tracing::error!(%error, ?request, "a light client's request could not be answered");
+                    None
+                });
+                let answer = answer.unwrap_or(ChainAnswer::Nothing);
+                let bytes = answer.to_bytes().len() as u64;
+                match self.squares.spend(now, asker, bytes.saturating_sub(LEAST_COST)) {
+                    Ok(()) => Reply::Chain(answer),
+                    Err(retry_ms) => Reply::Busy { retry_ms },
+                }
+            }
+            Ask::Fraud { height, proof } => {
+                // Verifying one encodes a line: as much as many samples.
+                if let Err(retry_ms) = self.squares.spend(now, asker, 1 << 20) {
+                    return Reply::Busy { retry_ms };
+                }
+                if let Ok(Some((_, header))) = self.db.header(height) {
+                    self.squares.condemn(&header, *proof);
+                }
+                Reply::Noted
+            }
+        }
+    }
+
+    fn newest(&self) -> Height {
+        self.db.heads().last_final.map_or(Height(0), |(height, _)| height)
+    }
+
+    fn chain(&self, request: &ChainRequest) -> Result<Option<ChainAnswer>, StorageError> {
+        match *request {
+            ChainRequest::Start { height } => {
+                let Some((_, header)) = self.db.header(height)? else { return Ok(None) };
+                let committee = self.db.committee(header.epoch)?;
+                Ok(committee.map(|committee| ChainAnswer::Start(Box::new((header, committee)))))
+            }
+            ChainRequest::Handovers { from } => self.handovers(from),
+            ChainRequest::Head { ancestor } => self.head(ancestor),
+            ChainRequest::Headers { from } => self.headers(from),
+        }
+    }
+
+    /// What makes a block final by itself, or by fillers on it.
+    fn finality(&self, height: Height, hash: &BlockHash) -> Result<Option<Finality>, StorageError> {
+        let stored = self.db.finality(height)?.filter(|finality| match finality.fillers.first() {
+            None => finality.certificate.target.block == *hash,
+            Some(filler) => filler.parent == *hash,
+        });
+        Ok(stored.map(|stored| Finality { certificate: stored.certificate, fillers: stored.fillers }))
+    }
+
+    fn headers(&self, from: Height) -> Result<Option<ChainAnswer>, StorageError> {
+        let (mut run, mut bytes): (Vec<Header>, usize) = Default::default();
+        let mut proven: Option<(usize, Finality)> = None;
+        for height in (from.0..=self.newest().0).map(Height) {
+            let Some((hash, header)) = self.db.header(height)? else { break };
+            bytes += header.to_bytes().len();
+            let other_epoch = run.first().is_some_and(|first| first.epoch != header.epoch);
+            if other_epoch || run.len() >= MAX_HEADERS || bytes > MAX_ANSWER_BYTES - ROOM {
+                break;
+            }
+            run.push(header);
+            if let Some(finality) = self.finality(height, &hash)? {
+                proven = Some((run.len(), finality));
+            }
+        }
+        Ok(proven.map(|(length, finality)| {
+            run.truncate(length);
+            ChainAnswer::Headers(run, Box::new(finality))
+        }))
+    }
+
+    fn head(&self, ancestor: Height) -> Result<Option<ChainAnswer>, StorageError> {
+        let newest = self.newest();
+        for height in (newest.0.saturating_sub(HEAD_SEARCH)..=newest.0).rev().map(Height) {
+            let Some((hash, header)) = self.db.header(height)? else { return Ok(None) };
+            if let Some(finality) = self.finality(height, &hash)? {
+                let ancestry = self.history.prove(ancestor, height)?;
+                return Ok(ancestry.map(|ancestry| ChainAnswer::Head(Box::new(Head { header, finality, ancestry }))));
+            }
+        }
+        Ok(None)
+    }
+
+    fn handovers(&self, from: Epoch) -> Result<Option<ChainAnswer>, StorageError> {
+        let (mut found, mut bytes): (Vec<Handover>, usize) = Default::default();
+        for epoch in (0..MAX_HANDOVERS as u64).map(|i| Epoch(from.0.saturating_add(i))) {
+            let Some(handover) = self.handover(epoch)? else { break };
+            bytes += handover.to_bytes().len();
+            // One is always given: a committee of 1,024 and thousands of fillers may take more than an answer's usual size.
+            if bytes > MAX_ANSWER_BYTES - ROOM && !found.is_empty() {
+                break;
+            }
+            found.push(handover);
+        }
+        Ok((!found.is_empty()).then_some(ChainAnswer::Handovers(found)))
+    }
+
+    fn handover(&self, epoch: Epoch) -> Result<Option<Handover>, StorageError> {
+        let Some(first) = self.first_of(epoch.next())? else { return Ok(None) };
+        let below = self.db.header(first.minus(1))?;
+        let (Some((_, last)), Some(block)) = (below, self.db.block(first)?) else { return Ok(None) };
+        let (before, after) = (self.db.committee(epoch)?, self.db.committee(epoch.next())?);
+        let (Some(before), Some(after)) = (before, after) else { return Ok(None) };
+        let Some(opened) = self.certificate_of(first, &block.hash())? else { return Ok(None) };
+        Ok(Handover::from_blocks(&last, &block, opened, &before, &after))
+    }
+
+    /// A prepare or commit certificate of a final block.
+    fn certificate_of(&self, height: Height, hash: &BlockHash) -> Result<Option<Certificate>, StorageError> {
+        let stored = self.db.finality(height)?.map(|finality| finality.certificate);
+        if let Some(certificate) = stored.filter(|certificate| certificate.target.block == *hash) {
+            return Ok(Some(certificate));
+        }
+        let above = self.db.block(height.next())?.and_then(|block| block.into_block().body.certificates.parent);
+        Ok(above.filter(|certificate| certificate.target.block == *hash))
+    }
+
+    /// The first final block of an epoch.
+    fn first_of(&self, epoch: Epoch) -> Result<Option<Height>, StorageError> {
+        if let Some(height) = self.firsts.lock().get(&epoch) {
+            return Ok(Some(*height));
+        }
+        let newest = self.newest();
+        let epoch_at = |height: u64| Ok::<_, StorageError>(self.db.header(Height(height))?.map(|(_, h)| h.epoch));
+        if epoch_at(newest.0)?.is_none_or(|newest| newest < epoch) {
+            return Ok(None);
+        }
+        // Epochs rise with heights.
+        let (mut low, mut high) = (0, newest.0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if epoch_at(middle)?.is_some_and(|found| found >= epoch) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        self.firsts.lock().insert(epoch, Height(low));
+        Ok(Some(Height(low)))
+    }
+}
+
+/// The mountain range over all final headers, as far as proofs needed it.
+struct History {
+    db: Arc<ChainDb>,
+    /// Roots by first leaf and level, from [`REMEMBERED_LEVEL`] on. Final headers never change.
+    nodes: Mutex<BTreeMap<(u64, u32), B256>>,
+}
+
+impl History {
+    /// The proof that the header at `head` has the block at `ancestor` in its history; none unless it is below.
+    fn prove(&self, ancestor: Height, head: Height) -> Result<Option<MountainProof>, StorageError> {
+        let mut failed = None;
+        let (mut peaks, mut first) = (Vec::new(), 0);
+        for level in (0..u64::BITS).rev().filter(|level| head.0 >> level & 1 == 1) {
+            peaks.push(self.subtree(first, level, &mut failed));
+            first += 1 << level;
+        }
+        let range = MountainRange::of_peaks(head.0, peaks).expect("a peak was made for each bit");
+        let proof = range.prove(ancestor.0, |first, level| self.subtree(first, level, &mut failed));
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(proof),
+        }
+    }
+
+    /// The root over the `2^level` headers from `first` on. A read that fails is told at the end.
+    fn subtree(&self, first: u64, level: u32, failed: &mut Option<StorageError>) -> B256 {
+        if level < REMEMBERED_LEVEL {
+            return subtree_root(first, level, &mut |height| self.hash(height, failed));
+        }
+        if let Some(root) = self.nodes.lock().get(&(first, level)) {
+            return *root;
+        }
+        let half = 1 << (level - 1);
+        let halves = [self.subtree(first, level - 1, failed), self.subtree(first + half, level - 1, failed)];
+        let root = merkle::root(&halves);
+        if failed.is_none() {
+            self.nodes.lock().insert((first, level), root);
+        }
+        root
+    }
+
+    fn hash(&self, height: u64, failed: &mut Option<StorageError>) -> B256 {
+        match self.db.hash_at(Height(height)) {
+            Ok(hash) => hash.unwrap_or(BlockHash::ZERO).into(),
+            Err(error) => {
+                failed.get_or_insert(error);
+                BlockHash::ZERO.into()
+            }
+        }
+    }
+}
