@@ -121,6 +121,7 @@ fn genesis_keeps_its_hash() {
         nonce: 1,
         code: vec![0x60, 0x00].into(),
         storage: [(B256::repeat_byte(1), B256::repeat_byte(2))].into(),
+        ..GenesisAccount::default()
     };
     for (name, network) in [
         ("genesis-mainnet", Network::Mainnet),
