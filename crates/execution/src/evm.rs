@@ -23,10 +23,14 @@ use revm::{
     context_interface::{
         ContextTr, JournalTr,
         block::BlobExcessGasAndPrice,
+        journaled_state::account::JournaledAccountTr,
         result::{ExecutionResult, HaltReason, InvalidTransaction},
     },
     database_interface::DBErrorMarker,
-    handler::{EthFrame, EvmTr, EvmTrError, FrameResult, FrameTr, Handler, MainnetHandler},
+    handler::{
+        EthFrame, EvmTr, EvmTrError, FrameResult, FrameTr, Handler, MainnetHandler,
+        pre_execution::validate_account_nonce_and_code_with_components,
+    },
     interpreter::{InitialAndFloorGas, interpreter::EthInterpreter, interpreter_action::FrameInit},
     primitives::{AddressMap, HashMap, KECCAK_EMPTY, hardfork::SpecId},
     state::{AccountInfo, EvmState},
@@ -36,7 +40,7 @@ use crate::{
     execute::BlockEnv,
     fees::minimum_charge,
     keys::{Account, account_key, encode_slot, slot_key},
-    receipt::{Halt, NoOpReason},
+    receipt::{Halt, NoOpReason, NotRun},
     state::StateView,
     store::{StoreError, ValueChange},
 };
@@ -102,6 +106,64 @@ where
     }
 }
 
+/// Runs the transaction inside an envelope and hands its effect to the overlay, all but the fee. Whoever signed it pays
+/// nothing; its price must be that of [`sealed_tx_env`].
+pub(crate) fn transact_sealed<'a, 'b: 'a>(evm: &mut ChainEvm<'a, 'b>, tx: TxEnv) -> Result<ExecutionResult, EvmError> {
+    evm.ctx.set_tx(tx);
+    let result: Result<_, EvmError> = SealedHandler::default().run(evm);
+    let state = evm.ctx.journal_mut().finalize();
+    let result = result?;
+    evm.ctx.db_mut().commit(state)?;
+    Ok(result)
+}
+
+/// Ethereum's handler for a sender whose gas somebody else pays: nothing is taken for gas before the run and nothing
+/// given back or passed on after it. Nonce, code and funds for the value are checked as ever.
+#[derive(Default)]
+struct SealedHandler<'a, 'b>(std::marker::PhantomData<(&'a (), &'b ())>);
+
+impl<'a, 'b: 'a> Handler for SealedHandler<'a, 'b> {
+    type Evm = ChainEvm<'a, 'b>;
+    type Error = EvmError;
+    type HaltReason = HaltReason;
+
+    fn validate_against_state_and_deduct_caller(
+        &self,
+        evm: &mut Self::Evm,
+        _gas: &mut InitialAndFloorGas,
+    ) -> Result<(), EvmError> {
+        let (_, tx, cfg, journal, _, _) = evm.ctx.all_mut();
+        let mut caller = journal.load_account_with_code_mut(tx.caller)?.data;
+        validate_account_nonce_and_code_with_components(&caller.account().info, tx, cfg)?;
+        let balance = *caller.balance();
+        if balance < tx.value {
+            let (fee, balance) = (Box::new(tx.value), Box::new(balance));
+            return Err(InvalidTransaction::LackOfFundForMaxFee { fee, balance }.into());
+        }
+        if tx.kind.is_call() {
+            caller.bump_nonce();
+        }
+        Ok(())
+    }
+
+    fn reimburse_caller(&self, _evm: &mut Self::Evm, _result: &mut FrameResult) -> Result<(), EvmError> {
+        Ok(())
+    }
+
+    fn reward_beneficiary(&self, _evm: &mut Self::Evm, _result: &mut FrameResult) -> Result<(), EvmError> {
+        Ok(())
+    }
+}
+
+/// The transaction inside an envelope as revm takes it: its own fee fields bound nothing, `GASPRICE` gives the price that
+/// the envelope pays, which is at least the base fee.
+pub(crate) fn sealed_tx_env(tx: &RecoveredTransaction, price: u64, base_fee: u64) -> TxEnv {
+    let mut env = tx_env(tx);
+    env.gas_price = u128::from(price);
+    env.gas_priority_fee = env.gas_priority_fee.map(|_| u128::from(price.saturating_sub(base_fee)));
+    env
+}
+
 /// The transaction as revm takes it.
 pub(crate) fn tx_env(tx: &RecoveredTransaction) -> TxEnv {
     let envelope = tx.envelope();
@@ -164,6 +226,25 @@ pub(crate) fn no_op(reason: &InvalidTransaction) -> NoOpReason {
         InvalidTransaction::CreateInitCodeSizeLimit => NoOpReason::InitCodeSize,
         InvalidTransaction::InvalidChainId | InvalidTransaction::MissingChainId => NoOpReason::ChainId,
         _ => NoOpReason::Unsupported,
+    }
+}
+
+/// What the chain says of a transaction in an envelope that the EVM refuses to start.
+pub(crate) fn not_run(reason: &InvalidTransaction) -> NotRun {
+    match no_op(reason) {
+        NoOpReason::NonceTooLow => NotRun::NonceTooLow,
+        NoOpReason::NonceTooHigh => NotRun::NonceTooHigh,
+        NoOpReason::InsufficientFunds => NotRun::InsufficientFunds,
+        NoOpReason::IntrinsicGas => NotRun::IntrinsicGas,
+        NoOpReason::FloorGas => NotRun::FloorGas,
+        NoOpReason::BlockGasLimit => NotRun::GasLimit,
+        NoOpReason::SenderIsContract => NotRun::SenderIsContract,
+        NoOpReason::NonceMax => NotRun::NonceMax,
+        NoOpReason::InitCodeSize => NotRun::InitCodeSize,
+        // Its price is the envelope's, which is checked: the two fee reasons cannot be.
+        NoOpReason::ChainId | NoOpReason::Unsupported | NoOpReason::FeeCapTooLow | NoOpReason::TipAboveFeeCap => {
+            NotRun::NotATransaction
+        }
     }
 }
 
@@ -245,6 +326,26 @@ impl<'a> Overlay<'a> {
                 self.codes.insert(code_hash, code);
             }
         }
+        Ok(())
+    }
+
+    /// Changes an account outside of any transaction.
+    pub(crate) fn update_account(
+        &mut self,
+        address: Address,
+        change: impl FnOnce(&mut Account) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let entry = self.entry(address)?;
+        let mut account = entry.now.unwrap_or_default();
+        change(&mut account)?;
+        entry.now = (!account.is_empty()).then_some(account);
+        Ok(())
+    }
+
+    /// Writes a slot outside of any transaction.
+    pub(crate) fn set_storage(&mut self, address: Address, slot: U256, value: U256) -> Result<(), StoreError> {
+        let before = self.storage(address, slot)?;
+        self.entry(address)?.slots.entry(slot).or_insert((before, before)).1 = value;
         Ok(())
     }
 

@@ -12,6 +12,10 @@
 //! Total and deterministic (decision 13 of the architecture): any list of transactions has exactly one outcome. One that
 //! cannot run (wrong nonce, no money, ...) is a no-op with a receipt that says why, it takes no gas, no fee and no nonce.
 //! Only a store that fails is an error, and then nothing has happened.
+//!
+//! The items of an encrypted chain run likewise: [`execute_items`].
+
+mod items;
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, Bloom, Log, U256};
@@ -19,11 +23,14 @@ use cascade_primitives::{ChainId, ChainParams, Height, RecoveredTransaction, Res
 use revm::context_interface::result::ExecutionResult;
 
 use crate::{
-    evm::{BlockHashes, Overlay, evm, fault, halt, no_op, transact, tx_env},
+    evm::{BlockHashes, ChainEvm, Overlay, evm, fault, halt, no_op, transact, tx_env},
+    ledger::Fee,
     receipt::{NoOpReason, Outcome, Receipt, receipts_root},
     state::StateView,
     store::{StateChanges, StoreError},
 };
+
+pub use items::{OpenFailure, OpenedItem, execute_items};
 
 /// What a block tells its transactions.
 #[derive(Clone, Copy)]
@@ -142,27 +149,27 @@ impl<'a> BlockRun<'a> {
         env: &BlockEnv<'a>,
         transactions: &[RecoveredTransaction],
     ) -> Result<Self, StoreError> {
+        Self::run(parent, env, transactions, |evm, totals, env, tx| totals.transaction(evm, env, tx))
+    }
+
+    /// Runs things one after another, each of which gives one receipt.
+    fn run<T>(
+        parent: &'a StateView,
+        env: &BlockEnv<'a>,
+        things: &[T],
+        one: impl Fn(&mut ChainEvm<'_, '_>, &mut Totals, &BlockEnv<'_>, &T) -> Result<Receipt, StoreError>,
+    ) -> Result<Self, StoreError> {
         if parent.version().next() != env.height {
             let reason = format!("block {} needs the state of its parent, not of {}", env.height, parent.version());
             return Err(StoreError::new("execute", reason));
         }
         let mut overlay = Overlay::new(parent, env.block_hashes);
-        let mut receipts = Vec::with_capacity(transactions.len());
+        let mut receipts = Vec::with_capacity(things.len());
         let mut totals = Totals::default();
         {
             let mut evm = evm(&mut overlay, env);
-            for tx in transactions {
-                let ordered = totals.ordered_gas.saturating_add(tx.gas_limit());
-                let receipt = if ordered > env.gas_limit {
-                    totals.no_op(tx, NoOpReason::BlockGasLimit)
-                } else {
-                    totals.ordered_gas = ordered;
-                    match transact(&mut evm, tx_env(tx)) {
-                        Ok(result) => totals.ran(tx, env.base_fee, result),
-                        Err(error) => totals.no_op(tx, no_op(&fault(error)?)),
-                    }
-                };
-                receipts.push(receipt);
+            for thing in things {
+                receipts.push(one(&mut evm, &mut totals, env, thing)?);
             }
         }
         Ok(Self { parent, height: env.height, overlay, receipts, totals })
@@ -190,6 +197,47 @@ impl<'a> BlockRun<'a> {
 }
 
 impl Totals {
+    /// Runs a transaction that its sender pays for.
+    fn transaction(
+        &mut self,
+        evm: &mut ChainEvm<'_, '_>,
+        env: &BlockEnv<'_>,
+        tx: &RecoveredTransaction,
+    ) -> Result<Receipt, StoreError> {
+        if !self.order(tx.gas_limit(), env.gas_limit) {
+            return Ok(self.no_op(tx, NoOpReason::BlockGasLimit));
+        }
+        Ok(match transact(evm, tx_env(tx)) {
+            Ok(result) => {
+                let price = tx.envelope().effective_gas_price(Some(env.base_fee));
+                let charged = result.gas().tx_gas_used();
+                self.pay(charged, price, env.base_fee);
+                self.ran(tx, charged, price, result)
+            }
+            Err(error) => self.no_op(tx, no_op(&fault(error)?)),
+        })
+    }
+
+    /// Whether the block has room for so much gas, which is taken then.
+    fn order(&mut self, gas: u64, limit: u64) -> bool {
+        let ordered = self.ordered_gas.saturating_add(gas);
+        let fits = ordered <= limit;
+        if fits {
+            self.ordered_gas = ordered;
+        }
+        fits
+    }
+
+    /// Counts gas that is paid for.
+    fn pay(&mut self, charged: u64, price: u128, base_fee: u64) -> Fee {
+        let burned = U256::from(charged) * U256::from(base_fee);
+        let tip = U256::from(charged) * U256::from(price.saturating_sub(u128::from(base_fee)));
+        self.gas_used += charged;
+        self.burned += burned;
+        self.tips += tip;
+        Fee { burned, tip }
+    }
+
     fn no_op(&self, tx: &RecoveredTransaction, reason: NoOpReason) -> Receipt {
         self.receipt(tx, Outcome::NoOp(reason))
     }
@@ -211,13 +259,9 @@ impl Totals {
         }
     }
 
-    fn ran(&mut self, tx: &RecoveredTransaction, base_fee: u64, result: ExecutionResult) -> Receipt {
-        let price = tx.envelope().effective_gas_price(Some(base_fee));
+    /// The receipt of a transaction whose gas is counted.
+    fn ran(&mut self, tx: &RecoveredTransaction, charged: u64, price: u128, result: ExecutionResult) -> Receipt {
         let gas = *result.gas();
-        let charged = gas.tx_gas_used();
-        self.gas_used += charged;
-        self.burned += U256::from(charged) * U256::from(base_fee);
-        self.tips += U256::from(charged) * U256::from(price.saturating_sub(u128::from(base_fee)));
         let (outcome, logs, contract_address) = match result {
             ExecutionResult::Success { logs, output, .. } => (Outcome::Success, logs, output.address().copied()),
             ExecutionResult::Revert { .. } => (Outcome::Reverted, Vec::new(), None),

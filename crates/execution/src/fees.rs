@@ -11,8 +11,19 @@
 //! which is nothing extra for a wallet's usual margin. Refunds (EIP-3529, at most a fifth of the gas used) lower the
 //! first term alone, so a refund never takes the charge below half the limit. The charge times the base fee is burned,
 //! the charge times the tip goes to the producer, and the rest of what was reserved goes back to the sender.
+//!
+//! An envelope of an encrypted chain is charged for
+//!
+//! ```text
+//!  max( what the transaction inside is charged for but for its half,  half the envelope's limit, rounded up,  envelope_gas )
+//! ```
+//!
+//! and its payer pays it from the fee ledger ([`crate::ledger`]). The transaction inside pays no gas.
 
-use cascade_primitives::ChainParams;
+use cascade_primitives::{
+    ChainParams,
+    envelope::{MAX_BUCKET, envelope_gas},
+};
 
 /// The base fee moves by at most one part in this many from one block to the next.
 pub const BASE_FEE_CHANGE_DENOMINATOR: u64 = 8;
@@ -21,6 +32,21 @@ pub const BASE_FEE_CHANGE_DENOMINATOR: u64 = 8;
 #[must_use]
 pub const fn minimum_charge(gas_limit: u64) -> u64 {
     gas_limit.div_ceil(2)
+}
+
+/// Gas that an envelope must reserve at the least: [`envelope_gas`], and more than any for a bucket that does not exist.
+#[must_use]
+pub(crate) const fn least_envelope_gas(bucket: u8) -> u64 {
+    if bucket > MAX_BUCKET { u64::MAX } else { envelope_gas(bucket) }
+}
+
+/// Gas that an envelope is charged for at the least, whatever is inside.
+///
+/// At most `gas_limit`, if that is at least [`envelope_gas`].
+#[must_use]
+pub const fn minimum_envelope_charge(gas_limit: u64, bucket: u8) -> u64 {
+    let (half, least) = (minimum_charge(gas_limit), least_envelope_gas(bucket));
+    if half > least { half } else { least }
 }
 
 /// Base fee of the block above a parent, in wei per gas. Never below the chain's floor.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U256, keccak256};
-use cascade_primitives::{Encode, Genesis, Height};
+use cascade_primitives::{Encode, Genesis, Height, TransactionRule};
 use revm::{bytecode::Bytecode, primitives::KECCAK_EMPTY};
 use thiserror::Error;
 
 use crate::{
     cache::NodeCache,
     keys::{Account, account_key, encode_slot, slot_key},
+    ledger::{FEE_LEDGER, FeeAccount, LEDGER_NONCE, fee_slot},
     memory::MemoryStore,
     store::{StateChanges, StoreError},
     tree::Tree,
@@ -30,6 +31,12 @@ pub enum GenesisStateError {
     /// Code that the EVM does not accept as such.
     #[error("alloc.{0}: code: {1}")]
     Code(Address, String),
+    /// A balance in the fee ledger on a chain that has none.
+    #[error("alloc.{0}: has fees, which only a chain with transactions = \"encrypted\" has a ledger for")]
+    Fees(Address),
+    /// An account at the address of the fee ledger.
+    #[error("alloc.{FEE_LEDGER}: the address is reserved for the fee ledger")]
+    Reserved,
     /// Computing the tree failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -42,9 +49,16 @@ pub enum GenesisStateError {
 pub fn genesis_changes(genesis: &Genesis) -> Result<StateChanges, GenesisStateError> {
     let mut values = Vec::new();
     let mut codes = Vec::new();
-    let mut supply = U256::ZERO;
+    let (mut supply, mut fees) = (U256::ZERO, U256::ZERO);
+    let encrypted = genesis.params.transactions == TransactionRule::Encrypted;
+    if encrypted && genesis.alloc.contains_key(&FEE_LEDGER) {
+        return Err(GenesisStateError::Reserved);
+    }
     for (address, account) in &genesis.alloc {
-        supply = supply.saturating_add(account.balance);
+        if !encrypted && !account.fees.is_zero() {
+            return Err(GenesisStateError::Fees(*address));
+        }
+        supply = supply.saturating_add(account.balance).saturating_add(account.fees);
         if supply > U256::from(u128::MAX) {
             return Err(GenesisStateError::Supply);
         }
@@ -72,6 +86,16 @@ pub fn genesis_changes(genesis: &Genesis) -> Result<StateChanges, GenesisStateEr
             let value = U256::from_be_bytes(value.0);
             values.push((slot_key(address, &U256::from_be_bytes(slot.0)), Some(encode_slot(&value).to_vec())));
         }
+        if !account.fees.is_zero() {
+            fees += account.fees;
+            let entry = FeeAccount { balance: account.fees, nonce: 0 };
+            let value = entry.to_slot().expect("the supply is below 2^128");
+            values.push((slot_key(&FEE_LEDGER, &fee_slot(address)), Some(encode_slot(&value).to_vec())));
+        }
+    }
+    if encrypted {
+        let ledger = Account { nonce: LEDGER_NONCE, balance: fees, code_hash: KECCAK_EMPTY };
+        values.push((account_key(&FEE_LEDGER), Some(ledger.to_bytes())));
     }
     values.sort_unstable_by_key(|(key, _)| *key);
     codes.sort_unstable_by_key(|(hash, _): &(B256, _)| *hash);

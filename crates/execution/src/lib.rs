@@ -17,6 +17,7 @@
 //! - [`store`] is what a store must offer and the rules by which it applies, reverts and prunes versions.
 //! - [`state`] is the state at a height; [`proof`] proves it to those who have only the root.
 //! - [`execute`] is the state transition, total and deterministic; [`receipt`] is what it says of each transaction.
+//!   Encrypted chains have [`execute_items`] and the fee [`ledger`], from which envelopes are paid.
 //! - [`fees`] is EIP-1559 on ordered gas with a minimum charge; [`ordering`] the rule that makes every ordered
 //!   transaction payable.
 //! - [`genesis`] is version 0.
@@ -32,6 +33,7 @@ pub mod execute;
 pub mod fees;
 pub mod genesis;
 pub mod keys;
+pub mod ledger;
 pub mod memory;
 pub mod ordering;
 pub mod proof;
@@ -42,17 +44,19 @@ pub mod store;
 mod tree;
 
 pub use evm::BlockHashes;
-pub use execute::{BlockEnv, BlockRun, ExecutedBlock, execute_block};
-pub use fees::{minimum_charge, next_base_fee};
+pub use execute::{BlockEnv, BlockRun, ExecutedBlock, OpenFailure, OpenedItem, execute_block, execute_items};
+pub use fees::{minimum_charge, minimum_envelope_charge, next_base_fee};
 pub use genesis::{GenesisStateError, genesis_changes};
 pub use keys::{Account, account_key, slot_key};
+pub use ledger::{FEE_LEDGER, FeeAccount, fee_account, fee_slot};
 pub use memory::MemoryStore;
 pub use ordering::{
-    BlockLoad, InFlight, OrderedGas, OrderingCheck, OrderingError, PushError, Refusal, SenderLoad, SenderState,
-    check_block_transactions, check_transaction, sender_state,
+    BlockLoad, InFlight, ItemCheck, OrderedGas, OrderingCheck, OrderingError, PayerState, PushError, Refusal,
+    SenderLoad, SenderState, check_block_items, check_block_transactions, check_item, check_transaction, payer_state,
+    sender_state,
 };
 pub use proof::{ProofError, StateProof, verify_batch};
-pub use receipt::{Halt, NoOpReason, Outcome, Receipt, receipts_root};
+pub use receipt::{ENVELOPE_RECEIPT_TYPE, Halt, NoOpReason, NotRun, Outcome, Receipt, receipts_root};
 pub use simulate::{CallError, CallOutcome, CallRequest, EstimateError, call, estimate_gas};
 pub use state::{CacheSizes, State, StateError, StateView};
 pub use store::{

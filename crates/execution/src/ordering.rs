@@ -17,6 +17,10 @@
 //!
 //! [`OrderingCheck`] takes transactions one by one (for a block's builder), [`check_block_transactions`] a whole block
 //! (for its validator), [`check_transaction`] what one transaction shows by itself (for admission). All three are one code.
+//!
+//! What an encrypted chain orders has rules of its own, built from the same parts: [`ItemCheck`].
+
+mod items;
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -25,11 +29,16 @@ use std::{
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, U256};
-use cascade_primitives::{ChainParams, Height, RecoveredTransaction, block::MAX_TRANSACTIONS_PER_BLOCK};
+use cascade_primitives::{
+    ChainParams, Epoch, Height, RecoveredItem, RecoveredTransaction, block::MAX_TRANSACTIONS_PER_BLOCK,
+    envelope::MAX_ENVELOPES_PER_BLOCK,
+};
 use revm::{context_interface::cfg::GasParams, primitives::eip3860::MAX_INITCODE_SIZE};
 use thiserror::Error;
 
 use crate::{evm::SPEC, state::StateView, store::StoreError};
+
+pub use items::{ItemCheck, PayerState, check_block_items, check_item, payer_state};
 
 /// Sum of the gas limits of a block's transactions: `Header::ordered_gas`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,10 +53,23 @@ pub struct SenderLoad {
     pub cost: U256,
 }
 
-/// What each sender has in one block.
+/// What each sender has in one block: on its account, and as a payer of envelopes in the fee ledger. The two have nothing
+/// to do with each other, even where the address is the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockLoad {
     senders: HashMap<Address, SenderLoad>,
+    payers: HashMap<Address, SenderLoad>,
+}
+
+impl SenderLoad {
+    fn add(&mut self, cost: U256) {
+        self.count += 1;
+        self.cost = self.cost.saturating_add(cost);
+    }
+
+    const fn and(self, other: Self) -> Self {
+        Self { count: self.count + other.count, cost: self.cost.saturating_add(other.cost) }
+    }
 }
 
 impl BlockLoad {
@@ -61,27 +83,55 @@ impl BlockLoad {
         load
     }
 
-    fn add(&mut self, tx: &RecoveredTransaction) {
-        let sender = self.senders.entry(tx.sender()).or_default();
-        sender.count += 1;
-        sender.cost = sender.cost.saturating_add(tx.max_cost());
+    /// The load of the items of an encrypted chain's block.
+    #[must_use]
+    pub fn of_items(items: &[RecoveredItem]) -> Self {
+        let mut load = Self::default();
+        for item in items {
+            load.add_item(item);
+        }
+        load
     }
 
-    /// What a sender has in the block.
+    fn add(&mut self, tx: &RecoveredTransaction) {
+        self.senders.entry(tx.sender()).or_default().add(tx.max_cost());
+    }
+
+    fn add_item(&mut self, item: &RecoveredItem) {
+        match item {
+            RecoveredItem::Envelope(envelope) => {
+                self.payers.entry(envelope.payer()).or_default().add(envelope.max_cost());
+            }
+            RecoveredItem::Deposit(deposit) => self.add(deposit.transaction()),
+        }
+    }
+
+    /// What a sender of transactions or deposits has in the block.
     #[must_use]
     pub fn sender(&self, sender: &Address) -> SenderLoad {
         self.senders.get(sender).copied().unwrap_or_default()
     }
 
-    /// Who has transactions in the block, in no defined order.
+    /// What a payer of envelopes has in the block.
+    #[must_use]
+    pub fn payer(&self, payer: &Address) -> SenderLoad {
+        self.payers.get(payer).copied().unwrap_or_default()
+    }
+
+    /// Who has transactions or deposits in the block, in no defined order.
     pub fn senders(&self) -> impl Iterator<Item = &Address> {
         self.senders.keys()
     }
 
-    /// Whether the block has no transactions.
+    /// Who has envelopes in the block, in no defined order.
+    pub fn payers(&self) -> impl Iterator<Item = &Address> {
+        self.payers.keys()
+    }
+
+    /// Whether users have nothing in the block.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.senders.is_empty()
+        self.senders.is_empty() && self.payers.is_empty()
     }
 }
 
@@ -137,13 +187,24 @@ impl InFlight {
         next
     }
 
-    /// What a sender has in flight.
+    /// What a sender of transactions or deposits has in flight.
     #[must_use]
     pub fn sender(&self, sender: &Address) -> SenderLoad {
-        self.blocks.iter().fold(SenderLoad::default(), |sum, (_, load)| {
-            let load = load.sender(sender);
-            SenderLoad { count: sum.count + load.count, cost: sum.cost.saturating_add(load.cost) }
-        })
+        self.blocks.iter().fold(SenderLoad::default(), |sum, (_, load)| sum.and(load.sender(sender)))
+    }
+
+    /// What a payer of envelopes has in flight.
+    #[must_use]
+    pub fn payer(&self, payer: &Address) -> SenderLoad {
+        self.blocks.iter().fold(SenderLoad::default(), |sum, (_, load)| sum.and(load.payer(payer)))
+    }
+}
+
+impl InFlight {
+    /// Whether a state is the one that the branch proves.
+    fn check_basis(&self, view: &StateView) -> Result<(), OrderingError> {
+        let (view, proved) = (view.version(), self.results_up_to);
+        if view == proved { Ok(()) } else { Err(OrderingError::Basis { view, proved }) }
     }
 }
 
@@ -235,6 +296,52 @@ pub enum Refusal {
     /// The block has as many transactions as a block may have.
     #[error("the block has {MAX_TRANSACTIONS_PER_BLOCK} transactions already")]
     Count,
+    /// The tip exceeds the whole fee (EIP-1559).
+    #[error("max priority fee per gas higher than max fee per gas: maxPriorityFeePerGas: {tip}, maxFeePerGas: {max}")]
+    TipAboveFeeCap {
+        /// Priority fee in wei per gas.
+        tip: u64,
+        /// Fee cap in wei per gas.
+        max: u64,
+    },
+    /// The epoch has no key, so nothing can be sealed to it, and no beacon, so that nothing can be shuffled.
+    #[error("epoch {0} has no key and takes nothing from users")]
+    NoKey(Epoch),
+    /// Sealed to the key of another epoch.
+    #[error("the envelope is sealed to the key of epoch {found}, the block is in epoch {epoch}")]
+    Epoch {
+        /// The envelope's.
+        found: Epoch,
+        /// The block's.
+        epoch: Epoch,
+    },
+    /// Its time is over.
+    #[error("the envelope was valid until height {valid_until}, the block is at {height}")]
+    Expired {
+        /// The envelope's last height.
+        valid_until: Height,
+        /// The block's height.
+        height: Height,
+    },
+    /// It would be valid for longer than the chain allows.
+    #[error("the envelope is valid until height {valid_until}, at {height} the limit is {limit}")]
+    ValidTooLong {
+        /// The envelope's last height.
+        valid_until: Height,
+        /// The block's height.
+        height: Height,
+        /// The last height that an envelope in the block may name.
+        limit: Height,
+    },
+    /// Its ciphertext starts as that of another envelope in the block does, so it may be a copy.
+    #[error("an envelope in the block has the same first component already")]
+    SameComponent,
+    /// The block has as many envelopes as a block may have.
+    #[error("the block has {MAX_ENVELOPES_PER_BLOCK} envelopes already")]
+    EnvelopeCount,
+    /// A deposit of the sender has no result yet.
+    #[error("a deposit of the sender is on its way already")]
+    DepositInFlight,
 }
 
 /// Why a block's transactions are not valid, or not known to be.
@@ -245,7 +352,7 @@ pub enum OrderingError {
     Invalid {
         /// Place in the block.
         index: usize,
-        /// Who signed it.
+        /// Who signed it; the payer of an envelope.
         sender: Address,
         /// The rule that it breaks.
         refusal: Refusal,
@@ -363,9 +470,7 @@ impl<'a> OrderingCheck<'a> {
         view: &'a StateView,
         in_flight: &'a InFlight,
     ) -> Result<Self, OrderingError> {
-        if view.version() != in_flight.results_up_to() {
-            return Err(OrderingError::Basis { view: view.version(), proved: in_flight.results_up_to() });
-        }
+        in_flight.check_basis(view)?;
         let (senders, load) = Default::default();
         Ok(Self { params, base_fee, view, in_flight, senders, load, ordered_gas: 0, count: 0 })
     }

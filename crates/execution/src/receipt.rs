@@ -136,6 +136,38 @@ codes! {
     }
 }
 
+codes! {
+    /// Why nothing ran although an envelope was charged for: what it sealed is no transaction that can start.
+    ///
+    /// Nobody knows what is inside when an envelope gets its place, so no rule can exclude these.
+    NotRun {
+        /// The ciphertext does not open, though its proof holds.
+        Undecryptable = 0 "the envelope cannot be decrypted",
+        /// The payload is not the one that the envelope commits to.
+        Commitment = 1 "the payload does not match the envelope's commitment",
+        /// The payload is no signed transaction of this chain.
+        NotATransaction = 2 "the payload is no transaction of this chain",
+        /// The transaction may use more gas than the envelope pays for.
+        GasLimit = 3 "the transaction's gas limit is above the envelope's",
+        /// A transaction of the sender with this nonce ran already.
+        NonceTooLow = 4 "nonce too low",
+        /// An earlier transaction of the sender is missing.
+        NonceTooHigh = 5 "nonce too high",
+        /// The sender's balance does not cover the value.
+        InsufficientFunds = 6 "insufficient funds for transfer",
+        /// The gas limit does not cover what every such transaction costs before it starts.
+        IntrinsicGas = 7 "intrinsic gas too low",
+        /// The gas limit does not cover the floor for its data (EIP-7623).
+        FloorGas = 8 "insufficient gas for floor data gas cost",
+        /// The sender is a contract (EIP-3607).
+        SenderIsContract = 9 "sender not an eoa",
+        /// The nonce is at its end (EIP-2681).
+        NonceMax = 10 "nonce has max value",
+        /// The init code is longer than EIP-3860 allows.
+        InitCodeSize = 11 "max initcode size exceeded",
+    }
+}
+
 /// What became of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -147,6 +179,9 @@ pub enum Outcome {
     Halted(Halt),
     /// It did nothing.
     NoOp(NoOpReason),
+    /// What an envelope sealed did nothing; the payer was charged the least that the envelope costs, and its nonce in the
+    /// fee ledger is used.
+    Charged(NotRun),
 }
 
 impl Outcome {
@@ -164,6 +199,7 @@ impl fmt::Display for Outcome {
             Self::Reverted => f.write_str("execution reverted"),
             Self::Halted(reason) => reason.fmt(f),
             Self::NoOp(reason) => write!(f, "not executed: {reason}"),
+            Self::Charged(reason) => write!(f, "charged, nothing ran: {reason}"),
         }
     }
 }
@@ -181,6 +217,10 @@ impl Encode for Outcome {
                 out.push(3);
                 reason.encode(out);
             }
+            Self::Charged(reason) => {
+                out.push(4);
+                reason.encode(out);
+            }
         }
     }
 }
@@ -192,17 +232,28 @@ impl Decode for Outcome {
             1 => Self::Reverted,
             2 => Self::Halted(Halt::decode(r)?),
             3 => Self::NoOp(NoOpReason::decode(r)?),
+            4 => Self::Charged(NotRun::decode(r)?),
             tag => return Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
         })
     }
 }
 
+/// [`Receipt::transaction_type`] of an envelope of which nothing ran: the last type that EIP-2718 has.
+pub const ENVELOPE_RECEIPT_TYPE: u8 = 0x7f;
+
 /// What became of one transaction of a block.
+///
+/// A block has one receipt for each transaction; on an encrypted chain one for each item, in the order of execution, which
+/// is not the proposer's: the receipt at place i is that of the item that the shuffle puts at place i
+/// (`cascade_crypto::threshold::shuffle`). What ran is named by its own hash, the one that its wallet shows, and the
+/// rest of the receipt speaks of it; gas and price are those that the payer paid. Of an envelope of which nothing ran
+/// ([`Outcome::NoOp`], [`Outcome::Charged`]) the receipt has the envelope's hash, [`ENVELOPE_RECEIPT_TYPE`], the payer
+/// as `from` and no `to`; so what is inside stays out of the receipts unless it ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// The transaction.
+    /// The transaction, or the envelope of which nothing ran.
     pub transaction_hash: B256,
-    /// Its EIP-2718 type: 0, 1 or 2.
+    /// Its EIP-2718 type: 0, 1 or 2; or [`ENVELOPE_RECEIPT_TYPE`].
     pub transaction_type: u8,
     /// Who signed it.
     pub from: Address,
@@ -317,8 +368,8 @@ mod tests {
 
     prop_compose! {
         pub(crate) fn receipts()(
-            hash: [u8; 32], kind in 0u8..3, from: [u8; 20], to: Option<[u8; 20]>, outcome in 0u8..4, halt in 0u8..15,
-            no_op in 0u8..13, gas: [u64; 3], price: u128, created: Option<[u8; 20]>, first: u32,
+            hash: [u8; 32], kind in 0u8..3, from: [u8; 20], to: Option<[u8; 20]>, outcome in 0u8..5, halt in 0u8..15,
+            no_op in 0u8..13, not_run in 0u8..12, gas: [u64; 3], price: u128, created: Option<[u8; 20]>, first: u32,
             logs in prop::collection::vec((any::<[u8; 20]>(), prop::collection::vec(any::<[u8; 32]>(), 0..5),
                 prop::collection::vec(any::<u8>(), 0..50)), 0..4),
         ) -> Receipt {
@@ -328,7 +379,8 @@ mod tests {
                     0 => Outcome::Success,
                     1 => Outcome::Reverted,
                     2 => Outcome::Halted(Halt::from_code(halt).unwrap()),
-                    _ => Outcome::NoOp(NoOpReason::from_code(no_op).unwrap()),
+                    3 => Outcome::NoOp(NoOpReason::from_code(no_op).unwrap()),
+                    _ => Outcome::Charged(NotRun::from_code(not_run).unwrap()),
                 },
                 gas_used: gas[0], evm_gas_used: gas[1], cumulative_gas_used: gas[2], effective_gas_price: price,
                 contract_address: created.map(Into::into), first_log_index: first,
@@ -338,6 +390,32 @@ mod tests {
                 }).collect(),
             }
         }
+    }
+
+    #[test]
+    fn the_codes_of_outcomes_are_frozen() {
+        let text = |bytes: [u8; 2]| Outcome::from_slice(&bytes).map(|outcome| outcome.to_string());
+        let not_run = [
+            "the envelope cannot be decrypted",
+            "the payload does not match the envelope's commitment",
+            "the payload is no transaction of this chain",
+            "the transaction's gas limit is above the envelope's",
+            "nonce too low",
+            "nonce too high",
+            "insufficient funds for transfer",
+            "intrinsic gas too low",
+            "insufficient gas for floor data gas cost",
+            "sender not an eoa",
+            "nonce has max value",
+            "max initcode size exceeded",
+        ];
+        for (code, reason) in (0..).zip(not_run) {
+            assert_eq!(text([4, code]).unwrap(), format!("charged, nothing ran: {reason}"));
+        }
+        assert!(text([4, 12]).is_err() && Outcome::from_slice(&[5]).is_err());
+        assert_eq!(text([3, 2]).unwrap(), "not executed: insufficient funds for gas * price + value");
+        assert_eq!(text([2, 0]).unwrap(), "out of gas");
+        assert!(text([3, 13]).is_err() && text([2, 15]).is_err());
     }
 
     proptest! {

@@ -88,7 +88,7 @@ impl CallRequest {
 /// What a call gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallOutcome {
-    /// How it ended; never a no-op.
+    /// How it ended: [`Outcome::Success`], [`Outcome::Reverted`] or [`Outcome::Halted`].
     pub outcome: Outcome,
     /// What it returned, or the data of its revert.
     pub output: Bytes,
@@ -182,7 +182,9 @@ pub fn estimate_gas(
             Outcome::Success => done,
             Outcome::Halted(Halt::OutOfGas) => return Err(EstimateError::Allowance { allowance }),
             Outcome::Halted(reason) => return Err(EstimateError::Halted(reason)),
-            Outcome::Reverted | Outcome::NoOp(_) => return Err(EstimateError::Reverted(done.output)),
+            Outcome::Reverted | Outcome::NoOp(_) | Outcome::Charged(_) => {
+                return Err(EstimateError::Reverted(done.output));
+            }
         },
         Err(
             InvalidTransaction::CallGasCostMoreThanGasLimit { .. }

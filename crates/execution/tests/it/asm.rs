@@ -18,6 +18,7 @@ const OPCODES: &[(&str, u8)] = &[
     ("CALLDATALOAD", 0x35),
     ("CALLDATASIZE", 0x36),
     ("CALLDATACOPY", 0x37),
+    ("GASPRICE", 0x3a),
     ("BLOCKHASH", 0x40),
     ("COINBASE", 0x41),
     ("TIMESTAMP", 0x42),

@@ -126,7 +126,10 @@ pub struct Chain {
 
 impl Chain {
     pub fn with_alloc(alloc: BTreeMap<Address, GenesisAccount>) -> Self {
-        let params = params();
+        Self::new(params(), alloc)
+    }
+
+    pub fn new(params: ChainParams, alloc: BTreeMap<Address, GenesisAccount>) -> Self {
         let base_fee = params.base_fee_floor;
         let genesis = Genesis { params: params.clone(), timestamp: TimestampMs(0), committees: Vec::new(), alloc };
         let store = Arc::new(MemoryStore::new());

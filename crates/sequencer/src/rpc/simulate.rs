@@ -23,7 +23,9 @@ pub(super) fn register(methods: &mut Methods) {
         match outcome.outcome {
             Outcome::Success => Ok(HexBytes(outcome.output)),
             Outcome::Reverted => Err(error::reverted(&outcome.output)),
-            failed @ (Outcome::Halted(_) | Outcome::NoOp(_)) => Err(error::server(failed.to_string())),
+            failed @ (Outcome::Halted(_) | Outcome::NoOp(_) | Outcome::Charged(_)) => {
+                Err(error::server(failed.to_string()))
+            }
         }
     });
     methods.heavy("eth_estimateGas", 4, |rpc, args| {
