@@ -69,12 +69,12 @@ pub enum OpenedItem {
     /// An envelope and what it hid.
     Envelope {
         /// What the payer signed.
-        envelope: RecoveredEnvelope,
+        envelope: Box<RecoveredEnvelope>,
         /// The transaction inside, or why there is none.
         opened: Result<RecoveredTransaction, OpenFailure>,
     },
     /// Money for a payer.
-    Deposit(RecoveredDeposit),
+    Deposit(Box<RecoveredDeposit>),
 }
 
 /// Executes the items of a block, in the order given, on the state after its parent. The caller shuffles.

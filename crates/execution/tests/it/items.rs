@@ -50,15 +50,15 @@ pub fn envelope(payer: Address, nonce: u64) -> Envelope {
     }
 }
 
-pub fn recovered(envelope: Envelope, payer: Address) -> RecoveredEnvelope {
+pub fn recovered(envelope: Envelope, payer: Address) -> Box<RecoveredEnvelope> {
     let raw = Item::Envelope(envelope.clone()).to_bytes();
     let digest = keccak256(&raw);
-    RecoveredEnvelope::new(envelope, raw.into(), digest, payer)
+    Box::new(RecoveredEnvelope::new(envelope, raw.into(), digest, payer))
 }
 
-pub fn deposit(from: Address, nonce: u64, payer: Address, value: U256) -> RecoveredDeposit {
+pub fn deposit(from: Address, nonce: u64, payer: Address, value: U256) -> Box<RecoveredDeposit> {
     let tx = Tx::new(from, nonce, payer).value(value).gas(21_000).sign();
-    RecoveredDeposit::new(tx, vec![2].into(), payer).unwrap()
+    Box::new(RecoveredDeposit::new(tx, vec![2].into(), payer).unwrap())
 }
 
 pub fn opened(payer: Address, nonce: u64, tx: &Tx) -> OpenedItem {
