@@ -328,7 +328,7 @@ fn genesis_gives_fees_on_encrypted_chains_alone_and_counts_them() {
 /// One random item; payers and senders are the same few users, so that they get in each other's way.
 #[derive(Clone, Debug)]
 pub enum Thing {
-    Sealed { payer: u64, error: i64, gas: u64, max_fee: u64, bucket: u8, inside: Inside },
+    Sealed { payer: u64, error: i64, gas: u64, max_fee: u64, tip: u64, bucket: u8, inside: Inside },
     Deposit { from: u64, error: i64, payer: u64, share: u64 },
 }
 
@@ -345,8 +345,14 @@ pub fn things(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Thing>
         6 => (0u64..4, error(), 0u64..7, 0u64..120, 20_000u64..250_000, 0u8..8)
             .prop_map(|(from, error, to, share, gas, kind)| Inside::Tx { from, error, to, share, gas, kind }),
     ];
-    let sealed = (0u64..4, error(), 20_000u64..250_000, GWEI - 10..60_000 * GWEI, 0u8..5, inside).prop_map(
-        |(payer, error, gas, max_fee, bucket, inside)| Thing::Sealed { payer, error, gas, max_fee, bucket, inside },
+    // Ten ether are in the ledger: the dearest cost up to fifteen, and some really pay their cap.
+    let fee = prop_oneof![GWEI - 10..100 * GWEI, 20_000 * GWEI..60_000 * GWEI];
+    let tip = prop_oneof![Just(2 * GWEI), Just(u64::MAX)];
+    let sealed = (0u64..4, error(), 20_000u64..250_000, fee, tip, 0u8..5, inside).prop_map(
+        |(payer, error, gas, max_fee, tip, bucket, inside)| {
+            let tip = tip.min(max_fee);
+            Thing::Sealed { payer, error, gas, max_fee, tip, bucket, inside }
+        },
     );
     let deposit = (0u64..4, error(), 0u64..6, 0u64..120).prop_map(|(from, error, payer, share)| Thing::Deposit {
         from,
@@ -389,11 +395,11 @@ impl Due {
                 let nonce = self.accounts[from as usize].saturating_add_signed(error);
                 OpenedItem::Deposit(deposit(user(from), nonce, user(payer), self.part(from, share)))
             }
-            Thing::Sealed { payer, error, gas, max_fee, bucket, ref inside } => {
+            Thing::Sealed { payer, error, gas, max_fee, tip, bucket, ref inside } => {
                 let terms = Envelope {
                     gas_limit: gas,
                     max_fee_per_gas: max_fee,
-                    max_priority_fee_per_gas: max_fee.min(2 * GWEI),
+                    max_priority_fee_per_gas: tip,
                     bucket,
                     ..envelope(user(payer), self.payers[payer as usize].saturating_add_signed(error))
                 };

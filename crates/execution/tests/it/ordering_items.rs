@@ -230,6 +230,7 @@ proptest! {
             let mut due = Due::of(&chain);
             for i in 0..4 {
                 due.payers[i] += below.payer(&user(i as u64)).count;
+                due.accounts[i] += below.sender(&user(i as u64)).count;
             }
             let mut block = Vec::new();
             for thing in things {
