@@ -12,6 +12,8 @@
 //! empty value, and [`Block::check_form`] refuses anything else, so that a field's meaning can only
 //! change together with [`PROTOCOL_VERSION`], or with a constant of the chain, which its genesis hash covers.
 
+use std::sync::OnceLock;
+
 use alloy_primitives::B256;
 use bytes::Bytes;
 use thiserror::Error;
@@ -373,8 +375,9 @@ impl BodySections {
     const fn limit(self) -> usize {
         match self {
             Self::Transactions => MAX_BLOCK_BYTES,
-            Self::L1Items | Self::Reveals => 8 << 20,
-            Self::System | Self::Certificates => 2 << 20,
+            // In certificates, it is the headers of fillers that take the room: see MAX_FILLER_HEADERS.
+            Self::L1Items | Self::Certificates | Self::Reveals => 8 << 20,
+            Self::System => 2 << 20,
         }
     }
 }
@@ -544,6 +547,12 @@ impl Block {
     /// # Errors
     /// The first rule that it breaks.
     pub fn check_form(&self, params: &ChainParams) -> Result<(), FormError> {
+        self.check_fields(params)?;
+        if self.body.root() == self.header.body_root { Ok(()) } else { Err(FormError::BodyRoot) }
+    }
+
+    /// All of the form but the body root.
+    fn check_fields(&self, params: &ChainParams) -> Result<(), FormError> {
         let (header, body) = (&self.header, &self.body);
         if header.version != PROTOCOL_VERSION {
             return Err(FormError::Version { found: header.version });
@@ -591,9 +600,6 @@ impl Block {
         if let Some(&(what, found, limit)) = limits.iter().find(|(_, found, limit)| found > limit) {
             return Err(FormError::Limit { what, found, limit });
         }
-        if body.root() != header.body_root {
-            return Err(FormError::BodyRoot);
-        }
         Ok(())
     }
 }
@@ -612,17 +618,44 @@ impl Decode for Block {
 }
 
 /// A block with its hash, computed once.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// The hash is the header's. That the body is the one that the header commits to is another question, and costs a hash
+/// over megabytes: whoever takes a block from outside asks [`Self::has_its_body`] before the hash stands for the block.
+#[derive(Clone, Debug)]
 pub struct SealedBlock {
     hash: BlockHash,
     block: Block,
+    has_its_body: OnceLock<bool>,
 }
+
+impl PartialEq for SealedBlock {
+    fn eq(&self, other: &Self) -> bool {
+        self.block == other.block
+    }
+}
+
+impl Eq for SealedBlock {}
 
 impl SealedBlock {
     /// Computes the hash.
     #[must_use]
     pub fn new(block: Block) -> Self {
-        Self { hash: block.header.hash(), block }
+        Self { hash: block.header.hash(), block, has_its_body: OnceLock::new() }
+    }
+
+    /// Whether the header commits to this body. The body is hashed the first time that somebody asks.
+    #[must_use]
+    pub fn has_its_body(&self) -> bool {
+        *self.has_its_body.get_or_init(|| self.block.body.root() == self.block.header.body_root)
+    }
+
+    /// As [`Block::check_form`], without hashing the body a second time.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn check_form(&self, params: &ChainParams) -> Result<(), FormError> {
+        self.block.check_fields(params)?;
+        if self.has_its_body() { Ok(()) } else { Err(FormError::BodyRoot) }
     }
 
     /// The block's hash.
