@@ -47,6 +47,7 @@ bugs! {
     ResultsUnchecked = "Results in a header are not compared with the own ones.",
     ContentUnchecked = "The content of a block is not put before the application.",
     CommitmentUnchecked = "The data commitment of a header is not compared with that of its body.",
+    BodyRootUnchecked = "A block from a peer stands for its header's hash whatever its body is.",
     UnknownInvalid = "A result that this node has not computed yet makes a block invalid.",
     NoResend = "Nothing is resent on a stall.",
     LagStops = "No block is made while the results that a fixed lag would demand are not final, in place of an empty one.",

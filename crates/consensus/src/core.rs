@@ -109,11 +109,14 @@ struct EpochState {
 }
 
 /// A block that peers were asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Asked {
+    /// When it was last asked for.
     at: TimestampMs,
     /// How often.
     times: u32,
+    /// Members that were asked. From nobody else is it taken.
+    peers: BTreeSet<NodeId>,
 }
 
 /// A commit certificate of a filler, and the headers that lead down from it towards the epoch's last block.

@@ -186,6 +186,11 @@ impl Adversary {
                 }
             }
             Message::Block(_) if self.does(Fault::Withholding, 900) => return,
+            Message::Block(block) if self.does(Fault::OtherBody, 500) => {
+                let other = Message::Block(self.with_other_body(block));
+                out.extend(targets.iter().map(|&target| (target, other.clone())));
+                return;
+            }
             _ => {}
         }
         for &target in targets {
@@ -206,11 +211,12 @@ impl Adversary {
 
     /// What it does with a block of its own, if not what its core wants.
     fn proposes_otherwise(&mut self, block: &Arc<SealedBlock>, vote: Vote, out: &mut Outgoing) -> bool {
-        const TRICKS: [(Fault, u64); 4] = [
+        const TRICKS: [(Fault, u64); 5] = [
             (Fault::SilentLeader, 800),
             (Fault::Equivocation, 600),
             (Fault::InvalidBlocks, 800),
             (Fault::Withholding, 600),
+            (Fault::OtherBody, 800),
         ];
         let known: Vec<_> = TRICKS.into_iter().filter(|(trick, _)| self.character.has(*trick)).collect();
         if known.is_empty() {
@@ -224,6 +230,7 @@ impl Adversary {
             Fault::Equivocation => self.equivocate(Arc::clone(block), vote, out),
             Fault::InvalidBlocks => self.propose_invalid(block, vote, out),
             Fault::Withholding => self.withhold(block, vote, out),
+            Fault::OtherBody => self.swap_bodies(block, vote, out),
             _ => {}
         }
         true
@@ -238,6 +245,20 @@ impl Adversary {
                 node,
                 if whole { Message::Proposal(Arc::clone(block), vote) } else { Message::Vote(vote, None) },
             ));
+        }
+    }
+
+    /// All get the same header and the vote for it, but some with another body; now and then as if they had asked for it.
+    fn swap_bodies(&mut self, block: &Arc<SealedBlock>, vote: Vote, out: &mut Outgoing) {
+        let share = self.rng.below(700);
+        for node in self.others() {
+            if self.rng.permille(share) {
+                out.push((node, Message::Proposal(Arc::clone(block), vote)));
+                continue;
+            }
+            let other = self.with_other_body(block);
+            let unasked = self.rng.permille(200);
+            out.push((node, if unasked { Message::Block(other) } else { Message::Proposal(other, vote) }));
         }
     }
 

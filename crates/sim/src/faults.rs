@@ -84,6 +84,8 @@ faults! {
     Stale = "stale",
     /// A Byzantine leader votes for a block that it gives to a few alone, and answers nobody who asks for it.
     Withholding = "withholding",
+    /// A Byzantine node sends blocks with a right header and another body: what it proposes, and what it was asked for.
+    OtherBody = "other-body",
     /// A Byzantine node talks to some and not to others.
     Selective = "selective",
     /// A Byzantine node answers catch-up requests wrongly.

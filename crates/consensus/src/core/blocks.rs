@@ -7,6 +7,9 @@ impl<B: Bugs> Core<B> {
     pub(super) fn on_proposal(&mut self, from: NodeId, block: Arc<SealedBlock>, vote: Vote) {
         let header = &block.header;
         let (epoch, view) = (header.epoch, header.view);
+        if !self.is_whole(from, &block) {
+            return;
+        }
         if epoch == self.epoch.epoch.next() {
             self.hand_over_by(&block);
         }
@@ -53,11 +56,24 @@ impl<B: Bugs> Core<B> {
         }
     }
 
-    /// A block that was asked for, or that a certificate names.
+    /// Whether a block from a peer is what its hash says: the hash is the header's alone. A header with another body says
+    /// nothing of the block of that hash, which a quorum may want; so nothing of it is kept, and only the peer is blamed.
+    fn is_whole(&mut self, from: NodeId, block: &SealedBlock) -> bool {
+        if block.has_its_body() || self.bugs.planted(Bug::BodyRootUnchecked) {
+            return true;
+        }
+        self.misbehaved(from, "a block with another body than its header's");
+        false
+    }
+
+    /// A block that the peer was asked for.
     pub(super) fn on_block(&mut self, from: NodeId, block: Arc<SealedBlock>) {
         let hash = block.hash();
-        let asked = self.requested.remove(&hash).is_some();
-        if self.tree.contains_key(&hash) || !asked {
+        if self.requested.get(&hash).is_none_or(|asked| !asked.peers.contains(&from)) || !self.is_whole(from, &block) {
+            return;
+        }
+        self.requested.remove(&hash);
+        if self.tree.contains_key(&hash) {
             return;
         }
         if block.header.epoch == self.epoch.epoch.next() {
@@ -449,12 +465,12 @@ impl<B: Bugs> Core<B> {
     pub(super) fn request_block(&mut self, hash: BlockHash, view: View) {
         let now = self.now;
         let pause = self.request_pause();
-        let asked = self.requested.entry(hash).or_insert(Asked { at: now, times: 0 });
+        let asked = self.requested.entry(hash).or_default();
         if asked.times > 0 && asked.at.plus(pause) > now {
             return;
         }
         let times = asked.times;
-        *asked = Asked { at: now, times: times.saturating_add(1) };
+        (asked.at, asked.times) = (now, times.saturating_add(1));
         let members = self.epoch.committee.members();
         let targets: Vec<NodeId> = if times == 0 {
             vec![members[self.epoch.leaders.of_view(view).index()].node]
@@ -462,10 +478,10 @@ impl<B: Bugs> Core<B> {
             let first = hash.0[0] as usize + times as usize * ASKED_AT_A_TIME;
             (0..ASKED_AT_A_TIME.min(members.len())).map(|i| members[(first + i) % members.len()].node).collect()
         };
+        let targets: Vec<NodeId> = targets.into_iter().filter(|peer| *peer != self.config.node).collect();
+        self.requested.entry(hash).or_default().peers.extend(&targets);
         for peer in targets {
-            if peer != self.config.node {
-                self.emit(Effect::Send(peer, Message::GetBlock(hash)));
-            }
+            self.emit(Effect::Send(peer, Message::GetBlock(hash)));
         }
     }
 

@@ -5,11 +5,13 @@ use std::{fs, path::Path, sync::Arc};
 use cascade_consensus::{Finality, Message, Record, SkipReason, Status, SyncRequest, SyncResponse};
 use cascade_primitives::{
     B256, BlockHash, ChainId, Decode, Encode, Epoch, Fork, Header, HeaderKind, Height, MemberIndex, NodeId, Ready,
-    View, Vote, VoteTarget,
+    SignerSet, View, Vote, VoteTarget,
+    block::{MAX_FILLER_HEADERS, MAX_SKIPS_PER_BLOCK},
+    certificate::MAX_MEMBERS,
 };
 use proptest::prelude::*;
 
-use crate::chain::{Chain, RIGHT, certificate};
+use crate::chain::{Chain, RIGHT, certificate, seal};
 
 /// Compares with the file of this name, or writes it with `CASCADE_BLESS=1`.
 fn golden(name: &str, bytes: &[u8]) {
@@ -55,6 +57,33 @@ fn chain() -> &'static Chain {
         chain.grow(30);
         chain
     })
+}
+
+#[test]
+fn the_first_block_of_an_epoch_carries_as_many_fillers_and_skips_as_it_may() {
+    let template = &chain().blocks[25];
+    let filler = Header { kind: HeaderKind::Filler, results: Vec::new(), ..template.header.clone() };
+    let mut signers = SignerSet::new(MAX_MEMBERS);
+    (0..MAX_MEMBERS as u16).for_each(|i| assert!(signers.insert(MemberIndex(i))));
+    let skip = |view: u64| {
+        let target = VoteTarget::skip(Epoch(3), View(view));
+        cascade_primitives::Certificate { target, signers: signers.clone(), signature: RIGHT }
+    };
+    let mut block = template.as_ref().clone().into_block();
+    block.body.certificates.skips = (1..=MAX_SKIPS_PER_BLOCK as u64).map(skip).collect();
+    block.body.certificates.fillers = vec![filler; MAX_FILLER_HEADERS];
+    let block = Arc::new(seal(block));
+    block.check_form(chain().rules.params()).expect("it is within all limits");
+    let vote = Vote {
+        target: VoteTarget::prepare(Epoch(3), View(1025), block.hash()),
+        signer: MemberIndex(0),
+        signature: RIGHT,
+    };
+    for message in [Message::Proposal(Arc::clone(&block), vote), Message::Block(Arc::clone(&block))] {
+        assert_eq!(Message::from_slice(&message.to_bytes()).expect("others can read it"), message);
+    }
+    let record = Record::Block(block);
+    assert_eq!(Record::from_slice(&record.to_bytes()).expect("a restart can read it"), record);
 }
 
 fn targets() -> impl Strategy<Value = VoteTarget> {

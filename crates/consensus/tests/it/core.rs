@@ -25,10 +25,10 @@ impl VoteSigner for Signer {
     }
 }
 
-const NOW: TimestampMs = TimestampMs(1_000_000);
+pub const NOW: TimestampMs = TimestampMs(1_000_000);
 
 /// The core of member `i` after a restart at a final block, with the results up to a height and this vote log.
-fn restarted(chain: &Chain, i: u8, head: u64, executed: u64, records: Vec<Record>) -> Core {
+pub fn restarted(chain: &Chain, i: u8, head: u64, executed: u64, records: Vec<Record>) -> Core {
     let config = Config {
         rules: Arc::clone(&chain.rules),
         scheme: Arc::new(Scheme),
@@ -48,28 +48,28 @@ fn restarted(chain: &Chain, i: u8, head: u64, executed: u64, records: Vec<Record
     Core::new(config, NOW, start)
 }
 
-fn prepared(chain: &Chain, height: u64) -> Record {
+pub fn prepared(chain: &Chain, height: u64) -> Record {
     let context = &chain.contexts[height as usize];
     Record::Certificate(Arc::new(certificate(VoteTarget::prepare(context.epoch, context.view, context.hash))))
 }
 
-fn message(core: &mut Core, at: u64, message: Message) -> Vec<Effect> {
+pub fn message(core: &mut Core, at: u64, message: Message) -> Vec<Effect> {
     core.step(NOW.plus(at), Input::Message { from: NodeId([4; 32]), message })
 }
 
-fn proposal(core: &mut Core, at: u64, block: &Arc<SealedBlock>, leader: u8) -> Vec<Effect> {
+pub fn proposal(core: &mut Core, at: u64, block: &Arc<SealedBlock>, leader: u8) -> Vec<Effect> {
     let target = VoteTarget::prepare(block.header.epoch, block.header.view, block.hash());
     let vote = Vote { target, signer: MemberIndex(u16::from(leader)), signature: RIGHT };
     let message = Message::Proposal(Arc::clone(block), vote);
     core.step(NOW.plus(at), Input::Message { from: NodeId([leader + 1; 32]), message })
 }
 
-fn final_heights(effects: &[Effect]) -> Vec<u64> {
+pub fn final_heights(effects: &[Effect]) -> Vec<u64> {
     let height = |e: &Effect| if let Effect::Finalized(f) = e { Some(f.block.header.height.0) } else { None };
     effects.iter().filter_map(height).collect()
 }
 
-fn own_votes(effects: &[Effect], kind: VoteKind) -> usize {
+pub fn own_votes(effects: &[Effect], kind: VoteKind) -> usize {
     let vote = |e: &&Effect| match e {
         Effect::Broadcast(Message::Vote(vote, _) | Message::Proposal(_, vote)) => vote.target.kind == kind,
         _ => false,
@@ -77,13 +77,13 @@ fn own_votes(effects: &[Effect], kind: VoteKind) -> usize {
     effects.iter().filter(vote).count()
 }
 
-fn persisted(effects: &[Effect]) -> Vec<Record> {
+pub fn persisted(effects: &[Effect]) -> Vec<Record> {
     let records = |e: &Effect| if let Effect::Persist { records, .. } = e { records.clone() } else { Vec::new() };
     effects.iter().flat_map(records).collect()
 }
 
 /// Who leads the view that a core is in.
-fn leader(core: &mut Core) -> u8 {
+pub fn leader(core: &mut Core) -> u8 {
     core.health().leader.0[0] - 1
 }
 

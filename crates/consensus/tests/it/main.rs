@@ -5,4 +5,5 @@ mod codec;
 mod context;
 mod core;
 mod flood;
+mod hostile;
 mod sync;

@@ -1,5 +1,7 @@
 //! Blocks that break a rule.
 
+use cascade_primitives::{BlsSignature, NodeId, Ready, SystemItem};
+
 use super::*;
 
 impl Adversary {
@@ -65,6 +67,24 @@ impl Adversary {
             b.header.da = app::commitment(&b.body);
         }
         Some(SealedBlock::new(b))
+    }
+
+    /// The same header, and so the same hash, above a body that it does not commit to.
+    pub(super) fn with_other_body(&mut self, block: &SealedBlock) -> Arc<SealedBlock> {
+        let mut b = Block { header: block.header.clone(), body: block.body.clone() };
+        let number = self.rng.bits();
+        match self.rng.below(4) {
+            0 => b.body.transactions.push(app::transaction(number)),
+            1 => b.body.transactions.push(app::marked(number)),
+            2 if b.body.certificates.parent.is_some() => b.body.certificates.parent = None,
+            _ if !b.body.transactions.is_empty() => b.body.transactions.clear(),
+            _ => b.body.system.push(SystemItem::Ready(Ready {
+                epoch: b.header.epoch,
+                node: NodeId([7; 32]),
+                signature: BlsSignature::ZERO,
+            })),
+        }
+        Arc::new(SealedBlock::new(b))
     }
 
     /// It leads the view that it just entered. Before the votes for the last block can have made it final, it proposes

@@ -10,7 +10,7 @@ const SCHEDULED_EPOCHS: u64 = 12;
 /// Keys that are on two nodes, at most: every copy costs as much as a node.
 const MOST_TWINS: usize = 2;
 /// What Byzantine sequencers do.
-const KINDS: [Fault; 11] = [
+const KINDS: [Fault; 12] = [
     Fault::Silence,
     Fault::SilentLeader,
     Fault::Equivocation,
@@ -19,6 +19,7 @@ const KINDS: [Fault; 11] = [
     Fault::Forgery,
     Fault::Stale,
     Fault::Withholding,
+    Fault::OtherBody,
     Fault::Selective,
     Fault::LyingSync,
     Fault::Twins,
