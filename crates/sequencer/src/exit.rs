@@ -42,11 +42,15 @@ pub enum ExitCode {
     Unhealthy = 21,
     /// No node answers at the URL.
     Unreachable = 22,
+    /// The data of a block is withheld, or badly encoded.
+    Unavailable = 23,
+    /// What a light client starts from is older than the unstaking delay.
+    TooOld = 24,
 }
 
 impl ExitCode {
     /// Every code, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -63,6 +67,8 @@ impl ExitCode {
         Self::NoPeers,
         Self::Unhealthy,
         Self::Unreachable,
+        Self::Unavailable,
+        Self::TooOld,
     ];
 
     /// The number that the process ends with.
@@ -131,6 +137,14 @@ impl ExitCode {
             Self::Unreachable => (
                 "no node answers at the URL, or what answers is no node",
                 "start the node, or give its JSON-RPC with `--rpc`",
+            ),
+            Self::Unavailable => (
+                "`cascade light`: the data of a block is withheld or badly encoded, whatever its certificates say",
+                "do not rely on anything from the height on that stderr names; try other `--peer`s, and tell others",
+            ),
+            Self::TooOld => (
+                "`cascade light`: the checkpoint or the saved state is older than the unstaking delay",
+                "get a newer checkpoint from somebody you trust",
             ),
         }
     }

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod exit;
 pub mod home;
+pub mod light;
 pub mod load;
 pub mod logging;
 pub mod metrics_http;

@@ -12,6 +12,7 @@ mod failure;
 mod flags;
 mod init;
 mod keys;
+mod light;
 mod node;
 pub mod output;
 mod send;
@@ -25,10 +26,11 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use client::block_on;
 pub use client::{Client, ClientError};
+pub(crate) use client::{block_on, with_sources};
 pub use failure::Failure;
 pub use flags::NodeFlags;
+pub(crate) use light::{line as light_line, random_seed};
 
 use crate::{exit::ExitCode, testnet, version};
 
@@ -56,6 +58,7 @@ enum Command {
     Status(status::StatusArgs),
     Send(send::SendArgs),
     Config(config::ConfigArgs),
+    Light(light::LightArgs),
     Sim(sim::SimArgs),
     Bench(bench::BenchArgs),
     Completions(completions::CompletionsArgs),
@@ -80,6 +83,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Send(args) => send::run(args),
         Command::Config(args) => config::run(args),
+        Command::Light(args) => light::run(args),
         Command::Sim(args) => sim::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => completions::run(args),

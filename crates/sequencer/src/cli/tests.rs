@@ -44,6 +44,8 @@ fn command_lines_of_the_documents_parse() {
         "cascade sim --nodes 4 --seeds 0..10 --faults all --json",
         "cascade bench load --nodes 4 --rate 1000 --secs 60 --kind transfer --json",
         "cascade bench load --kind opaque --size 512",
+        "cascade light --from-testnet d --samples 16 --heights 50 --json",
+        "cascade light --genesis g.json --peer http://127.0.0.1:1 --data d --checkpoint 5:0x0000000000000000000000000000000000000000000000000000000000000001:0x0000000000000000000000000000000000000000000000000000000000000002",
     ] {
         if let Err(error) = parse(line) {
             panic!("{line}: {error}");
@@ -56,6 +58,9 @@ fn wrong_command_lines_are_usage_errors() {
     for line in [
         "cascade",
         "cascade nodes",
+        "cascade light",
+        "cascade light --from-testnet d --genesis g.json",
+        "cascade light --genesis g.json --peer http://127.0.0.1:1 --checkpoint 5:0x01",
         "cascade send --to 0x000000000000000000000000000000000000dEaD",
         "cascade send --account 0 --raw 0x02",
         "cascade send --account 0",

@@ -47,7 +47,7 @@ const TAIL_LINES: usize = 20;
 /// The chain; with it, a directory can be resumed.
 const GENESIS_FILE: &str = "genesis.json";
 /// What runs, for scripts.
-pub(super) const INFO_FILE: &str = "testnet.json";
+pub(crate) const INFO_FILE: &str = "testnet.json";
 /// Locked while a cluster runs.
 const LOCK_FILE: &str = "testnet.lock";
 

@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod cluster;
 pub mod genesis;
+mod light;
 pub mod monitor;
 pub mod probe;
 pub mod stats;
@@ -328,6 +329,8 @@ struct Session {
     restarts: bool,
     /// With --blocks: how many.
     blocks: Option<u64>,
+    /// What the light client sees; none on a chain without squares.
+    light: Option<tokio::sync::watch::Receiver<String>>,
     /// Newest final block of each node.
     heights: Vec<u64>,
     /// The first final block that was seen here, and when.
@@ -344,7 +347,9 @@ impl Session {
         let params = &cluster.genesis().params;
         let probes = Probes::new(clients.clone(), params.transactions, params.chain_id);
         let heights = vec![0; clients.len()];
+        let light = params.data_squares.then(|| light::start(&cluster)).transpose()?;
         Ok(Self {
+            light,
             watch: Watch::start(&urls),
             clients,
             probes,
@@ -423,7 +428,8 @@ impl Session {
             .map(|client| async { tokio::time::timeout(DRAW_EVERY, client.status()).await.ok().and_then(Result::ok) });
         let nodes = futures::future::join_all(status).await;
         let finality = Percentiles::of(self.probes.recent());
-        self.view.draw(&Snapshot { nodes, finality });
+        let light = self.light.as_ref().map(|light| light.borrow().clone());
+        self.view.draw(&Snapshot { nodes, finality, light });
     }
 
     /// The report, once a node has seen the last block asked for become final.

@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub nodes: Vec<Option<Status>>,
     /// Of the last probes.
     pub finality: Percentiles,
+    /// What the light client sees, if there is one.
+    pub light: Option<String>,
 }
 
 /// Draws snapshots on stderr.
@@ -57,12 +59,16 @@ impl View {
             if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
                 self.last_line = Some(Instant::now());
                 output::note(&summary(snapshot, tps, bps));
+                if let Some(light) = &snapshot.light {
+                    output::note(&format!("light: {light}"));
+                }
             }
             return;
         }
         let mut lines = vec![String::new(), summary(snapshot, tps, bps), String::new()];
         lines.push("  node  height  executed  epoch   view  peers   pool  state".to_owned());
         lines.extend(snapshot.nodes.iter().enumerate().map(|(index, node)| self.row(index, node.as_ref(), snapshot)));
+        lines.extend(snapshot.light.iter().map(|light| format!("  light: {light}")));
         let mut out = stderr().lock();
         if self.drawn > 0 {
             let _ = queue!(out, MoveUp(self.drawn));

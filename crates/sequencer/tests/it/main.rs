@@ -5,6 +5,7 @@ mod cli;
 mod cluster;
 mod crash;
 mod kills;
+mod light;
 mod metrics;
 mod partition;
 mod rpc;

@@ -1,0 +1,256 @@
+//! Drives a client: its requests over the network, its timer, its reports to whoever shows them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use cascade_light::{
+    Answer, Ask, Availability, Bls, Checkpoint, Client, Config, Effect, Input, Reply, Report, Request, RequestId,
+    Start, Stop,
+};
+use cascade_primitives::{Height, NodeId, TimestampMs};
+use tokio::sync::mpsc;
+
+use super::{
+    LightReport, Peer,
+    http::{self, AskError},
+    store::Store,
+};
+use crate::{
+    cli::{Failure, output},
+    exit::ExitCode,
+    home::unix_ms,
+};
+
+/// What is known of the chain is saved this often.
+const SAVE_EVERY_MS: u64 = 10_000;
+/// Answers that wait to be looked at.
+const ANSWERS: usize = 256;
+/// A request is given up after this long; the client has given it up long before.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a view shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// Counts, and the newest final height.
+    pub heights: u64,
+    /// Of these, failed.
+    pub failed: u64,
+    /// The least confidence.
+    pub min_confidence: Option<f64>,
+    /// Samples verified.
+    pub samples: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// The newest final height.
+    pub head: u64,
+    /// Peers that are asked.
+    pub peers: usize,
+    /// The newest height whose data is known to be there, with the confidence.
+    pub newest: Option<(u64, f64)>,
+}
+
+/// A light client with its connections.
+pub struct Follower {
+    client: Client,
+    checkpoint: Checkpoint,
+    peers: BTreeMap<NodeId, String>,
+    inputs: mpsc::Receiver<Input>,
+    sender: mpsc::Sender<Input>,
+    store: Option<Store>,
+    saved_at: u64,
+    wake: Option<TimestampMs>,
+    newest: Option<(u64, f64)>,
+    /// Prints what happens for people.
+    verbose: bool,
+}
+
+fn now() -> TimestampMs {
+    TimestampMs(unix_ms())
+}
+
+impl Follower {
+    /// A client that asks these peers. Nothing is sent yet. Must be driven on a tokio runtime.
+    #[must_use]
+    pub fn new(config: Config, peers: Vec<Peer>, store: Option<Store>, verbose: bool) -> Self {
+        let checkpoint = match &config.start {
+            Start::Genesis(checkpoint) | Start::Checkpoint(checkpoint) | Start::Saved(_, checkpoint) => *checkpoint,
+        };
+        let (sender, inputs) = mpsc::channel(ANSWERS);
+        Self {
+            client: Client::new(config, Box::new(Bls)),
+            checkpoint,
+            peers: peers.into_iter().map(|peer| (peer.id, peer.authority)).collect(),
+            inputs,
+            sender,
+            store,
+            saved_at: 0,
+            wake: None,
+            newest: None,
+            verbose,
+        }
+    }
+
+    /// The client, for what it has proved.
+    #[must_use]
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Makes all peers known to the client.
+    ///
+    /// # Errors
+    /// If the client stopped at once.
+    pub fn start(&mut self) -> Result<(), Failure> {
+        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        peers.into_iter().try_for_each(|peer| self.step(Input::PeerUp(peer)))
+    }
+
+    /// Waits for the next answer or timer and takes it. May be dropped at any time.
+    ///
+    /// # Errors
+    /// Why the client stopped, or that its state cannot be saved.
+    pub async fn advance(&mut self) -> Result<(), Failure> {
+        let wait = self.wake.map_or(Duration::from_secs(1), |at| Duration::from_millis(at.0.saturating_sub(now().0)));
+        let input = tokio::select! {
+            input = self.inputs.recv() => input.unwrap_or(Input::Tick),
+            () = tokio::time::sleep(wait) => Input::Tick,
+        };
+        self.step(input)?;
+        if now().0 >= self.saved_at + SAVE_EVERY_MS {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Saves what is known of the chain, if there is a place for it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&mut self) -> Result<(), Failure> {
+        self.saved_at = now().0;
+        match (&self.store, self.client.chain()) {
+            (Some(store), Some(chain)) => store.save(&self.checkpoint, chain),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a view shows.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let LightReport { heights, failed, min_confidence, samples, bytes_received, head } = self.report();
+        let (peers, newest) = (self.client.peers(), self.newest);
+        Snapshot { heights, failed, min_confidence, samples, bytes_received, head, peers, newest }
+    }
+
+    /// What `--json` reports.
+    #[must_use]
+    pub fn report(&self) -> LightReport {
+        let stats = self.client.stats();
+        LightReport {
+            heights: stats.heights,
+            failed: stats.failed,
+            min_confidence: stats.min_confidence,
+            samples: stats.samples,
+            bytes_received: stats.bytes_received,
+            head: self.client.chain().map_or(0, |chain| chain.tip().height.0),
+        }
+    }
+
+    fn step(&mut self, input: Input) -> Result<(), Failure> {
+        let effects = self.client.step(now(), input);
+        self.wake = None;
+        let mut stop = None;
+        for effect in effects {
+            match effect {
+                Effect::Ask { id, peer, request, alone: _ } => self.ask(id, peer, request),
+                Effect::PassOn { peer, height, proof } => {
+                    if let Some(authority) = self.peers.get(&peer).cloned() {
+                        tokio::spawn(async move { http::ask(&authority, &Ask::Fraud { height, proof }).await });
+                    }
+                }
+                Effect::Drop { peer, why } => {
+                    let authority = self.peers.remove(&peer).unwrap_or_default();
+                    output::note(&format!("light: dropped {authority}: {why}"));
+                }
+                Effect::Report(report) => self.tell(report),
+                Effect::WakeAt(at) => self.wake = Some(at),
+                Effect::Stop(why) => stop = Some(why),
+            }
+        }
+        match stop {
+            Some(why) => {
+                self.save()?;
+                Err(failure(&why))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a request in a task of its own, which brings the answer back as an input.
+    fn ask(&self, id: RequestId, peer: NodeId, request: Request) {
+        let (sender, authority) = (self.sender.clone(), self.peers.get(&peer).cloned());
+        tokio::spawn(async move {
+            let Some(authority) = authority else { return };
+            let (ask, data) = match request {
+                Request::Chain(request) => (Ask::Chain(request), false),
+                Request::Data(request) => (Ask::Data(request), true),
+            };
+            let answer = match tokio::time::timeout(REQUEST_WITHIN, http::ask(&authority, &ask)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(AskError::Transport("no answer in time".to_owned())),
+            };
+            let input = match answer {
+                Ok((Reply::Chain(answer), bytes)) if !data => {
+                    Input::Answered { id, answer: Answer::Chain(answer), bytes }
+                }
+                Ok((Reply::Data(answer), bytes)) if data => Input::Answered { id, answer: Answer::Data(answer), bytes },
+                Ok((Reply::Busy { .. }, _)) | Err(AskError::Transport(_) | AskError::Refused(_)) => {
+                    Input::Failed { id, hostile: false }
+                }
+                Ok(_) | Err(AskError::Hostile(_)) => Input::Failed { id, hostile: true },
+            };
+            // Once the follower is gone nobody waits for answers.
+            let _ = sender.send(input).await;
+        });
+    }
+
+    fn tell(&mut self, report: Report) {
+        if let Report::Data { height, availability: Availability::Available { confidence } } = report
+            && self.newest.is_none_or(|(newest, _)| newest < height.0)
+        {
+            self.newest = Some((height.0, confidence));
+        }
+        if !self.verbose {
+            return;
+        }
+        match report {
+            Report::CaughtUp { height, hash } => output::note(&format!("light: caught up with block {height} {hash}")),
+            Report::OldGenesis => output::note(
+                "light: the genesis block is older than the unstaking delay; a recent checkpoint (--checkpoint) from \
+                 somebody you trust would be safer",
+            ),
+            Report::Header { .. } => {}
+            Report::Data { height, availability } => self.tell_data(height, availability),
+        }
+    }
+
+    fn tell_data(&self, height: Height, availability: Availability) {
+        match availability {
+            Availability::Withheld { missing } => {
+                output::note(&format!("light: block {height} is withheld: {missing} samples have no answer"));
+            }
+            Availability::BadEncoding => output::note(&format!("light: block {height} is badly encoded")),
+            Availability::Available { .. }
+            | Availability::NoSquare
+            | Availability::NotLive
+            | Availability::Sampling => {}
+        }
+    }
+}
+
+fn failure(why: &Stop) -> Failure {
+    let code = match why {
+        Stop::TooOld { .. } => ExitCode::TooOld,
+        Stop::Withheld { .. } | Stop::Impossible { .. } | Stop::BadEncoding { .. } => ExitCode::Unavailable,
+    };
+    Failure { code, message: why.to_string() }
+}

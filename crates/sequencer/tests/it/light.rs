@@ -1,0 +1,309 @@
+//! Light clients against real nodes: honest ones, ones that withhold, one that lies.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    process::{Command, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use cascade_da::wire::{Answer, Request};
+use cascade_light::{Ask, ChainAnswer, ChainRequest, Reply, ask::QUIC_TAG};
+use cascade_network::{Identity, Network, NetworkConfig, NetworkId};
+use cascade_primitives::{Bytes, Decode as _, Encode as _, Height, U256};
+use cascade_sequencer::{
+    exit::ExitCode,
+    light::{checkpoint_text, http},
+    wallet::{Fees, Transfer},
+};
+use serde_json::Value;
+
+use crate::{
+    cli::cascade,
+    cluster::{Cluster, funded, wait_for},
+};
+
+/// Decides what is sampled.
+const SEED: &str = "0x0909090909090909090909090909090909090909090909090909090909090909";
+
+fn url(cluster: &Cluster, node: usize) -> String {
+    cluster.nodes[node].file.as_ref().expect("it runs").rpc_http.clone()
+}
+
+fn authority(cluster: &Cluster, node: usize) -> String {
+    http::authority(&url(cluster, node)).expect("a node's URL").to_owned()
+}
+
+/// `cascade light` on all nodes of a cluster, with JSON.
+fn light(cluster: &Cluster, more: &[&str]) -> Command {
+    let urls: Vec<String> = (0..cluster.nodes.len()).map(|node| url(cluster, node)).collect();
+    light_of(cluster, &urls, more)
+}
+
+fn light_of(cluster: &Cluster, urls: &[String], more: &[&str]) -> Command {
+    let mut command = cascade();
+    command.args(["light", "--json", "--seed", SEED, "--genesis"]);
+    command.arg(cluster.nodes[0].home.path().join("genesis.json"));
+    for url in urls {
+        command.args(["--peer", url]);
+    }
+    command.args(more);
+    command
+}
+
+fn report(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text} {}", stderr(output)))
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Keeps blocks coming and makes them large: transfers with a lot of call data.
+struct Traffic {
+    stop: Arc<AtomicU64>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Traffic {
+    fn start(cluster: &Cluster) -> Self {
+        let stop = Arc::new(AtomicU64::new(0));
+        let (client, chain, seen) = (cluster.client(0), cluster.genesis.params.chain_id, Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let (wallet, mut nonce) = (funded(7), 0);
+            while seen.load(Ordering::Relaxed) == 0 {
+                let data = vec![nonce as u8 | 1; 20_000];
+                let transfer = Transfer {
+                    chain,
+                    nonce,
+                    to: funded(8).address(),
+                    value: U256::from(1),
+                    data: data.into(),
+                    gas: 1_000_000,
+                    fees: Fees { max: 1_000_000_000_000, tip: 1 },
+                };
+                let (hash, raw) = wallet.sign(&transfer);
+                if runtime.block_on(client.send_raw(&raw)).is_ok() {
+                    nonce += 1;
+                    wait_for("a transfer is final", || {
+                        let stopped = seen.load(Ordering::Relaxed) > 0;
+                        let found = runtime.block_on(client.finality(hash)).is_ok_and(|found| found.is_some());
+                        (found || stopped).then_some(())
+                    });
+                }
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.stop.store(1, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[test]
+fn every_height_seen_is_available_with_confidence_though_one_node_serves_no_shares() {
+    let mut cluster = Cluster::new(4, |genesis, _| genesis.params.epoch_length = 40);
+    cluster.nodes[1].more = vec!["--set".to_owned(), "squares.withhold=all".to_owned()];
+    cluster.start_all();
+    let traffic = Traffic::start(&cluster);
+    cluster.wait_height(0, 5);
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    // Over the end of an epoch and more.
+    let output = light(&cluster, &["--samples", "16", "--heights", "45", "--data", data]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let first = report(&output);
+    assert_eq!((first["heights"].as_u64(), first["failed"].as_u64()), (Some(45), Some(0)), "{first}");
+    assert!(first["min_confidence"].as_f64().unwrap() >= 0.99, "{first}");
+    assert!(first["samples"].as_u64().unwrap() > 45 * 4, "bodies of 20 KB have more than four shares: {first}");
+    assert!(first["bytes_received"].as_u64().unwrap() > 100_000, "{first}");
+    assert!(!stderr(&output).contains("dropped"), "to have nothing is no lie: {}", stderr(&output));
+    let keys: Vec<&String> = first.as_object().unwrap().keys().collect();
+    assert_eq!(keys.len(), 6, "{first}");
+
+    // It goes on from what it saved.
+    let output = light(&cluster, &["--heights", "3", "--data", data]).output().unwrap();
+    let second = report(&output);
+    assert_eq!((second["heights"].as_u64(), second["failed"].as_u64()), (Some(3), Some(0)), "{second}");
+    assert!(second["head"].as_u64() > first["head"].as_u64());
+    drop(traffic);
+    cluster.assert_agree();
+}
+
+#[test]
+fn a_corner_withheld_by_all_is_named_and_never_called_available_while_certificates_go_on() {
+    let mut cluster = Cluster::new(4, |_, _| ());
+    for node in &mut cluster.nodes {
+        node.more = vec!["--set".to_owned(), "squares.withhold=corner".to_owned()];
+    }
+    cluster.start_all();
+    let _traffic = Traffic::start(&cluster);
+    cluster.wait_height(0, 5);
+    let output = light(&cluster, &["--samples", "16", "--heights", "50"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(ExitCode::Unavailable.code())), "{}", stderr(&output));
+    let report = report(&output);
+    let (heights, failed) = (report["heights"].as_u64().unwrap(), report["failed"].as_u64().unwrap());
+    assert!(heights == failed && failed >= 1, "{report}");
+    assert_eq!(report["min_confidence"], Value::Null, "none was called available: {report}");
+    let words = stderr(&output);
+    let named = words.split("the data of block ").nth(1).and_then(|rest| rest.split(' ').next());
+    let named: u64 = named.unwrap_or_else(|| panic!("{words}")).parse().unwrap();
+    assert!(words.contains(&format!("block {named} is withheld")), "{words}");
+    assert!(report["head"].as_u64().unwrap() > named, "headers were certified meanwhile: {report}");
+    let height = cluster.height(0);
+    cluster.wait_height(0, height + 3);
+}
+
+/// Passes requests on to a node and turns a bit of every share in the answers.
+fn liar(target: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let Some(ask) = read_ask(&mut stream) else { continue };
+            let Ok((mut reply, _)) = runtime.block_on(http::ask(&target, &ask)) else { continue };
+            if let Reply::Data(Answer::Samples(samples)) = &mut reply {
+                for sample in samples {
+                    let mut share = sample.proof.share.to_vec();
+                    share[0] ^= 1;
+                    sample.proof.share = share.into();
+                }
+            }
+            let body = reply.to_bytes();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        }
+    });
+    format!("http://{address}")
+}
+
+fn read_ask(stream: &mut TcpStream) -> Option<Ask> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let found = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        if let Some(end) = found {
+            let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
+            let length: usize = head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
+            if bytes.len() >= end + 4 + length {
+                return Ask::from_slice(&bytes[end + 4..end + 4 + length]).ok();
+            }
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return None,
+            Ok(read) => bytes.extend_from_slice(&buffer[..read]),
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_lies_about_a_share_is_dropped_by_name_and_the_rest_goes_on() {
+    let cluster = Cluster::start(4);
+    let _traffic = Traffic::start(&cluster);
+    cluster.wait_height(0, 5);
+    let liar = liar(authority(&cluster, 0));
+    let urls = [liar.clone(), url(&cluster, 1), url(&cluster, 2)];
+    let output = light_of(&cluster, &urls, &["--heights", "10"]).output().unwrap();
+    let words = stderr(&output);
+    assert!(output.status.success(), "{words}");
+    let report = report(&output);
+    assert_eq!((report["heights"].as_u64(), report["failed"].as_u64()), (Some(10), Some(0)), "{report}");
+    let name = http::authority(&liar).unwrap();
+    assert!(words.contains(&format!("dropped {name}: sample of block")), "{words}");
+    assert_eq!(words.matches("dropped").count(), 1, "nobody else is: {words}");
+}
+
+#[test]
+fn what_is_older_than_the_unstaking_delay_is_refused() {
+    let mut cluster = Cluster::new(4, |genesis, _| genesis.params.unstaking_delay_ms = 1_500);
+    cluster.start_all();
+    cluster.wait_height(0, 3);
+    let first = cluster
+        .runtime
+        .block_on(http::ask(&authority(&cluster, 0), &Ask::Chain(ChainRequest::Headers { from: Height(1) })));
+    let Ok((Reply::Chain(ChainAnswer::Headers(headers, _)), _)) = first else { panic!("{first:?}") };
+    let header = &headers[0];
+    let old =
+        cascade_light::Checkpoint { height: header.height, hash: header.hash(), committee_root: header.committee_root };
+    wait_for("block 1 is older than the delay", || {
+        (cascade_sequencer::home::unix_ms() > header.timestamp.0 + 1_600).then_some(())
+    });
+    let output = light(&cluster, &["--heights", "1", "--checkpoint", &checkpoint_text(&old)]).output().unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(ExitCode::TooOld.code())), "{}", stderr(&output));
+    assert!(stderr(&output).contains("unstaking delay"), "{}", stderr(&output));
+    // From genesis it goes on, with a warning.
+    let output = light(&cluster, &["--heights", "1"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("older than the unstaking delay"), "{}", stderr(&output));
+}
+
+#[test]
+fn shares_and_headers_are_served_over_quic_and_http_and_outside_the_window_the_answer_says_so() {
+    let mut cluster = Cluster::new(4, |genesis, _| genesis.params.share_retention_ms = 3_000);
+    cluster.start_all();
+    cluster.wait_height(0, 3);
+    let target = authority(&cluster, 0);
+    let ask = |ask: &Ask| cluster.runtime.block_on(http::ask(&target, ask)).expect("an answer").0;
+    let Reply::Chain(ChainAnswer::Headers(headers, _)) = ask(&Ask::Chain(ChainRequest::Headers { from: Height(1) }))
+    else {
+        panic!("there are headers")
+    };
+    let newest = headers.last().unwrap().clone();
+    let request = Request::Roots { height: newest.height };
+    let Reply::Data(answer) = ask(&Ask::Data(request.clone())) else { panic!("an answer about data") };
+    assert!(matches!(answer, Answer::Roots { .. }), "{answer:?}");
+    assert_eq!(answer.check(&request, &newest.da), Ok(()));
+    let Reply::Data(Answer::Outside { oldest, newest: high }) =
+        ask(&Ask::Data(Request::Roots { height: Height(1 << 40) }))
+    else {
+        panic!("no such height")
+    };
+    assert!(oldest >= Height(1) && high >= newest.height);
+    wait_for("block 1 leaves the window", || match ask(&Ask::Data(Request::Roots { height: Height(1) })) {
+        Reply::Data(Answer::Outside { oldest, .. }) => (oldest > Height(1)).then_some(()),
+        _ => None,
+    });
+
+    // The same over QUIC, from a stranger to the chain.
+    let id = NetworkId { chain_id: cluster.genesis.params.chain_id, genesis_hash: cluster.genesis.hash() };
+    let node = cluster.nodes[0].file.as_ref().unwrap();
+    cluster.runtime.block_on(async {
+        let config = NetworkConfig::new("127.0.0.1:0".parse().unwrap(), id);
+        let identity = Identity::generate().expect("randomness");
+        let (network, mut receivers) =
+            Network::start(config, identity, &prometheus::Registry::new()).await.expect("a network");
+        network.dial(node.network, Some(node.node_id));
+        while !network.peers().iter().any(|peer| peer.node == node.node_id) {
+            receivers.events.recv().await.expect("events");
+        }
+        let height = Height(cluster.client(0).status().await.unwrap().heads.ordered.0);
+        let mut payload = vec![QUIC_TAG];
+        Ask::Data(Request::Roots { height }).encode(&mut payload);
+        let answer = network.request(node.node_id, Bytes::from(payload)).await.expect("an answer");
+        let reply = Reply::from_slice(&answer).expect("an answer that decodes");
+        assert!(matches!(reply, Reply::Data(Answer::Roots { .. })), "{reply:?}");
+        network.shutdown().await;
+    });
+
+    // What is no request is refused.
+    let mut stream = TcpStream::connect(&target).unwrap();
+    stream
+        .write_all(b"POST /light HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 3\r\nconnection: close\r\n\r\nabc")
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 400"), "{text}");
+}
