@@ -7,7 +7,7 @@
 //! ```
 
 use bytes::Bytes;
-use cascade_primitives::{DecodeError, Encode as _, Reader, codec::encode_byte_string};
+use cascade_primitives::{Decode as _, DecodeError, Encode as _, Reader, SystemItem, codec::encode_byte_string};
 
 /// Bytes of items after which a message takes no further one. Well under the channel's limit.
 pub const GOSSIP_BYTES: usize = 512 << 10;
@@ -39,4 +39,26 @@ pub fn decode_gossip(message: &Bytes, item_bytes: usize) -> Result<Vec<Bytes>, D
     }
     r.finish()?;
     Ok(items)
+}
+
+/// Tag of a system item among gossiped items; users' items begin with 1 or 2 (`cascade_primitives::envelope::Item`).
+const SYSTEM: u8 = 3;
+
+/// A system item as it is gossiped on an encrypted chain.
+#[must_use]
+pub fn encode_system_item(item: &SystemItem) -> Bytes {
+    let mut out = vec![SYSTEM];
+    item.encode(&mut out);
+    Bytes::from(out)
+}
+
+/// The system item in a gossiped item; none if it is a user's.
+///
+/// # Errors
+/// If it is neither.
+pub fn decode_system_item(item: &Bytes) -> Result<Option<SystemItem>, DecodeError> {
+    if item.first() != Some(&SYSTEM) {
+        return Ok(None);
+    }
+    SystemItem::from_shared(&item.slice(1..)).map(Some)
 }

@@ -18,7 +18,8 @@
 //! logarithm of ([`absent_key`]). So seats keep their numbers, a member without a key is silent like any other, and q
 //! seats of all still open. An item that is of no use changes nothing.
 //!
-//! If the next committee is made anew because too few of it were ready, key generation starts over for the new one.
+//! If the next committee is made anew because too few of it were ready, key generation starts over for the new one, from
+//! the first block whose header names it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -74,8 +75,7 @@ pub struct KeyBook {
     first: Height,
     dealers: Arc<Committee>,
     recipients: Arc<Committee>,
-    announced: BTreeMap<NodeId, RecipientKey>,
-    points: BTreeMap<NodeId, G1Affine>,
+    announced: BTreeMap<NodeId, G1Affine>,
     generation: Option<KeyGeneration>,
 }
 
@@ -98,7 +98,6 @@ impl KeyBook {
             dealers,
             recipients,
             announced: BTreeMap::new(),
-            points: BTreeMap::new(),
             generation: None,
         }
     }
@@ -107,6 +106,12 @@ impl KeyBook {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.dealers.epoch().next()
+    }
+
+    /// The height of the epoch's first block.
+    #[must_use]
+    pub const fn first(&self) -> Height {
+        self.first
     }
 
     /// The committee whose keys are made.
@@ -167,12 +172,9 @@ impl KeyBook {
     }
 
     fn accept(&self, key: &RecipientKey) -> Option<G1Affine> {
-        let open = self.generation.is_none() && key.epoch == self.epoch() && !self.announced.contains_key(&key.node);
+        let open = key.epoch == self.epoch() && !self.announced.contains_key(&key.node);
         let member = self.recipients.index_of(&key.node).filter(|_| open)?;
-        let point =
-            key.verify(&self.context, self.scheme.as_ref(), &self.recipients.members()[member.index()].bls_key)?;
-        // Pads are derived from the key, so two recipients with one key would read each other's shares.
-        (!self.points.values().any(|other| *other == point)).then_some(point)
+        key.verify(&self.context, self.scheme.as_ref(), &self.recipients.members()[member.index()].bls_key)
     }
 
     fn announced_seats(&self) -> u32 {
@@ -192,40 +194,44 @@ impl KeyBook {
             self.first = block.header.height;
             self.dealers = Arc::clone(committee);
             self.announced.clear();
-            self.points.clear();
             self.generation = None;
             self.recipients = Arc::clone(next);
-        } else if next.root() != self.recipients.root() {
-            // Keys are bound to node and epoch: those that were announced stay.
+        } else if block.header.next_committee_root != self.recipients.root() {
+            if block.header.next_committee_root != next.root() {
+                // Of a committee that was made anew since: read again after a start, when only the newest is known.
+                self.take_keys(block);
+                return Vec::new();
+            }
             self.recipients = Arc::clone(next);
             self.generation = None;
         }
+        self.take_keys(block);
         let mut events = Vec::new();
         for item in &block.body.system {
-            match item {
-                SystemItem::Ready(_) => {}
-                SystemItem::RecipientKey(bytes) => {
-                    if let Ok(key) = RecipientKey::from_slice(bytes)
-                        && let Some(point) = self.accept(&key)
-                    {
-                        self.announced.insert(key.node, key);
-                        self.points.insert(key.node, point);
-                    }
-                }
-                SystemItem::Dealing(bytes) => {
-                    let Some(dealing) = self.parse_dealing(bytes) else { continue };
-                    let generation = self.generation.as_mut().expect("a dealing was parsed for it");
-                    let verdict = verify(generation, &dealing);
-                    let _ = generation.apply_verdict(dealing.dealer, verdict);
-                    events.extend(generation.keys().map(|keys| KeyEvent::Complete(Arc::new(keys.clone()))));
-                }
-            }
+            let SystemItem::Dealing(bytes) = item else { continue };
+            let Some(dealing) = self.parse_dealing(bytes) else { continue };
+            let generation = self.generation.as_mut().expect("a dealing was parsed for it");
+            let verdict = verify(generation, &dealing);
+            let _ = generation.apply_verdict(dealing.dealer, verdict);
+            events.extend(generation.keys().map(|keys| KeyEvent::Complete(Arc::new(keys.clone()))));
         }
         if self.generation.is_none() && self.are_fixed(block.header.height) {
             self.generation = self.parameters().map(KeyGeneration::new);
             events.extend(self.generation.as_ref().map(|_| KeyEvent::Dealing));
         }
         events
+    }
+
+    /// Keys are bound to node and epoch, so they stay whatever becomes of the committee.
+    fn take_keys(&mut self, block: &SealedBlock) {
+        for item in &block.body.system {
+            if let SystemItem::RecipientKey(bytes) = item
+                && let Ok(key) = RecipientKey::from_slice(bytes)
+                && let Some(point) = self.accept(&key)
+            {
+                self.announced.insert(key.node, point);
+            }
+        }
     }
 
     fn are_fixed(&self, height: Height) -> bool {
@@ -239,8 +245,12 @@ impl KeyBook {
         let dealers = SeatMap::of(&self.dealers).ok()?;
         let recipients = SeatMap::of(&self.recipients).ok()?;
         let dealer_keys = self.dealers.members().iter().map(|m| m.bls_key).collect();
-        let key = |node: &NodeId| self.points.get(node).copied().unwrap_or_else(absent_key);
-        let recipient_keys = self.recipients.members().iter().map(|m| key(&m.node)).collect();
+        let mut recipient_keys: Vec<G1Affine> = Vec::new();
+        for member in self.recipients.members() {
+            // Pads are derived from the key: two recipients with one key would read each other's shares.
+            let key = self.announced.get(&member.node).filter(|key| !recipient_keys.contains(key));
+            recipient_keys.push(key.copied().unwrap_or_else(absent_key));
+        }
         Parameters::new(self.context, self.epoch(), (dealers, dealer_keys), (recipients, recipient_keys)).ok()
     }
 

@@ -10,6 +10,7 @@ pub mod logging;
 pub mod metrics_http;
 pub mod node;
 pub mod rpc;
+pub mod sealing;
 pub mod testnet;
 pub mod version;
 pub mod wallet;

@@ -80,6 +80,12 @@ impl Wallet {
         B256::from(self.secret.secret_bytes())
     }
 
+    /// Its key, to sign envelopes with.
+    #[must_use]
+    pub const fn signing_key(&self) -> &SecretKey {
+        &self.secret
+    }
+
     /// Signs a transfer (EIP-1559): its hash and its encoding.
     #[must_use]
     pub fn sign(&self, transfer: &Transfer) -> (B256, Vec<u8>) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, Bytes, U64, U256};
+use cascade_primitives::ChainParams;
 use jsonrpsee::{
     core::{
         client::{ClientT as _, Error},
@@ -17,7 +18,7 @@ use thiserror::Error as ThisError;
 use super::Failure;
 use crate::{
     exit::ExitCode,
-    rpc::types::{BlockInfo, Finality, Status},
+    rpc::types::{BlockInfo, EnvelopeStatus, EpochKeys, Finality, Payer, Status},
 };
 
 /// Why a node did not answer as asked.
@@ -129,6 +130,46 @@ impl Client {
     /// [`ClientError`].
     pub async fn finality(&self, hash: B256) -> Answer<Option<Finality>> {
         self.call("l2_finality", rpc_params![hash]).await
+    }
+
+    /// `l2_epochKey`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn epoch_keys(&self) -> Answer<EpochKeys> {
+        self.call("l2_epochKey", rpc_params![]).await
+    }
+
+    /// `l2_payer`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn payer(&self, address: Address) -> Answer<Payer> {
+        self.call("l2_payer", rpc_params![address]).await
+    }
+
+    /// `l2_sendEnvelope`, which takes deposits too: the envelope's hash, or that of the transfer in a deposit.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn send_item(&self, raw: &[u8]) -> Answer<B256> {
+        self.call("l2_sendEnvelope", rpc_params![Bytes::copy_from_slice(raw)]).await
+    }
+
+    /// `l2_envelopeStatus`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn envelope_status(&self, hash: B256) -> Answer<Option<EnvelopeStatus>> {
+        self.call("l2_envelopeStatus", rpc_params![hash]).await
+    }
+
+    /// `l2_chainParams`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn params(&self) -> Answer<ChainParams> {
+        self.call("l2_chainParams", rpc_params![]).await
     }
 
     /// `eth_chainId`.

@@ -10,12 +10,18 @@
 //! of the blocks that carry it find it there by its hash. What the pool knows or refuses anyway costs no recovery. While
 //! signers are recovered nobody waits for the pool.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cascade_consensus::Rules;
 use cascade_crypto::ecdsa;
 use cascade_mempool::Source;
-use cascade_primitives::{B256, Transaction};
+use cascade_primitives::{B256, Envelope, Transaction};
 
 use super::{
     content::{ContentActor, SharedPool},
+    items::{self, CheckedItem},
+    keyring::Keyring,
     mail::Addr,
     messages::{Admit, Admitted, Candidate},
 };
@@ -29,6 +35,8 @@ const ON_THE_SPOT: usize = 2;
 pub struct Admitter {
     pool: SharedPool,
     content: Addr<ContentActor>,
+    rules: Arc<Rules>,
+    keyring: Keyring,
 }
 
 /// A transaction's hash, or why it was not taken.
@@ -37,18 +45,19 @@ pub type Submitted = Result<B256, SubmitError>;
 impl Admitter {
     /// The way into a pool.
     #[must_use]
-    pub const fn new(pool: SharedPool, content: Addr<ContentActor>) -> Self {
-        Self { pool, content }
+    pub const fn new(pool: SharedPool, content: Addr<ContentActor>, rules: Arc<Rules>, keyring: Keyring) -> Self {
+        Self { pool, content, rules, keyring }
     }
 
     /// Takes what can be taken. Answers one result for each candidate, in order, or nothing if the node stops.
     pub async fn admit(&self, candidates: Vec<Candidate>, source: Source) -> Option<Vec<Submitted>> {
         let checked = self.pool.lock().check(candidates);
         let mut results: Vec<Option<Submitted>> = Vec::with_capacity(checked.len());
-        let (mut unsigned, mut ready) = (Vec::new(), Vec::new());
+        let (mut unsigned, mut ready, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
         for (place, checked) in checked.into_iter().enumerate() {
             match checked {
                 Ok(Candidate::Plain(transaction)) => unsigned.push((place, transaction)),
+                Ok(Candidate::Item(raw)) => sealed.push((place, raw)),
                 Ok(Candidate::Opaque(payload)) => ready.push((place, Admitted::Opaque(payload))),
                 Err(error) => {
                     results.push(Some(Err(error)));
@@ -63,6 +72,12 @@ impl Admitter {
                 Err(error) => results[place] = Some(Err(error)),
             }
         }
+        for (place, checked) in self.check_items(sealed).await? {
+            match checked {
+                Ok(checked) => ready.push((place, Admitted::Item(Box::new(checked)))),
+                Err(error) => results[place] = Some(Err(error)),
+            }
+        }
         if !ready.is_empty() {
             let (places, candidates): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
             let answers = self.content.send(Admit { candidates, source }).await.ok()?;
@@ -71,6 +86,26 @@ impl Admitter {
             }
         }
         Some(results.into_iter().map(|result| result.expect("every place was filled")).collect())
+    }
+}
+
+impl Admitter {
+    /// Checks signatures and ciphertexts of items, off the actors' threads.
+    async fn check_items(&self, items: Vec<(usize, Bytes)>) -> Option<Vec<(usize, Result<CheckedItem, SubmitError>)>> {
+        if items.is_empty() {
+            return Some(Vec::new());
+        }
+        let (rules, keyring) = (Arc::clone(&self.rules), self.keyring.clone());
+        let work = move || {
+            let (places, raw): (Vec<_>, Vec<_>) = items.into_iter().unzip();
+            let key = |envelope: &Envelope| {
+                let holder = keyring.get(envelope.epoch).ok_or(SubmitError::NoKey { epoch: envelope.epoch.0 })?;
+                Ok(holder.keys.decryption.encryption_key())
+            };
+            let checked = items::check_all(raw, &rules.signing, rules.params(), key);
+            places.into_iter().zip(checked).collect::<Vec<_>>()
+        };
+        tokio::task::spawn_blocking(work).await.ok()
     }
 }
 

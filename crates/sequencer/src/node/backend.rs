@@ -26,11 +26,18 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    admission::Admitter, content::SharedPool, execution::prev_randao, hub::Hub, light::LightDoor, messages::Candidate,
+    admission::Admitter,
+    content::SharedPool,
+    execution::{opened_items, randao_of},
+    hub::Hub,
+    items::ItemBlocks,
+    keyring::Keyring,
+    light::LightDoor,
+    messages::Candidate,
 };
 use crate::rpc::backend::{
-    Backend, BackendError, BlockData, BlockResult, ChainEvent, FinalityProof, Heads, Location, NodeStatus, PeerInfo,
-    SubmitError,
+    Backend, BackendError, BlockData, BlockResult, ChainEvent, EpochKeysView, FinalityProof, Heads, Location,
+    NodeStatus, PeerInfo, SubmitError,
 };
 
 /// Blocks that are kept decoded.
@@ -110,6 +117,10 @@ pub struct NodeBackend {
     pub submitter: Submitter,
     /// Blocks read lately.
     pub blocks: Mutex<BTreeMap<Height, Arc<BlockData>>>,
+    /// Keys of epochs.
+    pub keyring: Keyring,
+    /// Items of recent blocks.
+    pub items: ItemBlocks,
     /// What light clients ask.
     pub light: Arc<LightDoor>,
 }
@@ -144,7 +155,11 @@ impl Backend for NodeBackend {
         let executed = self.db.executed(height).map_err(internal)?;
         let data = Arc::new(BlockData {
             producer: self.producers.of(&block.header).map_err(internal)?,
-            prev_randao: prev_randao(&block),
+            prev_randao: randao_of(&block, executed.as_ref().map(|record| &record.result)),
+            opened: match &executed {
+                Some(_) => opened_items(&self.db, self.rules.params().transactions, height).map_err(internal)?,
+                None => None,
+            },
             result: executed.map(|record| BlockResult { entry: record.result, bloom: record.bloom }),
             block: Arc::new(block),
         });
@@ -260,6 +275,25 @@ impl Backend for NodeBackend {
         self.light.answer(Asker::Host(host), ask)
     }
 
+    fn epoch_keys(&self) -> EpochKeysView {
+        let epoch = self.hub.consensus().map_or(Epoch(0), |view| view.committee.epoch());
+        let keys = self.keyring.all().into_iter().filter(|holder| holder.keys.epoch >= epoch);
+        EpochKeysView {
+            epoch,
+            keys: keys.map(|holder| (holder.keys.epoch, holder.keys.decryption.encryption_key())).collect(),
+            progress: self.keyring.progress(),
+        }
+    }
+
+    fn payer_nonce(&self, payer: &Address) -> Option<u64> {
+        self.pool.lock().payer_nonce(payer)
+    }
+
+    fn ordered_item(&self, name: &B256) -> Option<(Height, bool)> {
+        let heads = self.hub.heads();
+        self.items.find(name, heads.executed, heads.ordered)
+    }
+
     fn events(&self) -> broadcast::Receiver<ChainEvent> {
         self.hub.subscribe()
     }
@@ -271,9 +305,8 @@ impl Backend for NodeBackend {
             .into_iter()
             .map(|bytes| match rule {
                 TransactionRule::Opaque => Ok(Candidate::Opaque(bytes)),
-                TransactionRule::Plain | TransactionRule::Encrypted => {
-                    Ok(Candidate::Plain(Box::new(Transaction::decode(bytes, chain, limit)?)))
-                }
+                TransactionRule::Encrypted => Ok(Candidate::Item(bytes)),
+                TransactionRule::Plain => Ok(Candidate::Plain(Box::new(Transaction::decode(bytes, chain, limit)?))),
             })
             .collect();
         let submitter = self.submitter.clone();

@@ -100,7 +100,7 @@ impl ConsensusActor {
         }
     }
 
-    fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
+    pub(super) fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
         if self.halted {
             return;
         }

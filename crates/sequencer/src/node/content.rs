@@ -16,7 +16,7 @@ use cascade_consensus::{BuildRequest, BuiltBlock, Verdict};
 use cascade_crypto::ecdsa;
 use cascade_execution::{
     BlockLoad, InFlight, OrderingCheck, OrderingError, PushError, State, StateView, check_block_transactions,
-    next_base_fee, sender_state,
+    next_base_fee,
 };
 use cascade_mempool::{
     AccountState, Admission, AdmissionError, OpaqueLimits, OpaquePool, Pool, PoolLimits, SelectLimits, Source,
@@ -34,9 +34,11 @@ use super::{
     clock::Clock,
     consensus::ConsensusActor,
     hub::Hub,
+    items::CheckedItem,
     mail::Addr,
-    messages::{Admit, Admitted, Build, Built, Candidate, Ordered, StateAdvanced, Validate, Validated, Work},
+    messages::{Admit, Admitted, Build, Built, Candidate, Offers, Ordered, StateAdvanced, Validate, Validated, Work},
     metrics::Metrics,
+    sealed::{SealedPool, SealedSources, Unjudged, sender_account},
     squares::Squares,
     throttle::Throttle,
 };
@@ -118,6 +120,7 @@ impl RecoveredBlocks {
 
 enum Waiting {
     Plain(Box<Pool>),
+    Sealed(Box<SealedPool>),
     Opaque(Box<OpaquePool>),
 }
 
@@ -236,11 +239,16 @@ impl ContentActor {
 impl PoolState {
     /// An empty pool above the executed height.
     #[must_use]
-    pub fn new(params: ChainParams, state: State, recovered: RecoveredBlocks, executed: Height) -> Self {
+    pub fn new(
+        params: ChainParams,
+        state: State,
+        recovered: RecoveredBlocks,
+        sealed: SealedSources,
+        executed: Height,
+    ) -> Self {
         let pool = match params.transactions {
-            TransactionRule::Plain | TransactionRule::Encrypted => {
-                Waiting::Plain(Box::new(Pool::new(PoolLimits::of(&params))))
-            }
+            TransactionRule::Plain => Waiting::Plain(Box::new(Pool::new(PoolLimits::of(&params)))),
+            TransactionRule::Encrypted => Waiting::Sealed(Box::new(SealedPool::new(&params, sealed))),
             TransactionRule::Opaque => {
                 Waiting::Opaque(Box::new(OpaquePool::new(OpaqueLimits::new(params.max_tx_bytes as usize))))
             }
@@ -267,6 +275,7 @@ impl PoolState {
                 self.throttle.tick(Instant::now(), status.pending + status.in_flight);
                 (pool.len(), status.pending > 0)
             }
+            Waiting::Sealed(pool) => pool.tick(now),
             Waiting::Opaque(pool) => {
                 pool.expire(now);
                 (pool.len(), !pool.select(usize::MAX, 1).is_empty())
@@ -277,6 +286,7 @@ impl PoolState {
     fn take_fresh(&mut self) -> Vec<Bytes> {
         match &mut self.pool {
             Waiting::Plain(pool) => pool.take_new_for_gossip(GOSSIP_BYTES).iter().map(|tx| tx.raw().clone()).collect(),
+            Waiting::Sealed(pool) => pool.take_fresh(),
             Waiting::Opaque(pool) => pool.take_new_for_gossip(GOSSIP_BYTES),
         }
     }
@@ -286,7 +296,7 @@ impl PoolState {
     pub fn get(&self, hash: &B256) -> Option<Arc<RecoveredTransaction>> {
         match &self.pool {
             Waiting::Plain(pool) => pool.get(hash),
-            Waiting::Opaque(_) => None,
+            Waiting::Sealed(_) | Waiting::Opaque(_) => None,
         }
     }
 
@@ -295,6 +305,7 @@ impl PoolState {
     pub fn contains(&self, hash: &B256) -> bool {
         match &self.pool {
             Waiting::Plain(pool) => pool.contains(hash),
+            Waiting::Sealed(pool) => pool.contains(hash),
             Waiting::Opaque(pool) => pool.knows(hash),
         }
     }
@@ -302,8 +313,12 @@ impl PoolState {
     /// The nonce behind everything of a sender that is executed, in flight or selectable.
     #[must_use]
     pub fn pending_nonce(&self, address: &Address) -> u64 {
-        let (Waiting::Plain(pool), Some(view)) = (&self.pool, &self.executed_view) else { return 0 };
-        let account = account_state(view, &self.in_flight_above_executed(), address);
+        let Some(view) = &self.executed_view else { return 0 };
+        let Waiting::Plain(pool) = &self.pool else {
+            // What waits here is sealed, so nobody knows whose it is.
+            return view.account(address).ok().flatten().unwrap_or_default().nonce;
+        };
+        let account = sender_account(view, &self.in_flight_above_executed(), address);
         pool.pending_nonce(address, &account)
     }
 
@@ -319,27 +334,48 @@ impl PoolState {
                     in_flight: status.in_flight as u64,
                 }
             }
+            Waiting::Sealed(pool) => pool.counts(),
             Waiting::Opaque(pool) => PoolCounts { pending: pool.len() as u64, queued: 0, in_flight: 0 },
         }
     }
 
+    /// A payer's next nonce in the fee ledger; none on a chain without one.
+    #[must_use]
+    pub fn payer_nonce(&self, payer: &Address) -> Option<u64> {
+        let (Waiting::Sealed(pool), Some(view)) = (&self.pool, &self.executed_view) else { return None };
+        Some(pool.payer_nonce(payer, view, &self.in_flight_above_executed()))
+    }
+
+    /// A pooled item by its bytes.
+    #[must_use]
+    pub fn known_item(&self, raw: &Bytes) -> Option<CheckedItem> {
+        match &self.pool {
+            Waiting::Sealed(pool) => pool.known(raw),
+            Waiting::Plain(_) | Waiting::Opaque(_) => None,
+        }
+    }
+
     /// What is in flight above `state_height` on the branch of these blocks.
-    fn in_flight(&self, request: &BuildRequest) -> Result<InFlight, TransactionError> {
+    fn in_flight(&self, request: &BuildRequest) -> Result<InFlight, Unjudged> {
         let mut in_flight = InFlight::empty(request.state_height);
         for block in &request.ancestors {
-            let content = self.content_of(block)?;
-            in_flight = in_flight.with_block(Arc::clone(&content.load));
+            in_flight = in_flight.with_block(self.load_of(block)?);
         }
         Ok(in_flight)
     }
 
-    fn content_of(&self, block: &SealedBlock) -> Result<Arc<BlockContent>, TransactionError> {
-        let pool = match &self.pool {
-            Waiting::Plain(pool) => pool,
-            Waiting::Opaque(_) => {
-                return Ok(Arc::new(BlockContent { transactions: Vec::new(), load: Arc::default() }));
+    fn load_of(&self, block: &SealedBlock) -> Result<Arc<BlockLoad>, Unjudged> {
+        match &self.pool {
+            Waiting::Plain(pool) => {
+                let content = self.content_of(block, pool).map_err(|error| Unjudged::Invalid(error.to_string()))?;
+                Ok(Arc::clone(&content.load))
             }
-        };
+            Waiting::Sealed(pool) => pool.load_of(block),
+            Waiting::Opaque(_) => Ok(Arc::default()),
+        }
+    }
+
+    fn content_of(&self, block: &SealedBlock, pool: &Pool) -> Result<Arc<BlockContent>, TransactionError> {
         self.recovered.get_or_recover(block, &self.params, |hash| pool.get(hash))
     }
 
@@ -351,6 +387,7 @@ impl PoolState {
                 let hashes = self.hashes_of(block);
                 match &mut self.pool {
                     Waiting::Plain(pool) => pool.on_ordered(&hashes),
+                    Waiting::Sealed(pool) => pool.on_ordered(&hashes),
                     Waiting::Opaque(pool) => pool.on_ordered(&hashes),
                 }
                 self.marked.insert(key, Arc::clone(block));
@@ -362,6 +399,7 @@ impl PoolState {
         let hashes = self.hashes_of(block);
         match &mut self.pool {
             Waiting::Plain(pool) => pool.on_unordered(&hashes),
+            Waiting::Sealed(pool) => pool.on_unordered(&hashes),
             Waiting::Opaque(pool) => pool.on_unordered(&hashes),
         }
     }
@@ -372,12 +410,16 @@ impl PoolState {
         }
         match &self.pool {
             Waiting::Plain(_) => block.body.transactions.iter().map(cascade_primitives::keccak256).collect(),
+            Waiting::Sealed(pool) => pool.names_of(block),
             Waiting::Opaque(_) => block.body.transactions.iter().map(|p| OpaquePool::key(p)).collect(),
         }
     }
 
     fn build(&mut self, request: &BuildRequest) -> Option<BuiltBlock> {
         self.mark_branch(request);
+        if let Waiting::Sealed(pool) = &self.pool {
+            return pool.build(request, &self.state, self.in_flight(request).ok());
+        }
         let params = &self.params;
         let base_fee = next_base_fee(request.parent.base_fee, request.parent.ordered_gas, params);
         if !request.may_carry_content {
@@ -394,10 +436,11 @@ impl PoolState {
                 return Some(BuiltBlock { transactions, base_fee, ..BuiltBlock::default() });
             }
             Waiting::Plain(pool) => pool,
+            Waiting::Sealed(_) => unreachable!("built above"),
         };
         let view = self.state.at(request.state_height).ok()?;
         let in_flight = self.in_flight(request).ok()?;
-        let selected = pool.select(limits, base_fee, &|address: &Address| account_state(&view, &in_flight, address));
+        let selected = pool.select(limits, base_fee, &|address: &Address| sender_account(&view, &in_flight, address));
         let mut check = OrderingCheck::new(params, base_fee, &view, &in_flight).ok()?;
         let mut transactions = Vec::with_capacity(selected.len());
         for tx in selected {
@@ -430,7 +473,12 @@ impl PoolState {
             let wrong = header.ordered_gas != 0;
             return Some(if wrong { Verdict::Invalid("gas without transactions".to_owned()) } else { Verdict::Valid });
         }
-        let content = match self.content_of(block) {
+        let pool = match &self.pool {
+            Waiting::Sealed(pool) => return pool.judge(block, request, &self.state, || self.in_flight(request)),
+            Waiting::Plain(pool) => pool,
+            Waiting::Opaque(_) => unreachable!("judged above"),
+        };
+        let content = match self.content_of(block, pool) {
             Ok(content) => content,
             Err(error) => return Some(Verdict::Invalid(error.to_string())),
         };
@@ -456,10 +504,13 @@ impl PoolState {
                 Ok(candidate)
             }
             (Candidate::Opaque(_), Waiting::Opaque(_)) => Ok(candidate),
-            (Candidate::Plain(_), Waiting::Opaque(_)) => Err(wrong_kind("opaque payloads: use l2_sendOpaque")),
-            (Candidate::Opaque(_), Waiting::Plain(_)) => {
-                Err(wrong_kind("Ethereum transactions: use eth_sendRawTransaction"))
-            }
+            (Candidate::Item(raw), Waiting::Sealed(pool)) => match pool.known(raw) {
+                Some(_) => Err(AdmissionError::AlreadyKnown.into()),
+                None => Ok(candidate),
+            },
+            (_, Waiting::Opaque(_)) => Err(wrong_kind("opaque payloads: use l2_sendOpaque")),
+            (_, Waiting::Plain(_)) => Err(wrong_kind("Ethereum transactions: use eth_sendRawTransaction")),
+            (_, Waiting::Sealed(_)) => Err(wrong_kind(SEALED_ONLY)),
         };
         candidates.into_iter().map(check).collect()
     }
@@ -472,14 +523,33 @@ impl PoolState {
                     .into_iter()
                     .map(|candidate| match candidate {
                         Admitted::Opaque(payload) => Ok(pool.admit(now, payload, source)?),
-                        Admitted::Plain(_) => Err(wrong_kind("opaque payloads: use l2_sendOpaque")),
+                        _ => Err(wrong_kind("opaque payloads: use l2_sendOpaque")),
                     })
                     .collect();
                 let any = results.iter().any(Result::is_ok);
                 (results, any)
             }
             Waiting::Plain(_) => self.admit_plain(now, candidates, source),
+            Waiting::Sealed(_) => self.admit_sealed(now, candidates, source),
         }
+    }
+
+    fn admit_sealed(&mut self, now: TimestampMs, candidates: Vec<Admitted>, source: Source) -> (Vec<Submitted>, bool) {
+        let Some(view) = self.executed_view.clone() else {
+            let starting = || Err(SubmitError::Unavailable("the node is starting".to_owned()));
+            return (candidates.iter().map(|_| starting()).collect(), false);
+        };
+        let in_flight = self.in_flight_above_executed();
+        let Waiting::Sealed(pool) = &mut self.pool else { unreachable!("the pool's kind never changes") };
+        let mut work = false;
+        let mut admit = |candidate| {
+            let Admitted::Item(checked) = candidate else { return Err(wrong_kind(SEALED_ONLY)) };
+            let (name, executable) = pool.admit(now, *checked, source, &view, &in_flight)?;
+            work |= executable;
+            Ok(name)
+        };
+        let results = candidates.into_iter().map(&mut admit).collect();
+        (results, work)
     }
 
     fn admit_plain(&mut self, now: TimestampMs, candidates: Vec<Admitted>, source: Source) -> (Vec<Submitted>, bool) {
@@ -502,7 +572,7 @@ impl PoolState {
                 results.push(Err(AdmissionError::Full.into()));
                 continue;
             }
-            let account = *known.entry(sender).or_insert_with(|| account_state(&view, &in_flight, &sender));
+            let account = *known.entry(sender).or_insert_with(|| sender_account(&view, &in_flight, &sender));
             let admission = pool.admit(now, *tx, source, &|_: &Address| account);
             executable += usize::from(matches!(admission, Ok(Admission::New { executable: true })));
             work |= matches!(admission, Ok(Admission::New { executable: true } | Admission::Replaced { .. }));
@@ -525,9 +595,13 @@ impl PoolState {
         let hashes = self.hashes_of(&block);
         match &mut self.pool {
             Waiting::Opaque(pool) => pool.on_final(&hashes),
-            Waiting::Plain(pool) => {
+            Waiting::Plain(_) | Waiting::Sealed(_) => {
                 if key.0 > self.executed && !self.marked.contains_key(&key) {
-                    pool.on_ordered(&hashes);
+                    match &mut self.pool {
+                        Waiting::Plain(pool) => pool.on_ordered(&hashes),
+                        Waiting::Sealed(pool) => pool.on_ordered(&hashes),
+                        Waiting::Opaque(_) => {}
+                    }
                     self.marked.insert(key, block);
                 }
             }
@@ -538,15 +612,19 @@ impl PoolState {
         self.executed = height;
         self.executed_view = self.state.at(height).ok();
         self.marked = self.marked.split_off(&(height.next(), BlockHash::ZERO));
-        let Ok(content) = self.content_of(block) else { return };
-        self.throttle.executed(content.transactions.len());
+        let base_fee = next_base_fee(block.header.base_fee, block.header.ordered_gas, &self.params);
+        let Ok(load) = self.load_of(block) else { return };
+        self.throttle.executed(block.body.transactions.len());
         let in_flight = self.in_flight_above_executed();
         let Some(view) = &self.executed_view else { return };
-        let base_fee = next_base_fee(block.header.base_fee, block.header.ordered_gas, &self.params);
-        if let Waiting::Plain(pool) = &mut self.pool {
-            let senders: Vec<_> = content.load.senders().map(|s| (*s, account_state(view, &in_flight, s))).collect();
-            pool.on_executed(senders);
-            pool.on_base_fee(base_fee);
+        match &mut self.pool {
+            Waiting::Plain(pool) => {
+                let senders: Vec<_> = load.senders().map(|s| (*s, sender_account(view, &in_flight, s))).collect();
+                pool.on_executed(senders);
+                pool.on_base_fee(base_fee);
+            }
+            Waiting::Sealed(pool) => pool.on_executed(&load, view, &in_flight, base_fee),
+            Waiting::Opaque(_) => {}
         }
     }
 
@@ -556,9 +634,9 @@ impl PoolState {
         let mut next = self.executed.next();
         for ((height, _), block) in &self.marked {
             if *height == next
-                && let Ok(content) = self.content_of(block)
+                && let Ok(load) = self.load_of(block)
             {
-                in_flight = in_flight.with_block(Arc::clone(&content.load));
+                in_flight = in_flight.with_block(load);
                 next = next.next();
             }
         }
@@ -566,28 +644,13 @@ impl PoolState {
     }
 }
 
+/// What an encrypted chain says to a transaction in the clear.
+pub const SEALED_ONLY: &str = "encrypted envelopes, so nobody can read a transaction before its place is final: send it \
+    through `cascade proxy`, which encrypts it and which wallets use like a node, or with `cascade send`; programs use \
+    l2_sendEnvelope";
+
 fn wrong_kind(wanted: &str) -> SubmitError {
     SubmitError::Unavailable(format!("this chain orders {wanted}"))
-}
-
-fn account_state(view: &StateView, in_flight: &InFlight, address: &Address) -> AccountState {
-    let load = in_flight.sender(address);
-    match sender_state(view, in_flight, address) {
-        Ok(state) => {
-            let balance = state.available.saturating_add(load.cost);
-            AccountState {
-                nonce: state.next_nonce.saturating_sub(load.count),
-                balance,
-                in_flight: load.count,
-                in_flight_cost: load.cost,
-                is_contract: state.is_contract,
-            }
-        }
-        Err(error) => {
-            tracing::error!(%error, "state unreadable");
-            AccountState::default()
-        }
-    }
 }
 
 impl Handler<SetConsensus> for ContentActor {
@@ -632,6 +695,20 @@ impl Handler<Validate> for ContentActor {
         }
         if let Some(consensus) = &self.consensus {
             consensus.do_send(Validated { hash: block.hash(), verdict, da: da.unwrap_or_default() });
+        }
+    }
+}
+
+impl Handler<Offers> for ContentActor {
+    type Result = ();
+
+    fn handle(&mut self, Offers(offers): Offers, _: &mut Self::Context) {
+        let work = !offers.is_empty();
+        if let Waiting::Sealed(pool) = &mut self.shared.lock().pool {
+            pool.set_offers(offers);
+        }
+        if work {
+            self.set_work(true);
         }
     }
 }

@@ -8,10 +8,16 @@ use std::sync::Arc;
 use actix::Message;
 use bytes::Bytes;
 use cascade_consensus::{BuildRequest, BuiltBlock, ChainContext, Finality, Finalized, Status, Verdict};
-use cascade_mempool::Source;
-use cascade_primitives::{
-    B256, BlockHash, DaCommitment, Height, NodeId, RecoveredTransaction, ResultEntry, SealedBlock, Transaction, View,
+use cascade_mempool::{
+    Source,
+    reveal::{Holder, RevealMessage},
 };
+use cascade_primitives::{
+    B256, BlockHash, DaCommitment, Epoch, Height, NodeId, RecoveredTransaction, ResultEntry, SealedBlock, SystemItem,
+    Transaction, View,
+};
+
+use super::{items::CheckedItem, reveal::OpenedContent};
 
 /// To consensus: a peer's message, decoded. Waits for room.
 #[derive(Message)]
@@ -123,6 +129,8 @@ pub struct StateAdvanced(pub Height, pub Arc<SealedBlock>);
 pub enum Candidate {
     /// An Ethereum transaction, decoded, its signer not yet recovered.
     Plain(Box<Transaction>),
+    /// An item of an encrypted chain, encoded.
+    Item(Bytes),
     /// Opaque bytes.
     Opaque(Bytes),
 }
@@ -131,6 +139,8 @@ pub enum Candidate {
 pub enum Admitted {
     /// An Ethereum transaction with its signer.
     Plain(Box<RecoveredTransaction>),
+    /// An item of an encrypted chain, its signatures and its ciphertext checked.
+    Item(Box<CheckedItem>),
     /// Opaque bytes.
     Opaque(Bytes),
 }
@@ -159,3 +169,43 @@ pub struct PeerStatus(pub NodeId, pub Status);
 #[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]
 pub struct Behind(pub NodeId);
+
+/// To content: what key generation would have in a block, in place of what it had before.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Offers(pub Vec<SystemItem>);
+
+/// To keys: an item of key generation that a peer gossiped.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct KeyItem {
+    /// The peer.
+    pub from: NodeId,
+    /// The item.
+    pub item: SystemItem,
+}
+
+/// To consensus: this node has the keys for an epoch.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct KeysReady(pub Epoch);
+
+/// To reveal: the keys of an epoch are complete.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct NewKeys(pub Holder);
+
+/// To reveal: a peer's message, decoded. Waits for room.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FromData {
+    /// The peer.
+    pub from: NodeId,
+    /// What it said.
+    pub message: RevealMessage,
+}
+
+/// To execution: a final block whose items are opened; none if it has no items.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Opened(pub Arc<Finalized>, pub Option<Arc<OpenedContent>>);

@@ -53,6 +53,10 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// Peers that consensus reported.
     pub misbehaviour: IntCounter,
+    /// Time from a block's finality here to its reveal.
+    pub reveal_seconds: Histogram,
+    /// Messages of shares, and values, that were wrong.
+    pub wrong_shares: IntCounter,
     /// What waits for actors.
     pub mailboxes: Mailboxes,
 }
@@ -113,6 +117,11 @@ impl Metrics {
                 "cascade_execution_block_seconds",
                 "Time to run a block's transactions and update the state tree",
             )?,
+            reveal_seconds: seconds(
+                "cascade_reveal_block_seconds",
+                "Time from a block's finality at this node to what opens its envelopes",
+            )?,
+            wrong_shares: counter("cascade_reveal_wrong_total", "Messages of shares, and values, that were wrong")?,
             commit_seconds: seconds("cascade_storage_commit_seconds", "Time to write a block and its results")?,
             misbehaviour: counter("cascade_consensus_misbehaviour_total", "Messages that no honest peer sends")?,
             mailboxes: Mailboxes::new(registry)?,

@@ -8,6 +8,8 @@
 //!                        Final|Executed              StateAdvanced
 //!                          v  |                             |
 //!                        Storage ------Final------> Execution
+//!                             \--Final--> Reveal --Opened--^      on an encrypted chain: shares, then execution
+//!                              \-Final--> Keys --Offers--> Content     the next epoch's keys, through the log
 //! ```
 //!
 //! An actor is a thin shell: mailbox message in, a core's decision, effects out. What an actor owns, nobody else writes.
@@ -22,6 +24,9 @@ mod content;
 mod error;
 mod execution;
 mod hub;
+mod items;
+mod keyring;
+mod keys;
 mod lanes;
 mod light;
 mod mail;
@@ -30,6 +35,8 @@ mod metrics;
 mod notices;
 mod observe;
 mod pumps;
+mod reveal;
+mod sealed;
 mod squares;
 mod start;
 mod stop;
@@ -42,12 +49,14 @@ use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 use actix::{Actor, Arbiter};
 use cascade_consensus::sync::Sync;
 use cascade_network::{Claims, Network, NetworkConfig, NetworkId, Receivers};
-use cascade_primitives::{NodeId, TimestampMs};
+use cascade_primitives::{NodeId, TimestampMs, TransactionRule};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::{Deserialize, Serialize};
 
+pub use content::SEALED_ONLY;
 pub use error::NodeError;
+pub use items::CheckError;
 
 use crate::{
     config::{NodeConfig, Role},
@@ -60,11 +69,15 @@ use consensus::{ConsensusActor, ConsensusConfig};
 use content::{ContentActor, PoolState};
 use execution::ExecutionActor;
 use hub::Hub;
+use items::ItemBlocks;
+use keys::{KeysActor, KeysConfig};
 use light::LightDoor;
 use mail::Addr;
 use metrics::Metrics;
 use notices::Notices;
 use observe::Observed;
+use reveal::{RevealActor, RevealConfig};
+use sealed::SealedSources;
 use squares::Squares;
 use start::Loaded;
 use stop::Stop;
@@ -203,16 +216,26 @@ impl Running {
             db,
             state,
             recovered,
+            keyring,
             context,
             core_start,
             log,
             sign_state,
             executed,
+            unexecuted,
             producers,
         } = loaded;
         let params = rules.params().clone();
         let hub = Arc::new(Hub::new(context.height, executed, context.last_result));
-        let pool = Arc::new(Mutex::new(PoolState::new(params.clone(), state.clone(), recovered.clone(), executed)));
+        let items = ItemBlocks::default();
+        let sources = SealedSources {
+            context: rules.signing,
+            keyring: keyring.clone(),
+            blocks: items.clone(),
+            db: Arc::clone(&db),
+        };
+        let pool =
+            Arc::new(Mutex::new(PoolState::new(params.clone(), state.clone(), recovered.clone(), sources, executed)));
         let mailboxes = metrics.mailboxes.clone();
         let squares = Arc::new(Squares::new(&params, &config.squares, metrics.encode_seconds.clone()));
         let light = Arc::new(LightDoor::new(Arc::clone(&db), Arc::clone(&squares), clock));
@@ -236,11 +259,52 @@ impl Running {
                 ExecutionActor::new(executor, content, hub, stop)
             })
         });
+        let voting = keys.bls.filter(|_| config.role == Role::Sequencer).map(Arc::new);
+        let sealed = (params.transactions == TransactionRule::Encrypted).then(|| {
+            let reveal_config = RevealConfig {
+                rules: Arc::clone(&rules),
+                db: Arc::clone(&db),
+                blocks: items.clone(),
+                pool: Arc::clone(&pool),
+                network: network.clone(),
+                execution: execution.clone(),
+                keyring: keyring.clone(),
+                clock,
+                metrics: Arc::clone(&metrics),
+                stop: stop.clone(),
+            };
+            let reveal = mailboxes.counted(
+                "reveal",
+                RevealActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
+                    RevealActor::new(reveal_config, executed)
+                }),
+            );
+            let keys_config = KeysConfig {
+                rules: Arc::clone(&rules),
+                db: Arc::clone(&db),
+                signer: voting.clone(),
+                node: network.node_id(),
+                keyring: keyring.clone(),
+                network: network.clone(),
+                content: content.clone(),
+                reveal: reveal.clone(),
+                stop: stop.clone(),
+            };
+            let at = context.clone();
+            let keys = mailboxes.counted(
+                "keys",
+                KeysActor::start_in_arbiter(&Arbiter::new().handle(), move |_| KeysActor::new(keys_config, at)),
+            );
+            (keys, reveal)
+        });
+        let next = match &sealed {
+            Some((keys, reveal)) => storage::Next::Sealed { keys: keys.clone(), reveal: reveal.clone() },
+            None => storage::Next::Execution(execution.clone()),
+        };
         let storage = mailboxes.counted("storage", {
-            let (db, execution, hub, metrics, stop) =
-                (Arc::clone(&db), execution.clone(), Arc::clone(&hub), Arc::clone(&metrics), stop.clone());
+            let (db, hub, metrics, stop) = (Arc::clone(&db), Arc::clone(&hub), Arc::clone(&metrics), stop.clone());
             StorageActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
-                StorageActor::new(db, params.transactions, execution, hub, metrics, stop)
+                StorageActor::new(db, params.transactions, next, hub, metrics, stop)
             })
         });
         let sync = mailboxes.counted("sync", {
@@ -252,10 +316,7 @@ impl Running {
                 SyncActor::new(core, height, network, hub, clock)
             })
         });
-        let signer = match (config.role, keys.bls) {
-            (Role::Sequencer, Some(key)) => Some(Arc::new(key) as Arc<dyn cascade_crypto::VoteSigner>),
-            _ => None,
-        };
+        let signer = voting.map(|key| key as Arc<dyn cascade_crypto::VoteSigner>);
         let core_config = cascade_consensus::Config {
             rules: Arc::clone(&rules),
             scheme: Arc::new(cascade_crypto::BlsScheme::default()),
@@ -290,8 +351,12 @@ impl Running {
         storage.do_send(storage::SetConsensus(consensus.clone()));
         sync.do_send(sync::SetConsensus(consensus.clone()));
         let notices = Notices::new(Instant::now(), !config.network.bootstrap.is_empty());
-        let admitter = Admitter::new(Arc::clone(&pool), content);
-        pumps::start(receivers, &network, &rules, &consensus, &admitter, &sync, &db, &light, &hub, notices);
+        if let Some((keys, reveal)) = &sealed {
+            keys.do_send(keys::SetConsensus(consensus.clone()));
+            unexecuted.into_iter().for_each(|finalized| reveal.do_send(messages::Final(finalized)));
+        }
+        let admitter = Admitter::new(Arc::clone(&pool), content, Arc::clone(&rules), keyring.clone());
+        pumps::start(receivers, &network, &rules, &consensus, &admitter, &sync, &db, &light, &hub, notices, sealed);
         let backend = Arc::new(NodeBackend {
             rules,
             db: Arc::clone(&db),
@@ -303,6 +368,8 @@ impl Running {
             submitter: Submitter::start(admitter),
             blocks: Mutex::default(),
             light,
+            keyring,
+            items,
         });
         Self { network, backend, consensus, db, hub, _data: data }
     }

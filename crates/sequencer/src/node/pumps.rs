@@ -10,9 +10,15 @@ use std::{
 use cascade_consensus::{Rules, sync::SyncRequest};
 use cascade_da::serve::Asker;
 use cascade_light::ask::QUIC_TAG;
-use cascade_mempool::{Source, gossip::decode_gossip};
+use cascade_mempool::{
+    Source,
+    gossip::{decode_gossip, decode_system_item},
+    reveal::RevealMessage,
+};
 use cascade_network::{Event, Message, Misbehaviour, Network, Receivers, Request};
-use cascade_primitives::{Bytes, ChainParams, Decode, NodeId, Transaction, TransactionRule};
+use cascade_primitives::{
+    Bytes, ChainParams, Decode, NodeId, SystemItem, Transaction, TransactionRule, system::MAX_DEALING_BYTES,
+};
 use cascade_storage::ChainDb;
 use tokio::sync::mpsc;
 
@@ -20,11 +26,13 @@ use super::{
     admission::Admitter,
     consensus::ConsensusActor,
     hub::Hub,
+    keys::KeysActor,
     lanes::Lanes,
     light::LightDoor,
     mail::Addr,
-    messages::{Candidate, FromPeer, PeerConnected, PeerGone},
+    messages::{Candidate, FromData, FromPeer, KeyItem, PeerConnected, PeerGone},
     notices::Notices,
+    reveal::RevealActor,
     sync::{self, SyncActor},
 };
 
@@ -47,19 +55,36 @@ pub(super) fn start(
     light: &Arc<LightDoor>,
     hub: &Arc<Hub>,
     notices: Notices,
+    sealed: Option<(Addr<KeysActor>, Addr<RevealActor>)>,
 ) {
-    let Receivers { consensus: votes, mempool, mut data, requests, events } = receivers;
+    let Receivers { consensus: votes, mempool, data, requests, events } = receivers;
+    let (keys, reveal) = sealed.unzip();
     tokio::spawn(pump_consensus(votes, network.clone(), consensus.clone()));
-    tokio::spawn(pump_mempool(mempool, network.clone(), Arc::clone(rules), Arc::clone(hub), admitter.clone()));
+    tokio::spawn(pump_mempool(mempool, network.clone(), Arc::clone(rules), Arc::clone(hub), admitter.clone(), keys));
     tokio::spawn(pump_requests(requests, network.clone(), Arc::clone(db), Arc::clone(light)));
     tokio::spawn(pump_events(events, consensus.clone(), sync.clone(), Arc::clone(hub), notices));
-    let network = network.clone();
-    tokio::spawn(async move {
-        // No message of this version travels on the data channel.
-        while let Some(message) = data.recv().await {
-            network.report(message.peer, Misbehaviour::Spam);
+    tokio::spawn(pump_data(data, network.clone(), reveal));
+}
+
+/// Shares and reveals; nothing on a chain without threshold keys.
+async fn pump_data(mut data: mpsc::Receiver<Message>, network: Network, reveal: Option<Addr<RevealActor>>) {
+    while let Some(Message { peer, payload }) = data.recv().await {
+        let Some(reveal) = &reveal else {
+            network.report(peer, Misbehaviour::Spam);
+            continue;
+        };
+        match RevealMessage::from_shared(&payload) {
+            Ok(message) => {
+                if reveal.send(FromData { from: peer, message }).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a message of shares that does not decode");
+                network.report(peer, Misbehaviour::Undecodable);
+            }
         }
-    });
+    }
 }
 
 async fn pump_consensus(mut votes: mpsc::Receiver<Message>, network: Network, consensus: Addr<ConsensusActor>) {
@@ -88,6 +113,7 @@ async fn pump_mempool(
     rules: Arc<Rules>,
     hub: Arc<Hub>,
     admitter: Admitter,
+    keys: Option<Addr<KeysActor>>,
 ) {
     while let Some(first) = gossip.recv().await {
         let mut batches: [Vec<Candidate>; 2] = Default::default();
@@ -97,7 +123,12 @@ async fn pump_mempool(
             // the committee sends may have reached nobody else.
             let member = hub.consensus().is_some_and(|view| view.committee.index_of(&peer).is_some());
             let batch = &mut batches[usize::from(member)];
-            take_gossip(&payload, rules.params(), |misbehaviour| network.report(peer, misbehaviour), batch);
+            let forward = |item| {
+                if let Some(keys) = &keys {
+                    keys.do_send(KeyItem { from: peer, item });
+                }
+            };
+            take_gossip(&payload, rules.params(), |misbehaviour| network.report(peer, misbehaviour), forward, batch);
             next = if batch.len() < GOSSIP_BATCH { gossip.try_recv().ok() } else { None };
         }
         for (batch, source) in batches.into_iter().zip([Source::Local, Source::Peer]) {
@@ -108,22 +139,33 @@ async fn pump_mempool(
     }
 }
 
-fn take_gossip(payload: &Bytes, params: &ChainParams, report: impl Fn(Misbehaviour), batch: &mut Vec<Candidate>) {
+fn take_gossip(
+    payload: &Bytes,
+    params: &ChainParams,
+    report: impl Fn(Misbehaviour),
+    forward: impl Fn(SystemItem),
+    batch: &mut Vec<Candidate>,
+) {
     let limit = params.max_tx_bytes as usize;
-    let Ok(items) = decode_gossip(payload, limit) else {
+    let encrypted = params.transactions == TransactionRule::Encrypted;
+    let largest = if encrypted { limit.max(MAX_DEALING_BYTES + 16) } else { limit };
+    let Ok(items) = decode_gossip(payload, largest) else {
         report(Misbehaviour::Undecodable);
         return;
     };
     for item in items {
         match params.transactions {
             TransactionRule::Opaque => batch.push(Candidate::Opaque(item)),
-            TransactionRule::Plain | TransactionRule::Encrypted => {
-                match Transaction::decode(item, params.chain_id, limit) {
-                    Ok(transaction) => batch.push(Candidate::Plain(Box::new(transaction))),
-                    // An honest node gossips nothing that it could not decode itself.
-                    Err(_) => report(Misbehaviour::InvalidContent),
-                }
-            }
+            TransactionRule::Plain => match Transaction::decode(item, params.chain_id, limit) {
+                Ok(transaction) => batch.push(Candidate::Plain(Box::new(transaction))),
+                // An honest node gossips nothing that it could not decode itself.
+                Err(_) => report(Misbehaviour::InvalidContent),
+            },
+            TransactionRule::Encrypted => match decode_system_item(&item) {
+                Ok(Some(item)) => forward(item),
+                Ok(None) if item.len() <= limit => batch.push(Candidate::Item(item)),
+                _ => report(Misbehaviour::InvalidContent),
+            },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use cascade_consensus::{ChainContext, Finality, Record, Rules, SignState as SignRecord, Start};
+use cascade_consensus::{ChainContext, Finality, Finalized, Record, Rules, SignState as SignRecord, Start};
 use cascade_crypto::{BlsSecretKey, VoteSigner as _};
 use cascade_execution::{CacheSizes, State, StateStore, genesis_changes};
 use cascade_network::{Claims, Identity};
@@ -13,7 +13,7 @@ use cascade_storage::{
 
 use super::{
     NodeError, NodeFile, backend::Producers, clock::Clock, clock_is_behind, content::RecoveredBlocks,
-    execution::Executor, hub::Hub, metrics::Metrics, notices, notices::Notice, stop::Stop,
+    execution::Executor, hub::Hub, keyring::Keyring, metrics::Metrics, notices, notices::Notice, stop::Stop,
 };
 use crate::config::{NodeConfig, NodeKeys, Role, Withhold, load_genesis};
 
@@ -28,11 +28,13 @@ pub(super) struct Loaded {
     pub(super) db: Arc<ChainDb>,
     pub(super) state: State,
     pub(super) recovered: RecoveredBlocks,
+    pub(super) keyring: Keyring,
     pub(super) context: ChainContext,
     pub(super) core_start: Start,
     pub(super) log: VoteLog,
     pub(super) sign_state: Option<SignState>,
     pub(super) executed: Height,
+    pub(super) unexecuted: Vec<Arc<Finalized>>,
     pub(super) producers: Arc<Producers>,
 }
 
@@ -76,7 +78,13 @@ pub(super) fn load(config: &NodeConfig, metrics: &Arc<Metrics>, clock: Clock) ->
         recovered: recovered.clone(),
         metrics: Arc::clone(metrics),
     };
-    let executed = execute_backlog(&executor, &producers)?;
+    let keyring = Keyring::load(&db, &context, keys.bls.as_ref().filter(|_| config.role == Role::Sequencer))?;
+    // What is final and not opened yet is opened, and then executed, by the actors.
+    let executed = if params.transactions == TransactionRule::Encrypted {
+        db.heads().executed.unwrap_or(Height::ZERO)
+    } else {
+        execute_backlog(&executor, &producers)?
+    };
     let (log, raw, recovery) = VoteLog::open_collect(data.log_path(), LogOptions::default())?;
     if let Some(torn) = &recovery.torn {
         tracing::info!(
@@ -95,7 +103,27 @@ pub(super) fn load(config: &NodeConfig, metrics: &Arc<Metrics>, clock: Clock) ->
         return Err(NodeError::SignStateDoubtful { path: config.keys.sign_state.clone() });
     }
     let core_start = core_start(&db, context.clone(), executed, records, sign_record)?;
-    Ok(Loaded { data, rules, keys, db, state, recovered, context, core_start, log, sign_state, executed, producers })
+    let unexecuted = if params.transactions == TransactionRule::Encrypted {
+        unexecuted(&db, &producers, &context, executed)?
+    } else {
+        Vec::new()
+    };
+    Ok(Loaded {
+        data,
+        rules,
+        keys,
+        db,
+        state,
+        recovered,
+        keyring,
+        context,
+        core_start,
+        log,
+        sign_state,
+        executed,
+        unexecuted,
+        producers,
+    })
 }
 
 /// The record beside the key. Where it is missing, the key must not sign: it may have signed anything.
@@ -284,4 +312,31 @@ async fn reached(height: Option<u64>, hub: &Hub) {
             return std::future::pending().await;
         }
     }
+}
+
+/// Final blocks that are not executed, in order, as consensus handed them out when they became final: for those who open
+/// them.
+pub(super) fn unexecuted(
+    db: &ChainDb,
+    producers: &Producers,
+    context: &ChainContext,
+    executed: Height,
+) -> Result<Vec<Arc<Finalized>>, NodeError> {
+    let mut found = Vec::new();
+    let newest = db.finality(context.height)?;
+    for height in (executed.0 + 1..=context.height.0).map(Height) {
+        let missing = || NodeError::Damaged {
+            path: db.path().to_owned(),
+            what: format!("final block {height} or its certificate is missing"),
+        };
+        let block = Arc::new(db.block(height)?.ok_or_else(missing)?);
+        let stored = db.finality(height)?.or_else(|| newest.clone()).ok_or_else(missing)?;
+        found.push(Arc::new(Finalized {
+            producer: producers.of(&block.header)?,
+            context: Arc::new(context.clone()),
+            finality: Finality { certificate: Arc::new(stored.certificate), fillers: stored.fillers },
+            block,
+        }));
+    }
+    Ok(found)
 }

@@ -6,26 +6,40 @@ use std::sync::Arc;
 
 use actix::{Actor, AsyncContext, Context, Handler};
 use cascade_consensus::Finalized;
-use cascade_mempool::OpaquePool;
-use cascade_primitives::{B256, Encode, SealedBlock, TransactionRule, keccak256};
+use cascade_primitives::{Encode, TransactionRule, keccak256};
 use cascade_storage::{ChainDb, FinalBlock, Finality};
 
 use super::{
     consensus::ConsensusActor,
     execution::ExecutionActor,
     hub::Hub,
+    keys::KeysActor,
     mail::Addr,
     messages::{Final, MakeDurable, Stored},
     metrics::Metrics,
+    reveal::RevealActor,
     stop::{Cause, Stop},
 };
 use crate::rpc::backend::ChainEvent;
+
+/// Who gets a final block once it is stored.
+pub enum Next {
+    /// Execution, at once.
+    Execution(Addr<ExecutionActor>),
+    /// On an encrypted chain: key generation, and those who open it before it is executed.
+    Sealed {
+        /// Key generation.
+        keys: Addr<KeysActor>,
+        /// Opens it.
+        reveal: Addr<RevealActor>,
+    },
+}
 
 /// The storage actor.
 pub struct StorageActor {
     db: Arc<ChainDb>,
     rule: TransactionRule,
-    execution: Addr<ExecutionActor>,
+    next: Next,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     stop: Stop,
@@ -49,12 +63,12 @@ impl StorageActor {
     pub const fn new(
         db: Arc<ChainDb>,
         rule: TransactionRule,
-        execution: Addr<ExecutionActor>,
+        next: Next,
         hub: Arc<Hub>,
         metrics: Arc<Metrics>,
         stop: Stop,
     ) -> Self {
-        Self { db, rule, execution, hub, metrics, stop, consensus: None, waiting: Vec::new(), failed: false }
+        Self { db, rule, next, hub, metrics, stop, consensus: None, waiting: Vec::new(), failed: false }
     }
 
     fn flush(&mut self) -> Result<(), Cause> {
@@ -72,27 +86,24 @@ impl StorageActor {
             let event = ChainEvent::Final { height: block.header.height, hash: block.hash() };
             let transactions = block.body.transactions.len() as u64;
             self.hub.ordered(block.header.height, transactions, block.body.transaction_bytes() as u64, event);
-            self.execution.do_send(Final(finalized));
+            match &self.next {
+                Next::Execution(execution) => execution.do_send(Final(finalized)),
+                Next::Sealed { keys, reveal } => {
+                    keys.do_send(Final(Arc::clone(&finalized)));
+                    reveal.do_send(Final(finalized));
+                }
+            }
         }
         Ok(())
-    }
-}
-
-/// The hash (or key) of each transaction of a block.
-#[must_use]
-pub fn transaction_keys(block: &SealedBlock, rule: TransactionRule) -> Vec<B256> {
-    let transactions = block.body.transactions.iter();
-    match rule {
-        TransactionRule::Plain | TransactionRule::Encrypted => transactions.map(keccak256).collect(),
-        TransactionRule::Opaque => transactions.map(|payload| OpaquePool::key(payload)).collect(),
     }
 }
 
 fn final_block(finalized: &Finalized, rule: TransactionRule) -> FinalBlock {
     // The index would be half of the work of an opaque chain; there, payloads are found by reading blocks.
     let transactions = match rule {
-        TransactionRule::Plain | TransactionRule::Encrypted => transaction_keys(&finalized.block, rule),
-        TransactionRule::Opaque => Vec::new(),
+        TransactionRule::Plain => finalized.block.body.transactions.iter().map(keccak256).collect(),
+        // What is inside an envelope is known, and found, once it is opened.
+        TransactionRule::Encrypted | TransactionRule::Opaque => Vec::new(),
     };
     FinalBlock {
         block: Arc::clone(&finalized.block),

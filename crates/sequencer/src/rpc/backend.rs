@@ -20,16 +20,20 @@ use std::{
 
 use alloy_primitives::{Address, B256, Bloom};
 use bytes::Bytes;
+use cascade_crypto::threshold::EncryptionKey;
 use cascade_execution::{Receipt, StateError, StateView, StoreError};
-use cascade_mempool::{AdmissionError, OpaqueError};
+use cascade_mempool::{AdmissionError, OpaqueError, keybook::KeyProgress};
 use cascade_primitives::{
     BlockHash, Certificate, ChainParams, Committee, Epoch, Header, Height, NodeId, RecoveredTransaction, ResultEntry,
     SealedBlock, TransactionError, View,
 };
+use cascade_storage::OpenedItem;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::broadcast;
+
+pub use crate::node::CheckError;
 
 /// A node that failed to answer. Never an answer such as "there is no such block".
 #[derive(Debug, Error)]
@@ -57,6 +61,33 @@ pub enum SubmitError {
     /// The pool of a chain of opaque payloads refused it.
     #[error(transparent)]
     Opaque(#[from] OpaqueError),
+    /// An item of an encrypted chain that is none.
+    #[error(transparent)]
+    Item(#[from] CheckError),
+    /// An envelope for an epoch whose key is not made.
+    #[error(
+        "the envelope is sealed to the key of epoch {epoch}, which this node does not have; l2_epochKey tells the key in use"
+    )]
+    NoKey {
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// An envelope that no block can carry any more.
+    #[error("the envelope is valid until block {valid_until}, the next is {next}")]
+    Expired {
+        /// Its last height.
+        valid_until: u64,
+        /// The next height.
+        next: u64,
+    },
+    /// An envelope that is valid for too long.
+    #[error("the envelope is valid until block {valid_until}, allowed is {limit} at the most")]
+    ValidTooLong {
+        /// Its last height.
+        valid_until: u64,
+        /// The highest allowed.
+        limit: u64,
+    },
     /// The node takes nothing at the moment; the text says why.
     #[error("{0}")]
     Unavailable(String),
@@ -96,6 +127,19 @@ pub struct BlockData {
     pub producer: Address,
     /// What `PREVRANDAO` gives in it: shown as `mixHash`.
     pub prev_randao: B256,
+    /// On an encrypted chain what was in an executed block, in the order in which it ran; one for each receipt.
+    pub opened: Option<Arc<Vec<OpenedItem>>>,
+}
+
+/// The keys that transactions can be sealed to.
+#[derive(Clone, Debug)]
+pub struct EpochKeysView {
+    /// The epoch that votes now.
+    pub epoch: Epoch,
+    /// Keys of this and the next epoch, as far as they are made.
+    pub keys: Vec<(Epoch, EncryptionKey)>,
+    /// How far the keys of which epoch are.
+    pub progress: Option<(Epoch, KeyProgress)>,
 }
 
 /// Where a transaction or payload stands in the final order.
@@ -302,6 +346,15 @@ pub trait Backend: Send + Sync + 'static {
         let _ = (host, ask);
         None
     }
+
+    /// The keys that transactions can be sealed to; on a chain without threshold keys there are none.
+    fn epoch_keys(&self) -> EpochKeysView;
+
+    /// The nonce that a payer's next envelope must have; none on a chain without envelopes.
+    fn payer_nonce(&self, payer: &Address) -> Option<u64>;
+
+    /// The final block that holds an item and is not executed yet, and whether it is opened.
+    fn ordered_item(&self, name: &B256) -> Option<(Height, bool)>;
 
     /// What happens from now on. A receiver that lags loses the oldest events and is told how many.
     fn events(&self) -> broadcast::Receiver<ChainEvent>;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use alloy_primitives::{Address, B256, Bytes as HexBytes, U64, U256, keccak256};
 use alloy_rpc_types_eth::{SyncInfo, SyncStatus, Transaction};
 use cascade_execution::Receipt;
+use cascade_primitives::TransactionRule;
 
 use super::{
     CLIENT_VERSION, Methods, Rpc,
@@ -86,8 +87,9 @@ fn blocks(methods: &mut Methods) {
         block(rpc, args)
     });
     for name in ["eth_getBlockTransactionCountByNumber", "eth_getBlockTransactionCountByHash"] {
-        methods
-            .cheap(name, 1, |rpc, args| Ok(find(rpc, args)?.map(|data| U64::from(data.block.body.transactions.len()))));
+        methods.cheap(name, 1, |rpc, args| {
+            Ok(find(rpc, args)?.map(|data| U64::from(convert::transaction_count(&data, rule(rpc)))))
+        });
     }
     for name in ["eth_getUncleCountByBlockNumber", "eth_getUncleCountByBlockHash"] {
         methods.cheap(name, 1, |rpc, args| Ok(find(rpc, args)?.map(|_| U64::ZERO)));
@@ -104,6 +106,10 @@ fn blocks(methods: &mut Methods) {
         let Some(receipts) = rpc.backend.receipts(data.block.header.height)? else { return Ok(None) };
         Ok(Some(receipts.iter().enumerate().map(|(index, r)| convert::receipt(&data, r, index)).collect()))
     });
+}
+
+fn rule(rpc: &Rpc) -> TransactionRule {
+    rpc.backend.params().transactions
 }
 
 /// The block that the first parameter names.
@@ -140,7 +146,7 @@ fn transactions(methods: &mut Methods) {
             let Some(data) = find(rpc, args)? else { return Ok(None) };
             let receipts = rpc.backend.receipts(data.block.header.height)?;
             match usize::try_from(index) {
-                Ok(index) if index < data.block.body.transactions.len() => {
+                Ok(index) if index < convert::transaction_count(&data, rule(rpc)) => {
                     Found { data, receipts, index }.transaction(rpc).map(Some)
                 }
                 _ => Ok(None),
@@ -156,7 +162,7 @@ fn transactions(methods: &mut Methods) {
         let hash = args.get::<B256>(0)?;
         if let Some(Location { height, index }) = rpc.backend.location(&hash)? {
             let data = rpc.data(height)?;
-            return Ok(data.block.body.transactions.get(index as usize).cloned().map(HexBytes));
+            return Ok(convert::raw_transaction(&data, rule(rpc), index as usize).cloned().map(HexBytes));
         }
         Ok(rpc.backend.pool_transaction(&hash).map(|transaction| HexBytes(transaction.raw().clone())))
     });

@@ -9,12 +9,15 @@
 //! | `sha3Uncles`, `nonce`, `difficulty`, `extraData` | those of an empty proof-of-stake block |
 //! | `size` | bytes in canonical encoding |
 
-use alloy_consensus::{ReceiptEnvelope, TxEnvelope, TxType, constants::EMPTY_OMMER_ROOT_HASH, transaction::Recovered};
-use alloy_primitives::{B256, Bloom, U256, keccak256};
+use alloy_consensus::{
+    ReceiptEnvelope, Signed, TxEnvelope, TxLegacy, TxType, constants::EMPTY_OMMER_ROOT_HASH, transaction::Recovered,
+};
+use alloy_primitives::{B256, Bloom, Signature, U256, keccak256};
 use alloy_rpc_types_eth::{Block, BlockTransactions, Header, Log, Transaction, TransactionReceipt};
-use cascade_execution::Receipt;
+use cascade_execution::{FEE_LEDGER, Receipt};
 use cascade_mempool::OpaquePool;
 use cascade_primitives::{ChainParams, Encode, RecoveredTransaction, TransactionRule};
+use cascade_storage::OpenedItem;
 use serde::Serialize;
 
 use super::{
@@ -121,13 +124,49 @@ pub(super) fn header(data: &BlockData, params: &ChainParams) -> RpcHeader {
     RpcHeader { header: eth_header(data, params), l2: extra(data) }
 }
 
+/// How many transactions a block shows: on an encrypted chain those of an executed block, in the order in which they ran.
+pub(super) fn transaction_count(data: &BlockData, rule: TransactionRule) -> usize {
+    match rule {
+        TransactionRule::Encrypted => data.opened.as_ref().map_or(0, |opened| opened.len()),
+        TransactionRule::Plain | TransactionRule::Opaque => data.block.body.transactions.len(),
+    }
+}
+
 /// Hashes of a block's transactions, or keys of its payloads.
 pub(super) fn transaction_hashes(data: &BlockData, rule: TransactionRule) -> Vec<B256> {
-    let hash = match rule {
-        TransactionRule::Plain | TransactionRule::Encrypted => |raw: &bytes::Bytes| keccak256(raw),
-        TransactionRule::Opaque => |raw: &bytes::Bytes| OpaquePool::key(raw),
+    let body = data.block.body.transactions.iter();
+    match rule {
+        TransactionRule::Plain => body.map(keccak256).collect(),
+        TransactionRule::Opaque => body.map(|raw| OpaquePool::key(raw)).collect(),
+        TransactionRule::Encrypted => {
+            let opened = data.opened.iter().flat_map(|opened| opened.iter());
+            opened.map(|item| item.transaction_hash().unwrap_or(item.name)).collect()
+        }
+    }
+}
+
+/// The encoding of a block's transaction; none for an envelope in which nothing ran.
+pub(super) fn raw_transaction(data: &BlockData, rule: TransactionRule, index: usize) -> Option<&bytes::Bytes> {
+    match rule {
+        TransactionRule::Encrypted => {
+            data.opened.as_ref()?.get(index).map(|item| &item.transaction).filter(|raw| !raw.is_empty())
+        }
+        TransactionRule::Plain | TransactionRule::Opaque => data.block.body.transactions.get(index),
+    }
+}
+
+/// What stands in a block for an envelope in which nothing ran: its payer paid the fee ledger's charge, so explorers that
+/// add up fees find it. Its hash is the envelope's.
+fn charged(item: &OpenedItem, receipt: Option<&Receipt>, params: &ChainParams) -> TxEnvelope {
+    let transaction = TxLegacy {
+        chain_id: Some(params.chain_id.0),
+        gas_price: receipt.map_or(0, |receipt| receipt.effective_gas_price),
+        gas_limit: receipt.map_or(0, |receipt| receipt.gas_used),
+        to: FEE_LEDGER.into(),
+        ..TxLegacy::default()
     };
-    data.block.body.transactions.iter().map(hash).collect()
+    let nobody = Signature::new(U256::ZERO, U256::ZERO, false);
+    Signed::new_unchecked(transaction, nobody, item.name).into()
 }
 
 /// A block with the hashes of its transactions.
@@ -142,14 +181,14 @@ pub(super) fn block_with_transactions(
     params: &ChainParams,
     receipts: Option<&[Receipt]>,
 ) -> Answer<RpcBlock> {
-    let count = data.block.body.transactions.len();
+    let count = transaction_count(data, params.transactions);
     let all: Answer<Vec<_>> = (0..count).map(|index| included(data, params, receipts, index)).collect();
     let transactions = BlockTransactions::Full(all?);
     Ok(RpcBlock { block: Block::new(eth_header(data, params), transactions), l2: extra(data) })
 }
 
 fn decode(data: &BlockData, params: &ChainParams, index: usize) -> Answer<cascade_primitives::Transaction> {
-    let raw = data.block.body.transactions[index].clone();
+    let raw = raw_transaction(data, params.transactions, index).cloned().unwrap_or_default();
     let decoded = cascade_primitives::Transaction::decode(raw, params.chain_id, params.max_tx_bytes as usize);
     decoded.map_err(|reason| {
         let height = data.block.header.height;
@@ -164,8 +203,21 @@ pub(super) fn included(
     receipts: Option<&[Receipt]>,
     index: usize,
 ) -> Answer<Transaction> {
-    let transaction = decode(data, params, index)?;
     let receipt = receipts.and_then(|receipts| receipts.get(index));
+    let header = &data.block.header;
+    if let Some(item) = data.opened.as_ref().and_then(|opened| opened.get(index))
+        && item.transaction.is_empty()
+    {
+        return Ok(Transaction {
+            inner: Recovered::new_unchecked(charged(item, receipt, params), item.payer),
+            block_hash: Some(data.block.hash().into()),
+            block_number: Some(header.height.0),
+            transaction_index: Some(index as u64),
+            effective_gas_price: receipt.map(|receipt| receipt.effective_gas_price),
+            block_timestamp: Some(header.timestamp.0 / 1000),
+        });
+    }
+    let transaction = decode(data, params, index)?;
     let (sender, price) = match receipt {
         Some(receipt) => (receipt.from, Some(receipt.effective_gas_price)),
         None => {
@@ -174,7 +226,6 @@ pub(super) fn included(
             (recovered.sender(), None)
         }
     };
-    let header = &data.block.header;
     // A no-op pays nothing; the price that it offered says more than zero.
     let price = price.filter(|price| *price > 0).unwrap_or_else(|| effective_price(&transaction, header.base_fee));
     Ok(Transaction {

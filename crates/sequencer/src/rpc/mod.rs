@@ -32,6 +32,7 @@ mod l2;
 mod logs;
 mod middleware;
 mod params;
+mod sealed;
 mod server;
 mod simulate;
 mod submit;
@@ -55,6 +56,8 @@ use backend::{BlockData, Heads};
 use error::Answer;
 use filters::Filters;
 use params::{Args, BlockRef};
+
+use crate::node::SEALED_ONLY;
 
 /// What `web3_clientVersion` answers.
 pub const CLIENT_VERSION: &str = concat!("cascade/", env!("CARGO_PKG_VERSION"));
@@ -145,6 +148,25 @@ impl Rpc {
         }
     }
 
+    /// Refuses transactions in the clear on a chain that orders envelopes.
+    fn clear(&self) -> Answer<()> {
+        self.plain()?;
+        match self.backend.params().transactions {
+            TransactionRule::Encrypted => Err(error::unsupported(format!("this chain orders {SEALED_ONLY}"))),
+            TransactionRule::Plain | TransactionRule::Opaque => Ok(()),
+        }
+    }
+
+    /// Refuses what only a chain of envelopes can answer.
+    fn sealed(&self) -> Answer<()> {
+        match self.backend.params().transactions {
+            TransactionRule::Encrypted => Ok(()),
+            TransactionRule::Plain | TransactionRule::Opaque => {
+                Err(error::unsupported("this chain orders no envelopes: l2_chainParams tells what it orders"))
+            }
+        }
+    }
+
     /// Refuses what only a chain of opaque payloads can answer.
     fn opaque(&self) -> Answer<()> {
         match self.backend.params().transactions {
@@ -205,5 +227,6 @@ fn methods(rpc: Rpc) -> RpcModule<Rpc> {
     filters::register(&mut methods);
     subscribe::register(&mut methods);
     l2::register(&mut methods);
+    sealed::register(&mut methods);
     methods.module
 }

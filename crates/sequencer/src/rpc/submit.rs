@@ -28,12 +28,14 @@ pub(super) fn register(methods: &mut Methods) {
     let module = &mut methods.module;
     registered(module.register_async_method("eth_sendRawTransaction", send).map(drop));
     registered(module.register_async_method("eth_sendRawTransactionSync", send_sync).map(drop));
+    registered(module.register_async_method("l2_sendEnvelope", send_item).map(drop));
+    registered(module.register_async_method("l2_sendDeposit", send_item).map(drop));
     registered(module.register_async_method("l2_sendOpaque", send_opaque).map(drop));
     registered(module.register_async_method("l2_sendOpaqueBatch", send_opaque_batch).map(drop));
 }
 
 async fn send(params: Params<'static>, rpc: Arc<Rpc>, _: Extensions) -> Answer<B256> {
-    rpc.plain()?;
+    rpc.clear()?;
     let raw = raw_transaction(&params)?;
     submit_one(&rpc, raw).await
 }
@@ -50,7 +52,7 @@ async fn submit_one(rpc: &Rpc, raw: Bytes) -> Answer<B256> {
 }
 
 async fn send_sync(params: Params<'static>, rpc: Arc<Rpc>, _: Extensions) -> Answer<RpcReceipt> {
-    rpc.plain()?;
+    rpc.clear()?;
     let (raw, wait) = {
         let args = Args::new(&params, 2)?;
         let wait = args.optional::<Number>(1)?.map_or(rpc.config.max_send_wait_ms, |Number(ms)| ms);
@@ -79,6 +81,13 @@ async fn send_sync(params: Params<'static>, rpc: Arc<Rpc>, _: Extensions) -> Ans
             Err(ErrorObjectOwned::owned(TIMEOUT, message, Some(hash)))
         }
     }
+}
+
+/// Envelopes and deposits alike: an item says itself what it is.
+async fn send_item(params: Params<'static>, rpc: Arc<Rpc>, _: Extensions) -> Answer<B256> {
+    rpc.sealed()?;
+    let raw = raw_transaction(&params)?;
+    submit_one(&rpc, raw).await
 }
 
 async fn send_opaque(params: Params<'static>, rpc: Arc<Rpc>, _: Extensions) -> Answer<B256> {

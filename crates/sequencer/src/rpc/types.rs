@@ -382,3 +382,114 @@ pub struct FinalBlock {
     /// Its hash.
     pub hash: BlockHash,
 }
+
+/// A key that envelopes can be sealed to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EpochKey {
+    /// The epoch whose blocks take envelopes that are sealed to it.
+    pub epoch: Epoch,
+    /// The key: a compressed point of G1.
+    pub key: Bytes,
+}
+
+/// How far the keys of an epoch are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "step")]
+pub enum KeyState {
+    /// Sequencers announce their encryption keys.
+    Announcing {
+        /// The epoch whose keys are made.
+        epoch: Epoch,
+        /// Seats whose keys are announced.
+        announced: u32,
+        /// Seats of a quorum.
+        needed: u32,
+    },
+    /// Sequencers deal.
+    Dealing {
+        /// The epoch whose keys are made.
+        epoch: Epoch,
+        /// Seats that have dealt.
+        dealt: u32,
+        /// Seats that are needed.
+        needed: u32,
+    },
+    /// The keys are there.
+    Complete {
+        /// The epoch whose keys they are.
+        epoch: Epoch,
+    },
+}
+
+/// `l2_epochKey`: what a wallet needs to seal a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EpochKeys {
+    /// The chain.
+    pub chain_id: ChainId,
+    /// Hash of its genesis.
+    pub genesis_hash: B256,
+    /// Its history.
+    pub fork: Fork,
+    /// The epoch that votes now.
+    pub epoch: Epoch,
+    /// The newest final block.
+    pub height: Height,
+    /// Blocks for which an envelope may be valid at the most.
+    pub max_validity: u64,
+    /// Base fee of the next block in wei per gas.
+    pub base_fee: u64,
+    /// Keys of this epoch and the next, as far as they are made.
+    pub keys: Vec<EpochKey>,
+    /// How far the next epoch's key is.
+    pub progress: Option<KeyState>,
+}
+
+/// `l2_payer`: an account of the fee ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Payer {
+    /// Whose it is.
+    pub address: Address,
+    /// Balance in wei, executed.
+    pub balance: U256,
+    /// Nonce, executed.
+    pub nonce: u64,
+    /// The nonce that its next envelope must have.
+    pub next_nonce: u64,
+}
+
+/// How far an envelope has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EnvelopeState {
+    /// It waits in the pool.
+    Pending,
+    /// Its place is final; nobody can read it yet.
+    Ordered,
+    /// It is opened and not executed yet.
+    Revealed,
+    /// The transaction inside ran.
+    Executed,
+    /// It was charged, and nothing ran.
+    Failed,
+}
+
+/// `l2_envelopeStatus`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvelopeStatus {
+    /// The hash that was asked for.
+    pub hash: B256,
+    /// How far it has come.
+    pub status: EnvelopeState,
+    /// Its block.
+    pub height: Option<Height>,
+    /// Its place among the block's transactions, once executed.
+    pub index: Option<u32>,
+    /// The transaction inside that ran.
+    pub transaction: Option<B256>,
+    /// Why nothing ran.
+    pub reason: Option<String>,
+}

@@ -54,6 +54,12 @@ pub fn probe_account() -> Wallet {
     Wallet::public("probe", 0)
 }
 
+/// The payer of a testnet's proxy.
+#[must_use]
+pub fn proxy_account() -> Wallet {
+    Wallet::public("proxy", 0)
+}
+
 /// The accounts that `cascade bench load` sends from.
 pub fn load_accounts(count: u64) -> impl Iterator<Item = Wallet> {
     (0..count).map(|index| Wallet::public("load", index))
@@ -62,7 +68,8 @@ pub fn load_accounts(count: u64) -> impl Iterator<Item = Wallet> {
 /// Whether the key of an address is one of the development mnemonic's.
 #[must_use]
 pub fn is_public(address: &Address) -> bool {
-    DEV_ACCOUNTS.iter().any(|wallet| wallet.address() == *address) || probe_account().address() == *address
+    DEV_ACCOUNTS.iter().any(|wallet| wallet.address() == *address)
+        || [probe_account(), proxy_account()].iter().any(|wallet| wallet.address() == *address)
 }
 
 #[cfg(test)]

@@ -134,9 +134,12 @@ pub fn build(
             Ok(ScheduledCommittee { from_epoch: Epoch(committee.from_epoch), sequencers })
         })
         .collect::<Result<_, Failure>>()?;
-    let account = GenesisAccount { balance: account_balance(), ..GenesisAccount::default() };
+    let encrypted = params.transactions == TransactionRule::Encrypted;
+    let fees = if encrypted { account_balance() } else { U256::ZERO };
+    let account = GenesisAccount { balance: account_balance(), fees, ..GenesisAccount::default() };
     let funded = accounts::dev_accounts().iter().map(Wallet::address);
     let funded = funded.chain([accounts::probe_account().address()]);
+    let funded = funded.chain(encrypted.then(|| accounts::proxy_account().address()));
     let funded = funded.chain(accounts::load_accounts(load_accounts).map(|wallet| wallet.address()));
     let alloc: BTreeMap<Address, GenesisAccount> = funded.map(|address| (address, account.clone())).collect();
     let genesis = Genesis { params, timestamp: TimestampMs(unix_ms()), committees, alloc };

@@ -73,6 +73,10 @@ pub struct TestnetArgs {
     /// Order opaque bytes instead of transactions. A chain that is resumed keeps what it orders.
     #[arg(long)]
     opaque: bool,
+    /// Order encrypted envelopes: nobody can read a transaction before its place is final. A chain that is resumed keeps
+    /// what it orders.
+    #[arg(long, conflicts_with = "opaque")]
+    encrypted: bool,
     /// A TOML file that says which nodes vote from which epoch on, with what stake, and changes constants. See below.
     #[arg(long, value_name = "FILE")]
     schedule: Option<PathBuf>,
@@ -218,7 +222,11 @@ async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
     let mut ends = Ends::new()?;
     let program = std::env::current_exe().map_err(|error| Failure::io("cannot find this program", &error))?;
     let schedule = args.schedule.as_deref().map(Schedule::read).transpose()?.unwrap_or_default();
-    let rule = if args.opaque { TransactionRule::Opaque } else { TransactionRule::Plain };
+    let rule = match (args.opaque, args.encrypted) {
+        (true, _) => TransactionRule::Opaque,
+        (_, true) => TransactionRule::Encrypted,
+        _ => TransactionRule::Plain,
+    };
     let dir = std::path::absolute(&dir).map_err(|error| Failure::io(dir.display(), &error))?;
     let spec =
         ClusterSpec { program, dir, nodes: args.nodes, rule, schedule, load_accounts: 0, log: args.log_level.clone() };

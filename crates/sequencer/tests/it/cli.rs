@@ -544,7 +544,7 @@ fn data_of_another_version() {
     assert!(fixture.run_node("home", &[]).status.success());
     let path = fixture.path("home/chain/VERSION");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("version = 1", "version = 999")).unwrap();
+    std::fs::write(&path, text.replace("version = ", "version = 999")).unwrap();
     assert_fails(&fixture.run_node("home", &[]), ExitCode::Version, &["999"]);
     std::fs::write(&path, "nonsense").unwrap();
     assert_fails(&fixture.run_node("home", &[]), ExitCode::Corrupt, &[&path]);

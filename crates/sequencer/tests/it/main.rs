@@ -9,4 +9,5 @@ mod light;
 mod metrics;
 mod partition;
 mod rpc;
+mod sealed;
 mod testnet;

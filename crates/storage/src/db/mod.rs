@@ -14,6 +14,8 @@
 //!  codes       code hash                    code
 //!  versions    version                      what it wrote and made stale
 //!  committees  epoch                        committee
+//!  opened      height                       what opened a block's envelopes, and what was inside (in blob files)
+//!  keys        kind, epoch                  keys of an epoch; secret ones sealed by their owner
 //!  meta        name                         heads
 //! ```
 //!
@@ -58,7 +60,7 @@ use schema::Family;
 
 pub use logs::{FoundLog, LogFilter, LogPage};
 pub use read::{BlockRange, ExecutedRecord, StoredBlock, TransactionPlace};
-pub use write::{FinalBlock, Finality};
+pub use write::{FinalBlock, Finality, KeyKind, OpenedBlock, OpenedItem};
 
 /// How a database uses memory and when it waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,7 +268,7 @@ fn family_options(family: Family, options: &ChainDbOptions, cache: &Cache) -> Op
         out.set_memtable_prefix_bloom_ratio(0.05);
         table.set_whole_key_filtering(false);
     }
-    if matches!(family, Family::Bodies | Family::Receipts) {
+    if matches!(family, Family::Bodies | Family::Receipts | Family::Opened) {
         out.set_enable_blob_files(true);
         out.set_min_blob_size(4 << 10);
         out.set_blob_file_size(64 << 20);

@@ -1,7 +1,7 @@
 //! Names of families, keys and the small values.
 
 use cascade_execution::StateKey;
-use cascade_primitives::{B256, BlockHash, Decode, DecodeError, Encode, Height, Reader};
+use cascade_primitives::{B256, BlockHash, Decode, DecodeError, Encode, Epoch, Height, Reader};
 
 use super::Heads;
 
@@ -45,12 +45,21 @@ families! {
     Codes = "codes",
     Versions = "versions",
     Committees = "committees",
+    Opened = "opened",
+    Keys = "keys",
     Meta = "meta",
 }
 
 /// A key that sorts by number.
 pub(super) const fn number(n: u64) -> [u8; 8] {
     n.to_be_bytes()
+}
+
+/// The key of a record of an epoch's keys.
+pub(super) fn key_record(kind: u8, epoch: Epoch) -> [u8; 9] {
+    let mut out = [kind; 9];
+    out[1..].copy_from_slice(&number(epoch.0));
+    out
 }
 
 /// The number of a key that [`number`] made.

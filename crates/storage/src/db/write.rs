@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use cascade_execution::{ExecutedBlock, Receipt, StateChanges};
 use cascade_primitives::{
-    B256, BlockHash, Certificate, Committee, Decode, DecodeError, Encode, Epoch, Header, Height, Reader, ResultEntry,
-    SealedBlock, block::MAX_FILLER_HEADERS, codec::encode_list,
+    Address, B256, BlockHash, Bytes, Certificate, Committee, Decode, DecodeError, Encode, Epoch, Header, Height,
+    Reader, ResultEntry, Reveal, SealedBlock,
+    block::{MAX_FILLER_HEADERS, MAX_TRANSACTION_BYTES, MAX_TRANSACTIONS_PER_BLOCK},
+    codec::{encode_byte_string, encode_list},
+    keccak256,
 };
 use rocksdb::WriteBatch;
 
@@ -61,7 +64,124 @@ pub struct FinalBlock {
     pub transactions: Vec<B256>,
 }
 
+/// An item of a block of an encrypted chain, once it is known what was inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenedItem {
+    /// Its name: an envelope's hash, or that of the transfer in a deposit.
+    pub name: B256,
+    /// Who paid.
+    pub payer: Address,
+    /// The transaction that ran, EIP-2718 encoded; empty if none did.
+    pub transaction: Bytes,
+}
+
+impl OpenedItem {
+    /// The hash of the transaction that ran.
+    #[must_use]
+    pub fn transaction_hash(&self) -> Option<B256> {
+        (!self.transaction.is_empty()).then(|| keccak256(&self.transaction))
+    }
+}
+
+impl Encode for OpenedItem {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.name.encode(out);
+        self.payer.encode(out);
+        encode_byte_string(&self.transaction, out);
+    }
+}
+
+impl Decode for OpenedItem {
+    fn decode(r: &mut Reader<'_>) -> std::result::Result<Self, DecodeError> {
+        Ok(Self {
+            name: B256::decode(r.field("opened item"))?,
+            payer: Address::decode(r)?,
+            transaction: r.byte_string(MAX_TRANSACTION_BYTES)?,
+        })
+    }
+}
+
+/// What opened a block's envelopes, and what was inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenedBlock {
+    /// What opened them.
+    pub reveal: Reveal,
+    /// The items in the order in which they ran.
+    pub items: Vec<OpenedItem>,
+}
+
+impl Encode for OpenedBlock {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.reveal.encode(out);
+        encode_list(&self.items, out);
+    }
+}
+
+impl Decode for OpenedBlock {
+    fn decode(r: &mut Reader<'_>) -> std::result::Result<Self, DecodeError> {
+        Ok(Self { reveal: Reveal::decode(r)?, items: r.field("opened items").list(MAX_TRANSACTIONS_PER_BLOCK)? })
+    }
+}
+
+/// What is kept of an epoch's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum KeyKind {
+    /// The public keys.
+    Public = 1,
+    /// This node's shares, sealed.
+    Shares = 2,
+    /// The encryption key to which this node's shares are dealt, sealed.
+    Recipient = 3,
+}
+
 impl ChainDb {
+    /// Keeps a record of an epoch's keys, durably: a secret that is announced before it is on disk may be lost.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn put_key(&self, kind: KeyKind, epoch: Epoch, record: &[u8]) -> Result<()> {
+        let _writer = self.lock_writer();
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.family(Family::Keys), schema::key_record(kind as u8, epoch), record);
+        self.write(batch, true, self.heads())
+    }
+
+    /// A record of an epoch's keys.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn key(&self, kind: KeyKind, epoch: Epoch) -> Result<Option<Vec<u8>>> {
+        self.get(Family::Keys, schema::key_record(kind as u8, epoch))
+    }
+
+    /// Erases this node's secrets of epochs before this one. Their bytes leave the disk when the database next compacts
+    /// them, which is asked for at once.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn erase_secrets_before(&self, epoch: Epoch) -> Result<()> {
+        let _writer = self.lock_writer();
+        let mut batch = WriteBatch::default();
+        for kind in [KeyKind::Shares, KeyKind::Recipient] {
+            let (first, end) = (schema::key_record(kind as u8, Epoch(0)), schema::key_record(kind as u8, epoch));
+            batch.delete_range_cf(self.family(Family::Keys), &first[..], &end[..]);
+        }
+        self.write(batch, true, self.heads())?;
+        self.db.compact_range_cf(self.family(Family::Keys), None::<&[u8]>, None::<&[u8]>);
+        Ok(())
+    }
+
+    /// What opened the block at a height; none if it has no items or is not executed.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn opened(&self, height: Height) -> Result<Option<OpenedBlock>> {
+        self.get(Family::Opened, schema::number(height.0))?
+            .map(|bytes| OpenedBlock::from_slice(&bytes).map_err(|error| self.damaged("opened block", &error)))
+            .transpose()
+    }
+
     /// Adds final blocks, in order of height, in one batch. Those that it has already are passed over. Returns how many
     /// are new.
     ///
@@ -192,6 +312,15 @@ impl ChainDb {
     /// [`StorageError::Order`](crate::StorageError::Order) if the block is not the next one or not final, or the state
     /// is not the one below it; and what the system reports.
     pub fn commit_executed(&self, executed: &ExecutedBlock) -> Result<()> {
+        self.commit_opened(executed, None)
+    }
+
+    /// As [`ChainDb::commit_executed`] for a block with items: also adds what opened it, and finds each item under its own
+    /// name and under the hash of what was inside, at its place in the order in which they ran.
+    ///
+    /// # Errors
+    /// As [`ChainDb::commit_executed`].
+    pub fn commit_opened(&self, executed: &ExecutedBlock, opened: Option<&OpenedBlock>) -> Result<()> {
         let _writer = self.lock_writer();
         let mut heads = self.heads();
         let height = executed.result.height;
@@ -210,6 +339,15 @@ impl ChainDb {
         batch.put_cf(self.family(Family::Results), schema::number(height.0), record.to_bytes());
         let receipts = encode_receipts(&executed.receipts);
         batch.put_cf(self.family(Family::Receipts), schema::number(height.0), receipts);
+        if let Some(opened) = opened {
+            batch.put_cf(self.family(Family::Opened), schema::number(height.0), opened.to_bytes());
+            for (index, item) in (0..).zip(&opened.items) {
+                let place = schema::encode_place(height, index);
+                for hash in [Some(item.name), item.transaction_hash()].into_iter().flatten() {
+                    batch.put_cf(self.family(Family::Transactions), hash, place);
+                }
+            }
+        }
         self.put_state(&mut batch, &executed.changes);
         heads.state = Some((heads.state.map_or(height, |(oldest, _)| oldest), height));
         heads.executed = Some(height);
@@ -322,7 +460,7 @@ impl ChainDb {
             self.take_back_state(batch, height, newest)?;
             heads.state = Some((oldest, height));
         }
-        for family in [Family::Results, Family::Receipts] {
+        for family in [Family::Results, Family::Receipts, Family::Opened] {
             self.delete_above(batch, family, height);
         }
         heads.executed = Some(height);

@@ -25,8 +25,8 @@ use cascade_primitives::{
     SealedBlock, Seats, SignerSet, ThresholdKeys, TimestampMs, Transaction, TransactionRule, View, VoteTarget,
 };
 use cascade_sequencer::rpc::backend::{
-    Backend, BackendError, BlockData, BlockResult, ChainEvent, Counters, FinalityProof, Heads, Location, NodeStatus,
-    PeerInfo, PoolCounts, SubmitError,
+    Backend, BackendError, BlockData, BlockResult, ChainEvent, Counters, EpochKeysView, FinalityProof, Heads, Location,
+    NodeStatus, PeerInfo, PoolCounts, SubmitError,
 };
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
@@ -184,6 +184,7 @@ impl Mock {
             result: Some(result),
             producer: Address::ZERO,
             prev_randao: B256::ZERO,
+            opened: None,
         };
         let chain = Chain { blocks: vec![Arc::new(data)], receipts: vec![Arc::default()], ..Chain::default() };
         let (events, _) = broadcast::channel(64);
@@ -231,6 +232,7 @@ impl Mock {
             result: None,
             producer: PRODUCER,
             prev_randao: B256::repeat_byte(0xda),
+            opened: None,
         };
         for (raw, index) in data.block.body.transactions.iter().zip(0..) {
             let hash = self.hash_of(raw);
@@ -336,6 +338,18 @@ impl Mock {
 }
 
 impl Backend for Mock {
+    fn epoch_keys(&self) -> EpochKeysView {
+        EpochKeysView { epoch: Epoch(0), keys: Vec::new(), progress: None }
+    }
+
+    fn payer_nonce(&self, _: &Address) -> Option<u64> {
+        None
+    }
+
+    fn ordered_item(&self, _: &B256) -> Option<(Height, bool)> {
+        None
+    }
+
     fn params(&self) -> &ChainParams {
         &self.params
     }

@@ -1,0 +1,399 @@
+//! The keys actor: makes the next epoch's keys with the others, through the final log.
+//!
+//! A thin shell around [`KeyBook`]. It reads each final block after it is stored, announces this node's encryption key,
+//! deals when it is time, checks the dealings of others when they come by gossip (so that the log's costs nothing), and
+//! derives this node's shares when the keys are complete. Secrets are on disk before anything that depends on them is
+//! announced. Checking and dealing take a second and more in a large committee, on this actor's own thread.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::{Actor, AsyncContext, Context, Handler};
+use bytes::Bytes;
+use cascade_consensus::{ChainContext, Finalized, Input, Rules};
+use cascade_crypto::{
+    BlsScheme, BlsSecretKey,
+    dkg::{DealingError, KeyGeneration, RecipientSecret, VerifiedDealing, dealing},
+    threshold::{EpochKeys, store},
+};
+use cascade_mempool::{
+    gossip::{encode_gossip, encode_system_item},
+    keybook::{KeyBook, KeyEvent},
+    reveal::Holder,
+};
+use cascade_network::{Channel, Misbehaviour, Network};
+use cascade_primitives::{
+    B256, Decode as _, Encode as _, Epoch, Height, NodeId, SealedBlock, SystemItem, domain, hash,
+};
+use cascade_storage::{ChainDb, KeyKind};
+
+use super::{
+    consensus::ConsensusActor,
+    content::ContentActor,
+    keyring::Keyring,
+    mail::Addr,
+    messages::{Final, KeyItem, KeysReady, NewKeys, Offers},
+    reveal::RevealActor,
+    stop::{Cause, Stop},
+};
+
+/// How often items that the log does not have yet are given out again.
+const REPEAT: Duration = Duration::from_millis(500);
+/// Dealings whose check is remembered.
+const REMEMBERED: usize = 1024;
+
+/// What the actor is made with.
+pub struct KeysConfig {
+    /// The chain.
+    pub rules: Arc<Rules>,
+    /// The database.
+    pub db: Arc<ChainDb>,
+    /// This node's voting key; none on a node that only follows.
+    pub signer: Option<Arc<BlsSecretKey>>,
+    /// This node.
+    pub node: NodeId,
+    /// Keys, for all to see.
+    pub keyring: Keyring,
+    /// The network.
+    pub network: Network,
+    /// Where items wait for a block.
+    pub content: Addr<ContentActor>,
+    /// Who needs the keys.
+    pub reveal: Addr<RevealActor>,
+    /// Stops the node.
+    pub stop: Stop,
+}
+
+/// The keys actor.
+pub struct KeysActor {
+    config: KeysConfig,
+    book: KeyBook,
+    /// The chain when the node started.
+    context: ChainContext,
+    consensus: Option<Addr<ConsensusActor>>,
+    verdicts: HashMap<B256, Result<VerifiedDealing, DealingError>>,
+    offers: BTreeMap<B256, SystemItem>,
+    /// The committee root for which this node has dealt.
+    dealt_for: Option<B256>,
+    recipient: Option<RecipientSecret>,
+    /// The newest epoch whose keys this node announced to consensus.
+    ready: Option<Epoch>,
+    own: Vec<SystemItem>,
+}
+
+/// To keys: where consensus is.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub struct SetConsensus(pub Addr<ConsensusActor>);
+
+fn verify(
+    verdicts: &mut HashMap<B256, Result<VerifiedDealing, DealingError>>,
+    generation: &KeyGeneration,
+    item: &dealing::Dealing,
+) -> Result<VerifiedDealing, DealingError> {
+    // The committee's root is part of what a dealing is bound to, so the dealing's digest names the question.
+    let key = hash::tagged(domain::DEALING, &[item.digest(generation.parameters()).as_slice(), &item.signature.0]);
+    if let Some(verdict) = verdicts.get(&key) {
+        return verdict.clone();
+    }
+    let verdict = generation.verify(item, &BlsScheme::default(), &mut rand::rng());
+    if verdicts.len() >= REMEMBERED {
+        verdicts.clear();
+    }
+    verdicts.insert(key, verdict.clone());
+    verdict
+}
+
+impl KeysActor {
+    /// An actor that reads the stored blocks of the epoch when it starts.
+    #[must_use]
+    pub fn new(config: KeysConfig, context: ChainContext) -> Self {
+        let rules = Arc::clone(&config.rules);
+        let book = KeyBook::new(
+            rules.signing,
+            rules.params(),
+            Arc::new(BlsScheme::default()),
+            context.height,
+            Arc::clone(&context.committee),
+            Arc::clone(&context.next_committee),
+        );
+        Self {
+            config,
+            book,
+            context,
+            consensus: None,
+            verdicts: HashMap::new(),
+            offers: BTreeMap::new(),
+            dealt_for: None,
+            recipient: None,
+            ready: None,
+            own: Vec::new(),
+        }
+    }
+
+    fn read_stored(&mut self) -> Result<(), Cause> {
+        let (db, context) = (Arc::clone(&self.config.db), self.context.clone());
+        let first = first_of_epoch(&db, &context)?;
+        let rules = &self.config.rules;
+        self.book = KeyBook::new(
+            rules.signing,
+            rules.params(),
+            Arc::new(BlsScheme::default()),
+            first,
+            Arc::clone(&context.committee),
+            Arc::clone(&context.next_committee),
+        );
+        for height in (first.0..=context.height.0).map(Height) {
+            if let Some(block) = db.block(height)?.filter(|block| block.header.epoch == context.epoch) {
+                self.read(&block, &context);
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, block: &SealedBlock, context: &ChainContext) -> Vec<KeyEvent> {
+        let verdicts = &mut self.verdicts;
+        self.book.on_final(block, (&context.committee, &context.next_committee), &mut |generation, dealing| {
+            verify(verdicts, generation, dealing)
+        })
+    }
+
+    fn on_final(&mut self, finalized: &Finalized) -> Result<(), Cause> {
+        let context = &finalized.context;
+        let before = self.book.epoch();
+        self.read(&finalized.block, context);
+        if self.book.epoch() != before {
+            self.start_epoch(context.epoch);
+        }
+        let kept = self.config.rules.params().old_keys_kept;
+        if context.epoch > Epoch(0) && finalized.block.header.height == self.book.first().plus(kept) {
+            self.config.keyring.erase_secrets_before(context.epoch);
+            self.config.db.erase_secrets_before(context.epoch)?;
+        }
+        self.pursue()
+    }
+
+    fn start_epoch(&mut self, epoch: Epoch) {
+        tracing::info!(%epoch, "epoch begins");
+        self.verdicts.clear();
+        self.offers.clear();
+        self.own.clear();
+        self.dealt_for = None;
+        self.recipient = None;
+    }
+
+    /// Does what is next for this node.
+    fn pursue(&mut self) -> Result<(), Cause> {
+        self.announce()?;
+        self.deal();
+        self.complete()?;
+        self.config.keyring.set_progress(self.book.epoch(), self.book.progress());
+        let wanted: BTreeMap<_, _> =
+            self.offers.iter().filter(|(_, item)| self.book.wants(item)).map(|(k, v)| (*k, v.clone())).collect();
+        self.own.retain(|item| self.book.wants(item));
+        if wanted.len() != self.offers.len() {
+            self.offers = wanted;
+            self.offer();
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self) -> Result<(), Cause> {
+        let (node, epoch) = (self.config.node, self.book.epoch());
+        let Some(signer) = self.config.signer.clone() else { return Ok(()) };
+        let recipients = Arc::clone(self.book.recipients());
+        let Some(me) = recipients.index_of(&node) else { return Ok(()) };
+        if self.recipient.is_none() {
+            self.recipient = match self.config.db.key(KeyKind::Recipient, epoch)? {
+                Some(record) => store::open_recipient(&signer, epoch, &record).ok(),
+                None => None,
+            };
+        }
+        let open = !self.book.has_announced(&node);
+        if !open || recipients.members()[me.index()].bls_key != cascade_crypto::VoteSigner::public_key(&*signer) {
+            return Ok(());
+        }
+        if self.own.iter().any(|item| matches!(item, SystemItem::RecipientKey(_))) {
+            return Ok(());
+        }
+        let mut rng = rand::rng();
+        if self.recipient.is_none() {
+            let secret = RecipientSecret::generate(epoch, &mut rng);
+            // On disk before it is announced: what is dealt to a lost key is lost.
+            self.config.db.put_key(KeyKind::Recipient, epoch, &store::seal_recipient(&signer, &secret, &mut rng))?;
+            self.recipient = Some(secret);
+        }
+        let Some(secret) = &self.recipient else { return Ok(()) };
+        let item = secret.announce(&self.config.rules.signing, node, &*signer, &mut rng);
+        self.put_forward(SystemItem::RecipientKey(item.to_bytes().into()));
+        Ok(())
+    }
+
+    fn deal(&mut self) {
+        let Some(signer) = self.config.signer.clone() else { return };
+        let Some(me) = self.book.may_deal(&self.config.node) else { return };
+        let root = self.book.recipients().root();
+        if self.dealt_for == Some(root) {
+            return;
+        }
+        let Some(generation) = self.book.generation() else { return };
+        self.dealt_for = Some(root);
+        let dealing = dealing::deal(generation.parameters(), me, &*signer, &mut rand::rng());
+        tracing::debug!(epoch = %self.book.epoch(), "dealt");
+        self.put_forward(SystemItem::Dealing(dealing.to_bytes().into()));
+    }
+
+    /// Once the keys are complete: stores them and this node's shares, and says that it is ready.
+    fn complete(&mut self) -> Result<(), Cause> {
+        let epoch = self.book.epoch();
+        let Some(keys) = self.book.generation().and_then(KeyGeneration::keys) else { return Ok(()) };
+        if self.ready == Some(epoch) {
+            return Ok(());
+        }
+        let keys: Arc<EpochKeys> = Arc::new(keys.clone());
+        let db = &self.config.db;
+        db.put_key(KeyKind::Public, epoch, &keys.to_bytes())?;
+        let mut secret = None;
+        if let (Some(signer), Some(recipient)) = (&self.config.signer, &self.recipient)
+            && let Some(shares) = self.book.shares(&self.config.node, recipient)
+        {
+            db.put_key(KeyKind::Shares, epoch, &store::seal_shares(signer, &shares, &mut rand::rng()))?;
+            secret = Some(Arc::new(shares));
+        }
+        self.ready = Some(epoch);
+        let member = self.book.recipients().index_of(&self.config.node).is_some();
+        if member && secret.is_none() && self.config.signer.is_some() {
+            tracing::warn!(%epoch, "this node has no share of the epoch's keys: its encryption key was not announced in \
+                time, or was lost with its data; it votes, and helps to open envelopes again in the epoch after");
+        }
+        let holder = Holder { keys, committee: Arc::clone(self.book.recipients()), secret };
+        tracing::info!(%epoch, shares = holder.secret.is_some(), "the keys of the next epoch are complete");
+        let can_serve = holder.secret.is_some();
+        self.config.keyring.insert(holder.clone());
+        self.config.reveal.do_send(NewKeys(holder));
+        if let Some(consensus) = self.consensus.as_ref().filter(|_| can_serve) {
+            consensus.do_send(KeysReady(epoch));
+        }
+        Ok(())
+    }
+
+    /// An item of this node: to the leader of whatever view, which is anybody.
+    fn put_forward(&mut self, item: SystemItem) {
+        self.own.push(item.clone());
+        self.spread(std::slice::from_ref(&item));
+        self.take(item);
+    }
+
+    fn spread(&self, items: &[SystemItem]) {
+        for item in items {
+            let _ = self.config.network.broadcast(Channel::Mempool, &encode_gossip(&[encode_system_item(item)]));
+        }
+    }
+
+    fn take(&mut self, item: SystemItem) {
+        let key = hash::of(domain::BODY_SECTION, &item);
+        if self.offers.insert(key, item).is_none() {
+            self.offer();
+        }
+    }
+
+    fn offer(&self) {
+        self.config.content.do_send(Offers(self.offers.values().cloned().collect()));
+    }
+
+    /// An item by gossip: checked before a block of ours carries it.
+    fn on_item(&mut self, from: NodeId, item: SystemItem) {
+        if !self.book.wants(&item) {
+            return;
+        }
+        if let SystemItem::Dealing(bytes) = &item
+            && let Some(dealing) = self.book.parse_dealing(bytes)
+            && let Some(generation) = self.book.generation()
+        {
+            let waits =
+                |offer: &SystemItem| matches!(offer, SystemItem::Dealing(b) if dealer_of(b) == dealer_of(bytes));
+            if self.offers.values().any(waits) {
+                return;
+            }
+            if verify(&mut self.verdicts, generation, &dealing).is_err() {
+                self.config.network.report(from, Misbehaviour::InvalidContent);
+                return;
+            }
+        }
+        self.take(item);
+    }
+}
+
+fn dealer_of(bytes: &Bytes) -> Option<cascade_primitives::MemberIndex> {
+    dealing::Dealing::from_slice(bytes).ok().map(|d| d.dealer)
+}
+
+/// The height of the first block of the context's epoch, by bisection: epochs only rise.
+fn first_of_epoch(db: &ChainDb, context: &ChainContext) -> Result<Height, Cause> {
+    let (mut low, mut high) = (0, context.height.0);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let below = db.header(Height(middle))?.is_none_or(|(_, header)| header.epoch < context.epoch);
+        if below {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(Height(low))
+}
+
+impl Actor for KeysActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Err(cause) = self.read_stored() {
+            self.config.stop.fail(cause);
+        }
+        ctx.run_interval(REPEAT, |actor, _| {
+            let own = std::mem::take(&mut actor.own);
+            actor.spread(&own);
+            actor.own = own;
+        });
+    }
+}
+
+impl Handler<SetConsensus> for KeysActor {
+    type Result = ();
+
+    fn handle(&mut self, message: SetConsensus, _: &mut Self::Context) {
+        self.consensus = Some(message.0);
+        if let Err(cause) = self.pursue() {
+            self.config.stop.fail(cause);
+        }
+    }
+}
+
+impl Handler<Final> for KeysActor {
+    type Result = ();
+
+    fn handle(&mut self, Final(finalized): Final, _: &mut Self::Context) {
+        if let Err(cause) = self.on_final(&finalized) {
+            self.config.stop.fail(cause);
+        }
+    }
+}
+
+impl Handler<KeyItem> for KeysActor {
+    type Result = ();
+
+    fn handle(&mut self, KeyItem { from, item }: KeyItem, _: &mut Self::Context) {
+        self.on_item(from, item);
+    }
+}
+
+impl Handler<KeysReady> for ConsensusActor {
+    type Result = ();
+
+    fn handle(&mut self, KeysReady(epoch): KeysReady, ctx: &mut Self::Context) {
+        self.step(Input::KeysReady(epoch), ctx);
+    }
+}

@@ -1,0 +1,205 @@
+//! An encrypted chain: keys made by the nodes themselves, envelopes ordered and then opened, restarts at any point.
+
+use alloy_primitives::{Address, B256, Bytes, U256};
+use cascade_primitives::{Deposit, Genesis, GenesisAccount, Item, SigningContext, TransactionRule};
+use cascade_sequencer::{
+    cli::Client,
+    rpc::types::{EnvelopeState, EnvelopeStatus},
+    sealing::Seal,
+    wallet::{Fees, TRANSFER_GAS, Transfer, Wallet},
+};
+
+use crate::cluster::{Cluster, funded, wait_for};
+
+const FEES: Fees = Fees { max: 1_000_000_000, tip: 1 };
+const TO: Address = Address::repeat_byte(0x77);
+
+/// The payer of every test: an account of the fee ledger alone.
+fn payer() -> Wallet {
+    Wallet::public("integration test payer", 0)
+}
+
+fn encrypted(genesis: &mut Genesis) {
+    genesis.params.transactions = TransactionRule::Encrypted;
+    let fees = U256::from(10).pow(U256::from(24));
+    genesis.alloc.insert(payer().address(), GenesisAccount { fees, ..GenesisAccount::default() });
+}
+
+fn start(nodes: usize, change: impl FnOnce(&mut Genesis)) -> Cluster {
+    let mut cluster = Cluster::new(nodes, |genesis, _| {
+        encrypted(genesis);
+        change(genesis);
+    });
+    cluster.start_all();
+    cluster
+}
+
+fn context(cluster: &Cluster) -> SigningContext {
+    cluster.genesis.signing_context()
+}
+
+/// Waits until envelopes can be sealed to an epoch at or above `epoch`, and answers what with.
+fn wait_key(cluster: &Cluster, node: usize, epoch: u64) -> Seal {
+    wait_for(&format!("node {node} has the key of epoch {epoch}"), || {
+        let keys = cluster.runtime.block_on(cluster.client(node).epoch_keys()).ok()?;
+        let seal = Seal::of(&keys, 200).ok()?;
+        (seal.epoch.0 >= epoch).then_some(seal)
+    })
+}
+
+fn transfer(cluster: &Cluster, from: &Wallet, nonce: u64, value: u64) -> (B256, Bytes) {
+    let (hash, raw) = from.sign(&Transfer {
+        chain: cluster.genesis.params.chain_id,
+        nonce,
+        to: TO,
+        value: U256::from(value),
+        data: Bytes::new(),
+        gas: TRANSFER_GAS,
+        fees: FEES,
+    });
+    (hash, raw.into())
+}
+
+/// Seals and sends a transaction; answers the envelope's hash.
+fn send(cluster: &Cluster, node: usize, seal: &Seal, raw: &Bytes, nonce: u64) -> B256 {
+    let envelope =
+        seal.transaction(raw, payer().signing_key(), nonce, &cluster.genesis.params).expect("it can be sealed");
+    let sent = cluster.runtime.block_on(cluster.client(node).send_item(envelope.raw())).expect("it is admitted");
+    assert_eq!(sent, envelope.hash());
+    sent
+}
+
+fn wait_done(cluster: &Cluster, node: usize, hash: B256) -> EnvelopeStatus {
+    let client: Client = cluster.client(node);
+    wait_for("an envelope is executed", || {
+        let status = cluster.runtime.block_on(client.envelope_status(hash)).ok()??;
+        matches!(status.status, EnvelopeState::Executed | EnvelopeState::Failed).then_some(status)
+    })
+}
+
+fn balance(cluster: &Cluster, node: usize, address: Address) -> U256 {
+    cluster.runtime.block_on(cluster.client(node).balance(address)).expect("it runs")
+}
+
+#[test]
+fn envelopes_are_ordered_then_opened_and_executed() {
+    let cluster = start(4, |_| ());
+    let seal = wait_key(&cluster, 0, 1);
+    let mut sent = Vec::new();
+    for i in 0..8 {
+        let (inner, raw) = transfer(&cluster, &funded(i), 0, 1);
+        sent.push((inner, send(&cluster, i as usize % 4, &seal, &raw, i)));
+    }
+    for (inner, envelope) in &sent {
+        let status = wait_done(&cluster, 1, *envelope);
+        assert_eq!((status.status, status.transaction), (EnvelopeState::Executed, Some(*inner)), "{status:?}");
+        assert_eq!(wait_done(&cluster, 2, *inner).height, status.height, "found by the hash of what is inside too");
+    }
+    assert_eq!(balance(&cluster, 3, TO), U256::from(8));
+    // A wallet pays for nothing but what it sends.
+    let left = U256::from(10).pow(U256::from(24)) - U256::from(1);
+    assert_eq!(balance(&cluster, 3, funded(0).address()), left);
+    assert_eq!(cluster.runtime.block_on(cluster.client(0).payer(payer().address())).unwrap().nonce, 8);
+    // A second envelope around what ran already is charged, and says why nothing ran.
+    let (_, raw) = transfer(&cluster, &funded(0), 0, 1);
+    let again = wait_done(&cluster, 0, send(&cluster, 0, &seal, &raw, 8));
+    assert_eq!(again.status, EnvelopeState::Failed);
+    assert!(again.reason.as_deref().is_some_and(|reason| reason.contains("nonce too low")), "{again:?}");
+    cluster.assert_agree();
+}
+
+#[test]
+fn what_is_not_sealed_is_refused_with_the_proxys_name() {
+    let cluster = start(4, |_| ());
+    let (_, raw) = transfer(&cluster, &funded(0), 0, 1);
+    let refused = cluster.runtime.block_on(cluster.client(0).send_raw(&raw)).unwrap_err().to_string();
+    assert!(refused.contains("cascade proxy"), "{refused}");
+    // Somebody else's ciphertext under another payer.
+    let seal = wait_key(&cluster, 0, 1);
+    let envelope = seal.transaction(&raw, payer().signing_key(), 0, &cluster.genesis.params).unwrap();
+    let mut stolen = cascade_primitives::Envelope::clone(&envelope);
+    let thief = funded(1);
+    stolen.signature = cascade_crypto::ecdsa::sign_digest(thief.signing_key(), &stolen.digest(&context(&cluster)));
+    let raw = cascade_primitives::Encode::to_bytes(&Item::Envelope(stolen));
+    let refused = cluster.runtime.block_on(cluster.client(0).send_item(&raw)).unwrap_err().to_string();
+    assert!(refused.contains("proof does not hold"), "{refused}");
+}
+
+#[test]
+fn a_wallet_funds_a_payer_once() {
+    let cluster = start(4, |_| ());
+    let seal = wait_key(&cluster, 0, 1);
+    let (user, fresh) = (funded(3), Wallet::public("fresh payer", 0));
+    let (hash, raw) = user.sign(&Transfer {
+        chain: cluster.genesis.params.chain_id,
+        nonce: 0,
+        to: fresh.address(),
+        value: U256::from(10).pow(U256::from(18)),
+        data: Bytes::new(),
+        gas: TRANSFER_GAS,
+        fees: FEES,
+    });
+    let consent = cascade_crypto::ecdsa::sign_digest(fresh.signing_key(), &Deposit::digest(&context(&cluster), &hash));
+    let item = Item::Deposit(Deposit { transaction: raw.into(), consent });
+    let sent = cluster.runtime.block_on(cluster.client(0).send_item(&cascade_primitives::Encode::to_bytes(&item)));
+    assert_eq!(sent.expect("a deposit is admitted"), hash);
+    assert_eq!(wait_done(&cluster, 0, hash).status, EnvelopeState::Executed);
+    let account = cluster.runtime.block_on(cluster.client(0).payer(fresh.address())).unwrap();
+    assert_eq!((account.balance, account.nonce), (U256::from(10).pow(U256::from(18)), 0));
+    let (_, raw) = transfer(&cluster, &user, 1, 5);
+    let envelope = seal.transaction(&raw, fresh.signing_key(), 0, &cluster.genesis.params).unwrap();
+    cluster.runtime.block_on(cluster.client(1).send_item(envelope.raw())).expect("it pays");
+    assert_eq!(wait_done(&cluster, 1, envelope.hash()).status, EnvelopeState::Executed);
+}
+
+#[test]
+fn every_epoch_has_a_key_of_its_own_and_a_killed_node_misses_nothing() {
+    let mut cluster = start(4, |genesis| genesis.params.epoch_length = 40);
+    let mut nonce = 0;
+    let mut last = None;
+    for epoch in 1..=3 {
+        let seal = wait_key(&cluster, 0, epoch);
+        let (_, raw) = transfer(&cluster, &funded(0), nonce, 1);
+        let hash = send(&cluster, 0, &seal, &raw, nonce);
+        // One node is away whenever the keys of the epoch after are made, and back for the one after that.
+        cluster.kill(3);
+        assert_eq!(wait_done(&cluster, 0, hash).status, EnvelopeState::Executed);
+        nonce += 1;
+        cluster.start_node(3);
+        last = Some(hash);
+    }
+    let last = last.expect("three were sent");
+    assert_eq!(wait_done(&cluster, 3, last).status, EnvelopeState::Executed);
+    cluster.assert_agree();
+}
+
+#[test]
+fn a_chain_that_lost_its_quorum_opens_what_was_final_when_it_is_back() {
+    let mut cluster = start(4, |_| ());
+    let seal = wait_key(&cluster, 0, 1);
+    let before = cluster.runtime.block_on(cluster.client(0).epoch_keys()).unwrap().keys;
+    let mut hashes = Vec::new();
+    for i in 0..4 {
+        let (_, raw) = transfer(&cluster, &funded(i), 0, 1);
+        hashes.push(send(&cluster, 0, &seal, &raw, i));
+    }
+    // At whatever point of order and reveal they are.
+    for node in 0..4 {
+        cluster.kill(node);
+    }
+    cluster.start_all();
+    let after = wait_key(&cluster, 0, 1);
+    assert_eq!(after.epoch, seal.epoch, "the same key");
+    assert_eq!(cluster.runtime.block_on(cluster.client(0).epoch_keys()).unwrap().keys[0], before[0]);
+    // What was not final when all died is gone with the pools; the payer's nonce says where to go on.
+    let payer_nonce = || cluster.runtime.block_on(cluster.client(0).payer(payer().address())).map(|p| p.next_nonce);
+    for (i, hash) in (0..).zip(&hashes) {
+        let known = cluster.runtime.block_on(cluster.client(0).envelope_status(*hash)).unwrap();
+        if known.is_none() && payer_nonce().unwrap() <= i {
+            let (_, raw) = transfer(&cluster, &funded(i), 0, 1);
+            send(&cluster, 0, &after, &raw, i);
+        }
+    }
+    wait_for("all four ran", || (balance(&cluster, 1, TO) == U256::from(4)).then_some(()));
+    cluster.assert_agree();
+}
