@@ -24,6 +24,7 @@
 
 pub mod blocks;
 mod canonical;
+pub mod light;
 pub mod network;
 mod rpc;
 mod source;
@@ -57,6 +58,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("blocks", blocks::check),
     ("consensus", blocks::check_consensus),
+    ("light", light::check),
     ("network", network::check),
     ("state", state::check),
     ("storage", storage::check),

@@ -26,7 +26,7 @@
 //! no more than [`MAX_RAW_BYTES`]. What is missing or damaged is named.
 
 use cascade_primitives::{
-    B256, Block, BlockHash, Certificate, Decode, DecodeError, Encode, Header, Height, Reader, ResultEntry,
+    B256, Block, BlockHash, Certificate, Decode, DecodeError, Encode, Header, Height, Reader, ResultEntry, Reveal,
     SigningContext, VoteTarget,
     block::{HeaderKind, MAX_BLOCK_BYTES, MAX_FILLER_HEADERS},
     codec::encode_list,
@@ -49,6 +49,8 @@ pub const MAX_RAW_BYTES: u64 = 4 << 30;
 pub const MAX_BLOCKS: u64 = 10_000;
 /// Most bytes in a piece.
 pub const MAX_PIECE_BYTES: usize = 4 << 20;
+/// Most reveals in a seal.
+pub const MAX_REVEALS: usize = 1024;
 /// Most pieces of a batch.
 pub const MAX_PIECES: usize = 1 << 16;
 
@@ -83,6 +85,9 @@ pub struct Seal {
     pub fillers: Vec<Header>,
     /// That its history contains the batch's last block.
     pub ancestry: MountainProof,
+    /// What opened the envelopes of the batch's last blocks: it stands in bodies above the batch. A wrong one gives another
+    /// state root than the header carries.
+    pub reveals: Vec<Reveal>,
 }
 
 /// What a batch is, without its pieces.
@@ -226,6 +231,11 @@ impl Manifest {
         }
         if seal.certificate.target != VoteTarget::commit(seal.header.epoch, view, reached) {
             return Err(self.error("the seal's certificate is not about its header"));
+        }
+        if !seal.reveals.is_sorted_by_key(|reveal| reveal.height)
+            || seal.reveals.iter().any(|reveal| reveal.height <= self.before.height || reveal.height > self.last)
+        {
+            return Err(self.error("the seal opens blocks that are not the batch's"));
         }
         if !seal.ancestry.verify(&seal.header.history_root, &self.last_hash.into(), self.last.0) {
             return Err(self.error("the seal's history does not contain the last block"));
@@ -589,6 +599,7 @@ impl Encode for Manifest {
         self.seal.certificate.encode(out);
         encode_list(&self.seal.fillers, out);
         self.seal.ancestry.encode(out);
+        encode_list(&self.seal.reveals, out);
     }
 }
 
@@ -612,6 +623,7 @@ impl Decode for Manifest {
                 certificate: Certificate::decode(r)?,
                 fillers: r.field("filler headers").list(MAX_FILLER_HEADERS)?,
                 ancestry: MountainProof::decode(r)?,
+                reveals: r.field("reveals above a batch").list(MAX_REVEALS)?,
             },
         })
     }

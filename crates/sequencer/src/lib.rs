@@ -1,5 +1,6 @@
 //! The Cascade node: thin actors around the cores, JSON-RPC, metrics, configuration, and the `cascade` command.
 
+pub mod batches;
 pub mod cli;
 pub mod config;
 pub mod exit;

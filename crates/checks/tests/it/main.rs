@@ -42,6 +42,11 @@ fn corpus_of_consensus() {
 }
 
 #[test]
+fn corpus_of_light() {
+    run("light");
+}
+
+#[test]
 fn corpus_of_network() {
     run("network");
 }

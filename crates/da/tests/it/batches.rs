@@ -66,7 +66,7 @@ fn seal(blocks: &[Block], last: u64) -> Seal {
         signers: SignerSet::new(4),
         signature: BlsSignature([1; 96]),
     };
-    Seal { header, certificate, fillers: Vec::new(), ancestry }
+    Seal { header, certificate, fillers: Vec::new(), ancestry, reveals: Vec::new() }
 }
 
 fn position(blocks: &[Block], height: u64) -> Position {

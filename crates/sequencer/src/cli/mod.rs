@@ -15,6 +15,7 @@ mod keys;
 mod light;
 mod node;
 pub mod output;
+mod rebuild;
 mod send;
 mod sim;
 mod status;
@@ -59,6 +60,7 @@ enum Command {
     Send(send::SendArgs),
     Config(config::ConfigArgs),
     Light(light::LightArgs),
+    Rebuild(rebuild::RebuildArgs),
     Sim(sim::SimArgs),
     Bench(bench::BenchArgs),
     Completions(completions::CompletionsArgs),
@@ -84,6 +86,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Send(args) => send::run(args),
         Command::Config(args) => config::run(args),
         Command::Light(args) => light::run(args),
+        Command::Rebuild(args) => rebuild::run(args),
         Command::Sim(args) => sim::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => completions::run(args),

@@ -328,7 +328,9 @@ fn finish(mut values: Values, data: &Path) -> Result<Resolved, ConfigError> {
                 .insert(key.to_owned(), value.clone()),
         };
     }
-    tree.entry("metrics").or_insert_with(|| Value::Table(Table::new()));
+    for section in ["metrics", "batches"] {
+        tree.entry(section).or_insert_with(|| Value::Table(Table::new()));
+    }
     let config: NodeConfig = tree.try_into().expect("every value was checked against its kind");
     config.check().map_err(|error| match error {
         ConfigError::Relation { key, value, rule, .. } => {

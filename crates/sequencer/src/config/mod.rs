@@ -141,6 +141,15 @@ impl Default for SquaresSection {
     }
 }
 
+/// Batches that the node publishes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchesSection {
+    /// The directory that they are written to. Absent: none are.
+    #[serde(default)]
+    pub dir: Option<PathBuf>,
+}
+
 /// Log lines, which go to stderr.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -169,6 +178,8 @@ pub struct NodeConfig {
     pub rpc: RpcConfig,
     /// Squares of blocks, and how they are served.
     pub squares: SquaresSection,
+    /// Batches that it publishes.
+    pub batches: BatchesSection,
     /// The Prometheus endpoint.
     pub metrics: MetricsSection,
     /// Log lines.

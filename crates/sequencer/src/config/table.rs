@@ -291,6 +291,15 @@ pub const KEYS: &[Key] = &[
          Refused by any node whose chain is not a regtest one.",
     ),
     key(
+        "batches.dir",
+        Kind::Path,
+        None,
+        "",
+        None,
+        "Publish batches here: what `cascade rebuild` needs to rebuild the chain's state. One node writes to one directory. \
+         Absent means none.",
+    ),
+    key(
         "metrics.listen",
         Kind::Address,
         None,

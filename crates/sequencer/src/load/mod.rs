@@ -222,6 +222,7 @@ async fn run_in(args: &LoadArgs, dir: PathBuf) -> Result<Report, Failure> {
         schedule: args.schedule.as_deref().map(Schedule::read).transpose()?.unwrap_or_default(),
         load_accounts: if args.kind == LoadKind::Transfer { args.senders } else { 0 },
         log: args.log_level.clone(),
+        batches: None,
     };
     let mut ends = Ends::new()?;
     // Nodes that were started end with the future that is dropped here.

@@ -107,12 +107,17 @@ impl LightDoor {
     }
 
     /// What makes a block final by itself, or by fillers on it.
-    fn finality(&self, height: Height, hash: &BlockHash) -> Result<Option<Finality>, StorageError> {
+    pub(crate) fn finality(&self, height: Height, hash: &BlockHash) -> Result<Option<Finality>, StorageError> {
         let stored = self.db.finality(height)?.filter(|finality| match finality.fillers.first() {
             None => finality.certificate.target.block == *hash,
             Some(filler) => filler.parent == *hash,
         });
         Ok(stored.map(|stored| Finality { certificate: stored.certificate, fillers: stored.fillers }))
+    }
+
+    /// The proof that the header at `head` has the block at `ancestor` in its history; none unless it is below.
+    pub(crate) fn ancestry(&self, ancestor: Height, head: Height) -> Result<Option<MountainProof>, StorageError> {
+        self.history.prove(ancestor, head)
     }
 
     fn headers(&self, from: Height) -> Result<Option<ChainAnswer>, StorageError> {

@@ -35,6 +35,7 @@ mod metrics;
 mod notices;
 mod observe;
 mod pumps;
+mod replay;
 mod reveal;
 mod sealed;
 mod squares;
@@ -57,8 +58,11 @@ use serde::{Deserialize, Serialize};
 pub use content::SEALED_ONLY;
 pub use error::NodeError;
 pub use items::CheckError;
+pub(crate) use light::LightDoor;
+pub(crate) use replay::Replay;
 
 use crate::{
+    batches::publish::Publisher,
     config::{NodeConfig, Role},
     rpc,
 };
@@ -71,7 +75,6 @@ use execution::ExecutionActor;
 use hub::Hub;
 use items::ItemBlocks;
 use keys::{KeysActor, KeysConfig};
-use light::LightDoor;
 use mail::Addr;
 use metrics::Metrics;
 use notices::Notices;
@@ -239,6 +242,10 @@ impl Running {
         let mailboxes = metrics.mailboxes.clone();
         let squares = Arc::new(Squares::new(&params, &config.squares, metrics.encode_seconds.clone()));
         let light = Arc::new(LightDoor::new(Arc::clone(&db), Arc::clone(&squares), clock));
+        if let Some(dir) = config.batches.dir.clone() {
+            let publisher = Publisher::new(dir, rules.genesis.clone(), Arc::clone(&db), Arc::clone(&light));
+            tokio::spawn(pumps::publish(publisher, Arc::clone(&hub)));
+        }
         let content = mailboxes.counted("content", {
             let (pool, network, hub, metrics) =
                 (Arc::clone(&pool), network.clone(), Arc::clone(&hub), Arc::clone(&metrics));

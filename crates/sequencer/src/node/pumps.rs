@@ -22,6 +22,8 @@ use cascade_primitives::{
 use cascade_storage::ChainDb;
 use tokio::sync::mpsc;
 
+use crate::batches::publish::Publisher;
+
 use super::{
     admission::Admitter,
     consensus::ConsensusActor,
@@ -235,6 +237,27 @@ async fn pump_events(
             Event::DialFailed { address, error, .. } => tracing::debug!(%address, %error, "dial failed"),
             Event::Refused { address, error, .. } => tracing::debug!(%address, %error, "refused"),
             Event::Found(announcement) => tracing::debug!(?announcement, "announcement"),
+        }
+    }
+}
+
+/// Publishes batches as they become due. Ends with the hub.
+pub(super) async fn publish(mut publisher: Publisher, hub: Arc<Hub>) {
+    let mut events = hub.subscribe();
+    loop {
+        let safe = hub.heads().safe;
+        let stepped = tokio::task::spawn_blocking(move || {
+            let result = publisher.step(safe);
+            (publisher, result)
+        });
+        let Ok((back, result)) = stepped.await else { return };
+        publisher = back;
+        if let Err(error) = result {
+            tracing::error!(%error, "no batch could be published; it is tried again");
+        }
+        // A lagging receiver has seen that something happened, which is all that matters.
+        if let Err(tokio::sync::broadcast::error::RecvError::Closed) = events.recv().await {
+            return;
         }
     }
 }

@@ -151,7 +151,7 @@ fn load_sign_state(
     Ok((Some(file), record))
 }
 
-fn make_genesis(rules: &Rules, db: &ChainDb, state: &State) -> Result<(), NodeError> {
+pub(super) fn make_genesis(rules: &Rules, db: &ChainDb, state: &State) -> Result<(), NodeError> {
     let opaque = rules.params().transactions == TransactionRule::Opaque;
     let changes = genesis_changes(&rules.genesis).map_err(|error| NodeError::GenesisState(error.to_string()))?;
     let root = if opaque { B256::ZERO } else { changes.root() };

@@ -68,6 +68,8 @@ pub struct ClusterSpec {
     pub load_accounts: u64,
     /// Log filter of the nodes.
     pub log: String,
+    /// Where the first node publishes batches.
+    pub batches: Option<PathBuf>,
 }
 
 /// Nodes of a new cluster if nobody says how many.
@@ -408,6 +410,9 @@ async fn try_start_node(
     command.arg("node").arg("--data").arg(home.path()).args(["--exit-with-parent", "--log-level", &spec.log]);
     for address in bootstrap {
         command.args(["--bootstrap", &address.to_string()]);
+    }
+    if let Some(batches) = spec.batches.as_ref().filter(|_| home.path().ends_with("node-0")) {
+        command.args(["--set", &format!("batches.dir={}", batches.display())]);
     }
     if free_ports {
         for flag in ["--listen", "--rpc-listen", "--metrics-listen"] {

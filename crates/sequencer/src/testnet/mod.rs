@@ -86,6 +86,9 @@ pub struct TestnetArgs {
     /// Run a Prometheus (found in PATH) on the nodes' metrics, and write a Grafana's provisioning, in DIR/monitor.
     #[arg(long)]
     monitor: bool,
+    /// The first node publishes batches here, for `cascade rebuild`.
+    #[arg(long, value_name = "DIR")]
+    batches: Option<PathBuf>,
     /// Log filter of the nodes; each logs into DIR/node-N/log.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log_level: String,
@@ -228,8 +231,10 @@ async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
         _ => TransactionRule::Plain,
     };
     let dir = std::path::absolute(&dir).map_err(|error| Failure::io(dir.display(), &error))?;
-    let spec =
-        ClusterSpec { program, dir, nodes: args.nodes, rule, schedule, load_accounts: 0, log: args.log_level.clone() };
+    let batches = args.batches.as_ref().map(std::path::absolute).transpose();
+    let batches = batches.map_err(|error| Failure::io("--batches", &error))?;
+    let log = args.log_level.clone();
+    let spec = ClusterSpec { program, dir, nodes: args.nodes, rule, schedule, load_accounts: 0, log, batches };
     // Nodes that were started end with the future that is dropped here.
     let cluster = tokio::select! {
         cluster = Cluster::start(spec) => cluster?,

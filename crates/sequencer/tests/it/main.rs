@@ -8,6 +8,7 @@ mod kills;
 mod light;
 mod metrics;
 mod partition;
+mod rebuild;
 mod rpc;
 mod sealed;
 mod testnet;

@@ -1,0 +1,206 @@
+//! The chain's state from published batches alone, with damage named.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Output,
+};
+
+use cascade_primitives::{Address, GenesisAccount, U256};
+use cascade_sequencer::{
+    exit::ExitCode,
+    wallet::{Fees, Transfer},
+};
+use serde_json::Value;
+
+use crate::{
+    cli::cascade,
+    cluster::{Cluster, funded, wait_for},
+};
+
+/// Stores the second word of its input under the first: PUSH1 32 CALLDATALOAD PUSH1 0 CALLDATALOAD SSTORE STOP.
+const STORE: [u8; 8] = [0x60, 0x20, 0x35, 0x60, 0x00, 0x35, 0x55, 0x00];
+
+fn contract() -> Address {
+    Address::repeat_byte(0xcc)
+}
+
+/// Blocks that the chain makes: few, or with CASCADE_SLOW=1 the 1,000 of the acceptance.
+fn blocks() -> u64 {
+    if std::env::var_os("CASCADE_SLOW").is_some() { 1_000 } else { 100 }
+}
+
+/// A chain with transfers, calls of a contract and ends of epochs, whose node 0 publishes batches into `dir`.
+fn published(dir: &Path) -> Cluster {
+    let mut cluster = Cluster::new(4, |genesis, specs| {
+        genesis.params.epoch_length = 40;
+        genesis.params.batch_piece_bytes = 700;
+        let code = GenesisAccount { code: STORE.to_vec().into(), ..GenesisAccount::default() };
+        genesis.alloc.insert(contract(), code);
+        // Another committee from the second epoch on.
+        let mut later = genesis.committees[0].clone();
+        later.from_epoch = cascade_primitives::Epoch(2);
+        later.sequencers = specs.iter().map(|s| cascade_primitives::SequencerSpec { hat: 80, ..s.clone() }).collect();
+        genesis.committees.push(later);
+    });
+    cluster.nodes[0].more = vec!["--set".to_owned(), format!("batches.dir={}", dir.display())];
+    cluster.start_all();
+    let (client, chain) = (cluster.client(1), cluster.genesis.params.chain_id);
+    let mut nonce = 0;
+    while cluster.height(0) < blocks() {
+        let mut input = vec![0; 64];
+        input[31] = nonce as u8;
+        input[63] = (nonce >> 3) as u8 | 1;
+        let call = Transfer {
+            chain,
+            nonce,
+            to: contract(),
+            value: U256::ZERO,
+            data: input.into(),
+            gas: 100_000,
+            fees: Fees { max: 10_000_000_000, tip: 1 },
+        };
+        let transfer = Transfer { nonce: nonce + 1, to: funded(9).address(), data: Default::default(), ..call.clone() };
+        for transaction in [&call, &Transfer { value: U256::from(nonce), ..transfer }] {
+            let (_, raw) = funded(3).sign(transaction);
+            cluster.runtime.block_on(client.send_raw(&raw)).expect("it is taken");
+            nonce += 1;
+        }
+        // About one pair a block.
+        let height = cluster.height(1);
+        cluster.wait_height(1, height + 1);
+    }
+    cluster
+}
+
+fn newest(dir: &Path) -> u64 {
+    std::fs::read_to_string(dir.join("newest")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+fn rebuild(from: &str) -> Output {
+    cascade().args(["rebuild", "--json", "--from", from]).output().expect("cascade can be started")
+}
+
+fn rebuilt(from: &str) -> Value {
+    let output = rebuild(from);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("one line of JSON")
+}
+
+fn assert_named(dir: &Path, words: &[&str]) {
+    let output = rebuild(dir.to_str().unwrap());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(i32::from(ExitCode::Corrupt.code())), "{text}");
+    assert!(words.iter().all(|word| text.contains(word)), "{text} lacks one of {words:?}");
+    assert!(output.stdout.is_empty(), "no result: {}", String::from_utf8_lossy(&output.stdout));
+}
+
+fn batch(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("batch-{first:020}"))
+}
+
+/// Serves a directory's files.
+fn serve(dir: PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let (mut bytes, mut buffer) = (Vec::new(), [0; 1024]);
+            while !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
+                match stream.read(&mut buffer) {
+                    Ok(0) | Err(_) => break,
+                    Ok(read) => bytes.extend_from_slice(&buffer[..read]),
+                }
+            }
+            let head = String::from_utf8_lossy(&bytes).into_owned();
+            let name = head.split(' ').nth(1).unwrap_or("/").trim_start_matches("/data/").to_owned();
+            let (status, body) = match std::fs::read(dir.join(name)) {
+                Ok(body) => ("200 OK", body),
+                Err(_) => ("404 Not Found", Vec::new()),
+            };
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        }
+    });
+    format!("http://{address}/data/")
+}
+
+#[test]
+fn batches_alone_give_the_live_state_root_and_damage_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().join("batches");
+    let mut cluster = published(&dir);
+    // The node goes on where it stopped.
+    let before = newest(&dir);
+    assert!(before > 0, "batches are published while the chain runs");
+    assert_eq!(cluster.terminate(0), Some(0));
+    cluster.start_node(0);
+    wait_for("batches go on after a restart", || (newest(&dir) > before).then_some(()));
+    assert_eq!(cluster.terminate(0), Some(0));
+
+    let from = dir.to_str().unwrap();
+    let result = rebuilt(from);
+    let height = result["height"].as_u64().unwrap();
+    assert!(height >= newest(&dir) && height + 20 > blocks(), "{result}");
+    assert_eq!(result["root_matches"], true, "{result}");
+    let live = cluster.runtime.block_on(cluster.client(1).block(height)).unwrap().expect("a final block");
+    let live = live.executed.expect("it is executed").state_root.to_string();
+    assert_eq!(result["state_root"].as_str(), Some(live.as_str()), "{result}");
+    assert!(
+        live != cluster
+            .runtime
+            .block_on(cluster.client(1).block(0))
+            .unwrap()
+            .unwrap()
+            .executed
+            .unwrap()
+            .state_root
+            .to_string()
+    );
+    assert_eq!(result.as_object().unwrap().len(), 3, "{result}");
+    assert_eq!(rebuilt(&serve(dir.clone())), result, "the same over HTTP");
+
+    // A batch in the middle.
+    let first: u64 = std::fs::read_dir(&dir)
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_prefix("batch-")?.parse().ok())
+        .filter(|first| *first > 30)
+        .min()
+        .expect("there are some");
+    let place = batch(&dir, first);
+    let piece = place.join("piece-00001");
+    let bytes = std::fs::read(&piece).expect("batches have several pieces here");
+    let mut damaged = bytes.clone();
+    damaged[bytes.len() / 2] ^= 1;
+    std::fs::write(&piece, &damaged).unwrap();
+    assert_named(&dir, &[&format!("piece 1 of batch {first} is damaged")]);
+    std::fs::write(&piece, &bytes[..bytes.len() - 1]).unwrap();
+    assert_named(&dir, &[&format!("piece 1 of batch {first} is damaged")]);
+    std::fs::remove_file(&piece).unwrap();
+    assert_named(&dir, &[&format!("piece 1 of batch {first} is missing")]);
+    std::fs::write(&piece, &bytes).unwrap();
+    let away = directory.path().join("away");
+    std::fs::rename(&place, &away).unwrap();
+    assert_named(&dir, &[&format!("batch {first} ("), "is missing"]);
+    // Another batch in its place.
+    std::fs::create_dir(&place).unwrap();
+    for entry in std::fs::read_dir(batch(&dir, 1)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), place.join(entry.file_name())).unwrap();
+    }
+    assert_named(&dir, &["does not follow", &format!("the blocks from {first} on are missing")]);
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::rename(&away, &place).unwrap();
+    let manifest = place.join("manifest");
+    let bytes = std::fs::read(&manifest).unwrap();
+    for at in [bytes.len() / 3, bytes.len() - 40] {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 4;
+        std::fs::write(&manifest, &damaged).unwrap();
+        assert_named(&dir, &[&first.to_string()]);
+    }
+    std::fs::write(&manifest, &bytes).unwrap();
+    assert_eq!(rebuilt(from), result, "put back, all is well");
+}
