@@ -7,9 +7,11 @@
 //! A deadline in place of timers: after every step the shell arms one timer for [`Core::wake_at`] and answers it with
 //! [`Input::Tick`].
 
+mod arrivals;
 mod blocks;
 mod finality;
 mod io;
+mod limits;
 mod views;
 mod votes;
 
@@ -34,6 +36,9 @@ use crate::{
     tally::Tally,
 };
 
+use arrivals::Held;
+use limits::{Outsiders, Served};
+
 pub use io::{BuildRequest, BuiltBlock, Config, Effect, Finality, Finalized, Footprint, Health, Input, Start, Verdict};
 
 /// Members that are asked for a block at a time, after its proposer did not answer.
@@ -44,8 +49,6 @@ const TERMS_AHEAD: u64 = 2;
 const RECENT_BLOCKS: u64 = 64;
 /// Certificates whose signatures are remembered as right.
 const VERIFIED_CERTIFICATES: usize = 128;
-/// Blocks that wait for their parent.
-const MAX_ORPHANS: usize = 256;
 /// Heights above its own head at which a node asks for ranges of final blocks in place of single ones.
 const SYNC_DISTANCE: u64 = 16;
 
@@ -53,7 +56,7 @@ const SYNC_DISTANCE: u64 = 16;
 #[derive(Clone, Debug)]
 enum Standing {
     /// Its parent is not known.
-    Orphan,
+    Orphan(Held),
     /// It follows from its parent; what it says of results or time cannot be judged yet.
     Waiting(Arc<ChainContext>),
     /// The application is asked.
@@ -68,7 +71,7 @@ impl Standing {
     fn context(&self) -> Option<&Arc<ChainContext>> {
         match self {
             Self::Waiting(c) | Self::Asked(c) | Self::Valid(c) => Some(c),
-            Self::Orphan | Self::Invalid => None,
+            Self::Orphan(_) | Self::Invalid => None,
         }
     }
 }
@@ -91,6 +94,10 @@ struct ViewState {
     first: BTreeMap<(MemberIndex, VoteKind), Vote>,
     /// Members whose contradictions were reported.
     accused: BTreeSet<MemberIndex>,
+    /// Votes with wrong signatures where a contradiction was to be proved, by member.
+    unproved: BTreeMap<MemberIndex, u32>,
+    /// Whether the leader's first proposal was one that no parent could make valid. It is not kept.
+    refused: bool,
     prepared: Option<Arc<Certificate>>,
     committed: Option<Arc<Certificate>>,
     skipped: Option<Arc<Certificate>>,
@@ -205,6 +212,8 @@ pub struct Core<B: Bugs = NoBugs> {
     /// When peers of an earlier epoch were last told that it ended.
     told_end: BTreeMap<NodeId, TimestampMs>,
     waiting: BTreeSet<BlockHash>,
+    served: Served,
+    outsiders: Outsiders,
 }
 
 impl Core {
@@ -272,6 +281,8 @@ impl<B: Bugs> Core<B> {
             requested: BTreeMap::new(),
             told_end: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            served: Served::default(),
+            outsiders: Outsiders::default(),
             epoch,
             head,
             config,
@@ -392,8 +403,10 @@ impl<B: Bugs> Core<B> {
             let tallies = s.prepares.values().chain(s.commits.values()).chain([&s.skips]);
             tallies.map(|t| t.signers().count()).sum::<usize>()
         };
+        let orphan = |e: &Entry| if let Standing::Orphan(held) = e.standing { held.bytes } else { 0 };
         Footprint {
             blocks: self.tree.len(),
+            orphan_bytes: self.tree.values().map(orphan).sum(),
             views: self.views.len(),
             votes: self.views.values().map(votes).sum(),
             requested: self.requested.len(),
@@ -405,8 +418,12 @@ impl<B: Bugs> Core<B> {
     #[must_use]
     pub fn live_records(&self) -> Vec<Record> {
         let mut records = Vec::new();
-        for entry in self.tree.values() {
-            if entry.block.header.height > self.head.height && !matches!(entry.standing, Standing::Invalid) {
+        for (hash, entry) in &self.tree {
+            let header = &entry.block.header;
+            // No vote rests on an orphan, but for one that this node prepared and cannot judge since it started again:
+            // a Prepare says that it has the block. Others are whatever somebody sent.
+            let judged = entry.standing.context().is_some() || self.prepared_here(hash, header.view);
+            if header.height > self.head.height && judged {
                 records.push(Record::Block(Arc::clone(&entry.block)));
             }
         }
@@ -567,8 +584,9 @@ impl<B: Bugs> Core<B> {
         blocks.sort_by_key(|b| (b.header.height, b.header.view));
         for block in blocks {
             if block.header.height > self.head.height {
-                // Judged one by one, from the head up: so none waits as an orphan, of which only so many are kept.
-                self.insert_block(&block);
+                // Judged one by one, from the head up: so hardly any waits as an orphan.
+                let leader = self.epoch.leaders.of_view(block.header.view);
+                self.insert_block(&block, leader);
                 self.judge(block.hash());
             }
         }

@@ -21,7 +21,9 @@
 //!
 //! Where finality was lost for long, one certificate makes more blocks final than a response holds headers. Then the
 //! peer answers with as many headers as fit and a commit certificate of a later view: such a run is *open*. Its headers
-//! are held, and its peer is asked for those above, until a certificate closes it; [`MAX_OPEN_HEADERS`] bounds it.
+//! are held, and its peer is asked for those above, until a certificate closes it. [`MAX_OPEN_HEADERS`] bounds it, and so
+//! does that each height has one result at most, in a header above it: 32 MiB at 353 bytes for a header and 152 for a
+//! result.
 //!
 //! What a peer says of its height is only a claim. The goal is never more than [`REACH`] blocks above what a certificate
 //! proves, so a lie costs a few questions, and who answers them with nothing is asked ever less.
@@ -503,7 +505,9 @@ impl Sync {
             // The head moved while the answer was under way.
             return;
         }
-        let closed = match self.check_headers(below, height, &headers, &finality) {
+        let result = open.iter().flat_map(|open| &open.headers).rev().find_map(|header| header.results.last());
+        let result = result.map_or(self.head.last_result, |result| result.height);
+        let closed = match self.check_headers((below, height, result), &headers, &finality) {
             Ok(closed) => closed,
             Err(what) => {
                 self.distrust(from, what);
@@ -529,12 +533,11 @@ impl Sync {
         }
     }
 
-    /// Checks headers that shall stand on the block `below`. Answers whether the certificate closes them; if not, it is
-    /// right all the same, and of a later view.
+    /// Checks headers that shall stand on a block of this hash and height, whose chain carries results up to the last
+    /// height. Answers whether the certificate closes them; if not, it is right all the same, and of a later view.
     fn check_headers(
         &self,
-        mut below: BlockHash,
-        mut height: Height,
+        (mut below, mut height, mut result): (BlockHash, Height, Height),
         headers: &[Header],
         finality: &Finality,
     ) -> Result<bool, &'static str> {
@@ -545,6 +548,13 @@ impl Sync {
                 return Err("headers that do not follow from the final head");
             }
             (below, height) = (header.hash(), header.height);
+            // Nothing proves the headers of an open run; so they may not be larger than honest ones together could be.
+            for entry in &header.results {
+                if entry.height != result.next() || entry.height >= height {
+                    return Err("headers with results out of turn");
+                }
+                result = entry.height;
+            }
         }
         let Some(last) = headers.last() else { return Err("no headers") };
         let target = finality.certificate.target;

@@ -1,138 +1,15 @@
-//! Blocks above the final head: proposals, judging them, and fetching what is missing.
+//! Blocks above the final head: judging them, and fetching what is missing.
 
 use super::*;
 use crate::context::{certificates, readiness, uncovered};
+use cascade_primitives::Block;
 
 impl<B: Bugs> Core<B> {
-    pub(super) fn on_proposal(&mut self, from: NodeId, block: Arc<SealedBlock>, vote: Vote) {
-        let header = &block.header;
-        let (epoch, view) = (header.epoch, header.view);
-        if !self.is_whole(from, &block) {
-            return;
-        }
-        if epoch == self.epoch.epoch.next() {
-            self.hand_over_by(&block);
-        }
-        if epoch != self.epoch.epoch {
-            self.on_other_epoch(from, epoch);
-            return;
-        }
-        let expected = VoteTarget::prepare(epoch, view, block.hash());
-        if vote.target != expected || self.epoch.committee.member(vote.signer).map(|m| m.node) != Some(from) {
-            self.misbehaved(from, "a proposal without its leader's vote");
-            return;
-        }
-        if !self.in_window(view) {
-            if view > self.view {
-                // Its certificates lead there, also from beyond the window.
-                self.learn_from(from, &block);
-            }
-            if !self.in_window(view) {
-                return;
-            }
-        }
-        if self.epoch.leaders.of_view(view) != vote.signer {
-            self.misbehaved(from, "a proposal out of turn");
-            return;
-        }
-        self.learn_from(from, &block);
-        if header.height.0 > self.head.height.0 + SYNC_DISTANCE {
-            self.emit(Effect::Behind(from));
-        }
-        let state = self.views.entry(view).or_default();
-        let first = *state.proposal.get_or_insert(block.hash());
-        self.silent.remove(&vote.signer);
-        if first == block.hash() || self.bugs.planted(Bug::PrepareTwice) {
-            let first = block.hash();
-            if !self.tree.contains_key(&first) {
-                self.insert_block(&block);
-            }
-            self.judge(first);
-        }
-        self.count_vote(vote);
-        self.maybe_prepare(first);
-        if self.bugs.planted(Bug::PrepareTwice) {
-            self.maybe_prepare(block.hash());
-        }
-    }
-
-    /// Whether a block from a peer is what its hash says: the hash is the header's alone. A header with another body says
-    /// nothing of the block of that hash, which a quorum may want; so nothing of it is kept, and only the peer is blamed.
-    fn is_whole(&mut self, from: NodeId, block: &SealedBlock) -> bool {
-        if block.has_its_body() || self.bugs.planted(Bug::BodyRootUnchecked) {
-            return true;
-        }
-        self.misbehaved(from, "a block with another body than its header's");
-        false
-    }
-
-    /// A block that the peer was asked for.
-    pub(super) fn on_block(&mut self, from: NodeId, block: Arc<SealedBlock>) {
-        let hash = block.hash();
-        if self.requested.get(&hash).is_none_or(|asked| !asked.peers.contains(&from)) || !self.is_whole(from, &block) {
-            return;
-        }
-        self.requested.remove(&hash);
-        if self.tree.contains_key(&hash) {
-            return;
-        }
-        if block.header.epoch == self.epoch.epoch.next() {
-            self.hand_over_by(&block);
-        }
-        if block.header.epoch != self.epoch.epoch || block.header.height <= self.head.height {
-            return;
-        }
-        self.learn_from(from, &block);
-        self.insert_block(&block);
-        self.judge(hash);
-        self.maybe_prepare(hash);
-    }
-
-    pub(super) fn on_get_block(&mut self, from: NodeId, hash: BlockHash) {
-        let found = match self.tree.get(&hash) {
-            Some(entry) => Some(Arc::clone(&entry.block)),
-            None => self.recent.values().find(|b| b.hash() == hash).map(Arc::clone),
-        };
-        if let Some(block) = found {
-            self.emit(Effect::Send(from, Message::Block(block)));
-        }
-    }
-
-    /// Puts a block into the tree, unjudged. The tree is bounded: one proposal for each view of the window, and
-    /// blocks that were asked for by hash.
-    pub(super) fn insert_block(&mut self, block: &Arc<SealedBlock>) {
-        let orphans = self.tree.values().filter(|e| matches!(e.standing, Standing::Orphan)).count();
-        if orphans >= MAX_ORPHANS {
-            let oldest = self
-                .tree
-                .iter()
-                .filter(|(_, e)| matches!(e.standing, Standing::Orphan))
-                .min_by_key(|(_, e)| e.block.header.view)
-                .map(|(hash, _)| *hash);
-            if let Some(hash) = oldest {
-                self.tree.remove(&hash);
-            }
-        }
-        self.tree.entry(block.hash()).or_insert_with(|| Entry { block: Arc::clone(block), standing: Standing::Orphan });
-    }
-
-    /// Takes up the certificates inside a block, so that a node that fell behind enters the views they allow.
-    fn learn_from(&mut self, from: NodeId, block: &SealedBlock) {
-        let carried = &block.body.certificates;
-        let certificates: Vec<_> =
-            carried.parent.iter().chain(&carried.skips).chain(&carried.commit).cloned().collect();
-        for certificate in certificates {
-            if certificate.target.epoch == self.epoch.epoch && !self.knows(&certificate.target) {
-                self.on_certificate(from, Arc::new(certificate));
-            }
-        }
-    }
-
     /// Judges a block as far as that is possible now.
     pub(super) fn judge(&mut self, hash: BlockHash) {
         let Some(entry) = self.tree.get(&hash) else { return };
         let block = Arc::clone(&entry.block);
-        if matches!(entry.standing, Standing::Orphan) {
+        if matches!(entry.standing, Standing::Orphan(_)) {
             let Some(parent) = self.tree.get(&block.header.parent) else {
                 if self.fetches_parent(&block) {
                     self.request_block(block.header.parent, block.header.view);
@@ -140,7 +17,7 @@ impl<B: Bugs> Core<B> {
                 return;
             };
             match &parent.standing {
-                Standing::Orphan => {
+                Standing::Orphan(_) => {
                     let parent = block.header.parent;
                     self.judge(parent);
                     return;
@@ -165,7 +42,7 @@ impl<B: Bugs> Core<B> {
         let children: Vec<_> = self
             .tree
             .iter()
-            .filter(|(_, e)| e.block.header.parent == hash && matches!(e.standing, Standing::Orphan))
+            .filter(|(_, e)| e.block.header.parent == hash && matches!(e.standing, Standing::Orphan(_)))
             .map(|(hash, _)| *hash)
             .collect();
         for child in children {
@@ -211,7 +88,7 @@ impl<B: Bugs> Core<B> {
         let Some(entry) = self.tree.get(&hash) else { return };
         let Standing::Waiting(context) = &entry.standing else { return };
         let (block, context) = (Arc::clone(&entry.block), Arc::clone(context));
-        let vouched = self.is_vouched(&block);
+        let vouched = self.is_vouched(&hash, block.header.view);
         for result in &block.header.results {
             match self.results.get(&result.height) {
                 Some(own) if own == result || self.bugs.planted(Bug::ResultsUnchecked) => {}
@@ -334,7 +211,7 @@ impl<B: Bugs> Core<B> {
                 self.set(hash, Standing::Valid(context));
                 self.maybe_prepare(hash);
             }
-            Verdict::Invalid(reason) if self.is_vouched(&block) => {
+            Verdict::Invalid(reason) if self.is_vouched(&hash, block.header.view) => {
                 self.emit(Effect::Fatal(format!("a quorum prepared block {hash}, whose content is invalid: {reason}")));
             }
             Verdict::Invalid(reason) => self.set_invalid(hash, &InvalidBlock::Content(reason)),
@@ -389,16 +266,17 @@ impl<B: Bugs> Core<B> {
         times.map(|t| t.minus(drift)).filter(|t| *t > self.now).min()
     }
 
-    fn is_vouched(&self, block: &SealedBlock) -> bool {
-        self.views.get(&block.header.view).is_some_and(|state| {
-            [&state.prepared, &state.committed].into_iter().flatten().any(|c| c.target.block == block.hash())
+    /// Whether this node knows that a quorum prepared or committed the block of this hash and view.
+    pub(super) fn is_vouched(&self, hash: &BlockHash, view: View) -> bool {
+        self.views.get(&view).is_some_and(|state| {
+            [&state.prepared, &state.committed].into_iter().flatten().any(|c| c.target.block == *hash)
         })
     }
 
     /// A quorum vouches for a block: it is valid whatever this node could find out by itself.
     pub(super) fn vouch(&mut self, hash: BlockHash) {
         match self.tree.get(&hash).map(|e| e.standing.clone()) {
-            Some(Standing::Orphan) => self.judge(hash),
+            Some(Standing::Orphan(_)) => self.judge(hash),
             Some(Standing::Waiting(_)) => {
                 self.waiting.remove(&hash);
                 self.judge_unknowns(hash);
@@ -417,14 +295,19 @@ impl<B: Bugs> Core<B> {
         }
     }
 
-    fn set_invalid(&mut self, hash: BlockHash, reason: &InvalidBlock) {
+    pub(super) fn set_invalid(&mut self, hash: BlockHash, reason: &InvalidBlock) {
         let Some(entry) = self.tree.get(&hash) else { return };
         let view = entry.block.header.view;
-        if self.is_vouched(&entry.block.clone()) {
+        if self.is_vouched(&hash, view) {
             self.emit(Effect::Fatal(format!("a quorum prepared block {hash}, which is invalid: {reason}")));
         }
         tracing::warn!(%hash, %view, %reason, "invalid block");
-        self.set(hash, Standing::Invalid);
+        if let Some(entry) = self.tree.get_mut(&hash) {
+            // Its body is of no use any more, and could be large.
+            let header = entry.block.header.clone();
+            let block = Arc::new(SealedBlock::new(Block { header, body: Body::default() }));
+            *entry = Entry { block, standing: Standing::Invalid };
+        }
         let leader = self.epoch.leaders.of_view(view);
         let node = self.epoch.committee.members()[leader.index()].node;
         if self.views.get(&view).and_then(|v| v.proposal) == Some(hash) {
@@ -485,7 +368,7 @@ impl<B: Bugs> Core<B> {
         }
     }
 
-    fn request_pause(&self) -> u64 {
+    pub(super) fn request_pause(&self) -> u64 {
         (self.config.rules.params().leader_timeout_ms / 4).max(1)
     }
 
@@ -504,7 +387,7 @@ impl<B: Bugs> Core<B> {
     pub(super) fn request_missing(&mut self) {
         let certified = self.views.values().rev().flat_map(|s| [&s.committed, &s.prepared]).flatten();
         let certified = certified.map(|c| (c.target.block, c.target.view)).take(8);
-        let fetched = |e: &&Entry| matches!(e.standing, Standing::Orphan) && self.fetches_parent(&e.block);
+        let fetched = |e: &&Entry| matches!(e.standing, Standing::Orphan(_)) && self.fetches_parent(&e.block);
         let parents = self.tree.values().filter(fetched).map(|e| (e.block.header.parent, e.block.header.view));
         let last = self.epoch_end.iter().map(|end| (end.base, end.certificate.target.view));
         let wanted = last.chain(certified).chain(parents);

@@ -102,7 +102,7 @@ impl<B: Bugs> Core<B> {
         let mut kept = BTreeSet::from([head.hash]);
         for (height, hash) in by_height {
             let entry = &self.tree[&hash];
-            let orphan = matches!(entry.standing, Standing::Orphan);
+            let orphan = matches!(entry.standing, Standing::Orphan(_));
             if height > head.height && (orphan || kept.contains(&entry.block.header.parent)) {
                 kept.insert(hash);
             }
@@ -186,9 +186,7 @@ impl<B: Bugs> Core<B> {
             self.misbehaved(from, "filler headers that do not chain");
             return;
         }
-        let committee = Arc::clone(&self.epoch.committee);
-        if self.verify_cached(&certificate, &committee).is_err() {
-            self.misbehaved(from, "a wrong certificate");
+        if !self.certifies(Some(from), &certificate) {
             return;
         }
         if self.tree.get(&base).is_none_or(|e| e.standing.context().is_none()) {
@@ -215,8 +213,8 @@ impl<B: Bugs> Core<B> {
         }
     }
 
-    /// The first block of the next epoch proves that this one ended.
-    pub(super) fn hand_over_by(&mut self, block: &SealedBlock) {
+    /// The first block of the next epoch proves that this one ended. `from` is who answers for it, if anybody does.
+    pub(super) fn hand_over_by(&mut self, from: Option<NodeId>, block: &SealedBlock) {
         let Some(context) = self.tree.get(&block.header.parent).and_then(|e| e.standing.context()).cloned() else {
             return;
         };
@@ -227,10 +225,7 @@ impl<B: Bugs> Core<B> {
         }
         let view = carried.fillers.last().map_or(context.view, |f| f.view);
         let Some(reached) = filler_path(&context.hash, context.epoch, &carried.fillers) else { return };
-        let committee = Arc::clone(&self.epoch.committee);
-        if commit.target == VoteTarget::commit(context.epoch, view, reached)
-            && self.verify_cached(&commit, &committee).is_ok()
-        {
+        if commit.target == VoteTarget::commit(context.epoch, view, reached) && self.certifies(from, &commit) {
             self.finalize_epoch(&context, Arc::new(commit), carried.fillers.clone());
         }
     }

@@ -213,6 +213,8 @@ pub enum Effect {
 pub struct Footprint {
     /// Blocks above and at the final head.
     pub blocks: usize,
+    /// Bytes of those whose parent is not known, about.
+    pub orphan_bytes: usize,
     /// Views of the epoch about which anything is known.
     pub views: usize,
     /// Votes in tallies.

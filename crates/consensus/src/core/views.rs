@@ -9,6 +9,9 @@ use cascade_primitives::{
 /// Certificates in one resend: so many of the newest, and as many of the older ones, in turn.
 const MAX_RESENT: usize = 256;
 
+/// Filler headers up to which the first block of an epoch carries content.
+const FILLERS_BESIDE_CONTENT: usize = 1024;
+
 /// What a proposal for the current view would stand on.
 pub(super) struct Place<'a> {
     parent: BlockHash,
@@ -36,6 +39,7 @@ impl<B: Bugs> Core<B> {
         if let Some(hash) = self.views.get(&view).and_then(|v| v.proposal) {
             self.judge(hash);
             self.maybe_prepare(hash);
+            self.skip_refused();
         }
     }
 
@@ -234,7 +238,8 @@ impl<B: Bugs> Core<B> {
             view: self.view,
             timestamp: self.now.max(parent.timestamp.next()),
             due,
-            may_carry_content: base.may_carry_content(rules, carried, kind),
+            // It may leave its content out: a message holds 12 MiB of transactions, or many headers of fillers.
+            may_carry_content: fillers.len() <= FILLERS_BESIDE_CONTENT && base.may_carry_content(rules, carried, kind),
             parent: Arc::clone(parent),
             base,
             kind,
@@ -443,10 +448,9 @@ impl<B: Bugs> Core<B> {
         let next = &self.head.next_committee;
         let key = next.members()[member.index()].bls_key;
         let digest = Ready::digest(&self.config.rules.signing, ready.epoch, &ready.node, &next.root());
-        if self.config.scheme.verify(&key, &digest, &ready.signature) {
+        let right = |core: &mut Self| core.config.scheme.verify(&key, &digest, &ready.signature);
+        if self.proves(from, "a wrong statement of readiness", right) {
             self.readies.insert(member, ready);
-        } else {
-            self.misbehaved(from, "a wrong statement of readiness");
         }
     }
 

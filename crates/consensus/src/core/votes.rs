@@ -4,6 +4,9 @@ use super::*;
 use crate::safety::Refusal;
 use cascade_primitives::Seats;
 
+/// Contradictions of one member in one view that may turn out to be wrong signatures.
+const UNPROVED: u32 = 4;
+
 impl<B: Bugs> Core<B> {
     /// The views of the current epoch for which votes and proposals are kept.
     pub(super) fn in_window(&self, view: View) -> bool {
@@ -106,18 +109,23 @@ impl<B: Bugs> Core<B> {
         self.views.range(range).find_map(|(_, state)| state.first.get(&(vote.signer, kind))).copied()
     }
 
-    /// Two votes of one member contradict each other. Both signatures are checked before anybody is accused.
+    /// Two votes of one member contradict each other. Both signatures are checked before anybody is accused; who was
+    /// accused in a view, or sent wrong signatures in it time and again, makes no further work there.
     fn accuse(&mut self, first: Vote, second: Vote) {
+        let state = self.views.entry(second.target.view).or_default();
+        let unproved = state.unproved.get(&second.signer).is_some_and(|times| *times >= UNPROVED);
+        if unproved || state.accused.contains(&second.signer) {
+            return;
+        }
         let member = self.epoch.committee.members()[second.signer.index()];
         let valid = |vote: &Vote| {
             let digest = vote.target.digest(&self.config.rules.signing);
             self.config.scheme.verify(&member.bls_key, &digest, &vote.signature)
         };
         if valid(&first) && valid(&second) {
-            let state = self.views.entry(second.target.view).or_default();
-            if state.accused.insert(second.signer) {
-                self.emit(Effect::Evidence(Evidence { node: member.node, first, second }));
-            }
+            self.views.entry(second.target.view).or_default().accused.insert(second.signer);
+            self.emit(Effect::Evidence(Evidence { node: member.node, first, second }));
+            self.misbehaved(member.node, "votes that contradict each other");
             if second.target.kind == VoteKind::Prepare
                 && second.target.view == self.view
                 && self.epoch.leaders.of_view(self.view) == second.signer
@@ -125,6 +133,8 @@ impl<B: Bugs> Core<B> {
                 self.skip(SkipReason::Invalid);
             }
         } else {
+            let state = self.views.entry(second.target.view).or_default();
+            *state.unproved.entry(second.signer).or_default() += 1;
             self.misbehaved(member.node, "a vote with a wrong signature");
         }
     }
@@ -138,12 +148,19 @@ impl<B: Bugs> Core<B> {
         if self.knows(&target) || target.view < self.oldest_view() {
             return;
         }
-        let committee = Arc::clone(&self.epoch.committee);
-        if self.verify_cached(&certificate, &committee).is_err() {
-            self.misbehaved(from, "a wrong certificate");
-            return;
+        if self.certifies(Some(from), &certificate) {
+            self.learn(certificate);
         }
-        self.learn(certificate);
+    }
+
+    /// Whether a certificate of the current epoch is right. `from` is blamed if not.
+    pub(super) fn certifies(&mut self, from: Option<NodeId>, certificate: &Certificate) -> bool {
+        let committee = Arc::clone(&self.epoch.committee);
+        let right = |core: &mut Self| core.verify_cached(certificate, &committee).is_ok();
+        match from {
+            Some(from) => self.proves(from, "a wrong certificate", right),
+            None => right(self),
+        }
     }
 
     pub(super) fn knows(&self, target: &VoteTarget) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cascade_consensus::{BuildRequest, BuiltBlock, Config, Core, Effect, Input, Message, Record, Start};
-use cascade_crypto::VoteSigner;
+use cascade_crypto::{VoteScheme, VoteSigner};
 use cascade_primitives::{
     B256, BlsPublicKey, BlsSignature, DaCommitment, Decode, Encode, Epoch, Header, Height, MemberIndex, NodeId,
     SealedBlock, TimestampMs, View, Vote, VoteKind, VoteTarget,
@@ -29,9 +29,21 @@ pub const NOW: TimestampMs = TimestampMs(1_000_000);
 
 /// The core of member `i` after a restart at a final block, with the results up to a height and this vote log.
 pub fn restarted(chain: &Chain, i: u8, head: u64, executed: u64, records: Vec<Record>) -> Core {
+    restarted_with(Arc::new(Scheme), chain, i, head, executed, records)
+}
+
+/// The same, with this to verify signatures.
+pub fn restarted_with(
+    scheme: Arc<dyn VoteScheme>,
+    chain: &Chain,
+    i: u8,
+    head: u64,
+    executed: u64,
+    records: Vec<Record>,
+) -> Core {
     let config = Config {
         rules: Arc::clone(&chain.rules),
-        scheme: Arc::new(Scheme),
+        scheme,
         signer: Some(Arc::new(Signer(BlsPublicKey([i + 1; 48])))),
         node: NodeId([i + 1; 32]),
     };
@@ -293,6 +305,32 @@ fn fillers_end_where_their_headers_would_not_fit_any_more() {
     let one_more = seal(chain.make_filler());
     let refused = chain.tip().child(&chain.rules, &one_more).expect_err("there is a limit");
     assert!(matches!(refused, cascade_consensus::InvalidBlock::Fillers), "{refused}");
+}
+
+#[test]
+fn the_first_block_of_an_epoch_carries_content_or_many_filler_headers_not_both() {
+    let (mut chain, last, _) = ended();
+    while chain.tip().height.0 < last + 1025 {
+        let filler = chain.make_filler();
+        chain.append(filler);
+    }
+    let fillers: Vec<Header> = chain.blocks[last as usize + 1..].iter().map(|b| b.header.clone()).collect();
+    for (count, content) in [(3, true), (1025, false)] {
+        let end = Message::EpochEnd(commit_of(&fillers[count - 1]), fillers[..count].to_vec());
+        let mut built = Vec::new();
+        for member in 0..4 {
+            let mut core = restarted(&chain, member, last - 1, last - 1, vec![prepared(&chain, last - 1)]);
+            let leads = leader(&mut core);
+            proposal(&mut core, 1, &chain.blocks[last as usize], leads);
+            let effects = message(&mut core, 2, end.clone());
+            assert_eq!(core.position(), (Epoch(1), View(1)));
+            let request =
+                |e: Effect| if let Effect::Build(r) = e { Some((r.may_carry_content, r.frame)) } else { None };
+            built.extend(effects.into_iter().find_map(request));
+        }
+        let [(may_carry_content, frame)] = &built[..] else { panic!("{} of them lead", built.len()) };
+        assert_eq!((*may_carry_content, frame.certificates.fillers.len()), (content, count));
+    }
 }
 
 /// A chain whose next epoch has seven scheduled, some of whom are ready: the last content height 9 becomes 13, then 17.

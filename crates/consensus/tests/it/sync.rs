@@ -9,7 +9,10 @@ use cascade_consensus::{
     ChainContext, FinalChain, Finality, Status, Sync, SyncEffect, SyncInput, SyncRequest, SyncResponse,
     sync::{MAX_HEADERS, REACH, answer},
 };
-use cascade_primitives::{BlockHash, Body, Bytes, Epoch, Fork, Header, Height, NodeId, SealedBlock, TimestampMs, View};
+use cascade_primitives::{
+    BlockHash, Body, Bytes, Epoch, Fork, Header, Height, NodeId, SealedBlock, TimestampMs, View,
+    block::MAX_RESULTS_PER_HEADER,
+};
 use proptest::prelude::*;
 
 use crate::chain::{Chain, Scheme};
@@ -308,6 +311,49 @@ fn headers_that_stay_open_are_held_up_to_a_limit_and_only_with_a_right_certifica
             [SyncEffect::Misbehaved(..)] if !right => {}
             _ => panic!("{right}: {effects:?}"),
         }
+    }
+}
+
+/// The chain of headers with other results, `results` for each height.
+fn with_results(headers: &[Header], results: impl Fn(u64) -> Vec<u64>) -> Vec<Header> {
+    let mut below = headers[0].parent;
+    let mut changed = headers.to_vec();
+    for header in &mut changed {
+        header.parent = below;
+        header.results = results(header.height.0).into_iter().map(|h| crate::chain::result(Height(h))).collect();
+        below = header.hash();
+    }
+    changed
+}
+
+#[test]
+fn unproved_headers_carry_no_more_results_than_there_are_heights() {
+    let chain = long_chain(MAX_HEADERS as u64 + 10);
+    let headers: Vec<Header> = chain.blocks[1..=MAX_HEADERS].iter().map(|b| b.header.clone()).collect();
+    let later = chain.finality(Height(MAX_HEADERS as u64 + 5));
+    let most = MAX_RESULTS_PER_HEADER as u64;
+    let cases: [(Vec<Header>, bool); 5] = [
+        (with_results(&headers, |_| Vec::new()), true),
+        (
+            with_results(
+                &headers,
+                |h| if h % 64 == 0 { (h.max(65) - 64..h).filter(|r| *r > 0).collect() } else { vec![] },
+            ),
+            true,
+        ),
+        (with_results(&headers, |_| (1..=most).collect()), false),
+        (with_results(&headers, |h| ((h - 1) * most + 1..=h * most).collect()), false),
+        (with_results(&headers, |h| vec![h]), false),
+    ];
+    for (i, (headers, right)) in cases.into_iter().enumerate() {
+        let genesis = Arc::clone(&chain.contexts[0]);
+        let mut sync = Sync::new(Arc::clone(&chain.rules), Arc::new(Scheme), genesis, TIMEOUT, TimestampMs(0));
+        sync.step(TimestampMs(0), SyncInput::Status(id(0), status(MAX_HEADERS as u64 + 10)));
+        let effects = sync.step(TimestampMs(1), SyncInput::Behind(id(0)));
+        let [SyncEffect::Request { id: asked, .. }] = effects[..] else { panic!("{effects:?}") };
+        let response = SyncResponse::Headers(headers, later.clone());
+        let effects = sync.step(TimestampMs(2), SyncInput::Response { peer: id(0), id: asked, response });
+        assert_eq!(matches!(effects[..], [SyncEffect::Misbehaved(..)]), !right, "case {i}: {effects:?}");
     }
 }
 
