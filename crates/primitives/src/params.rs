@@ -3,11 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{
-    block::{MAX_BLOCK_BYTES, MAX_TRANSACTION_BYTES},
-    codec::Encode,
-    ids::ChainId,
-};
+use crate::{block::MAX_TRANSACTION_BYTES, codec::Encode, ids::ChainId};
 
 /// Which column of the table of constants a chain starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -215,8 +211,8 @@ impl ChainParams {
             (
                 "max_block_bytes",
                 u64::from(self.max_block_bytes),
-                self.max_block_bytes as usize <= MAX_BLOCK_BYTES / 2,
-                "must be at most 16 MiB, so that a whole block fits a message",
+                self.max_block_bytes as usize <= 12 << 20,
+                "must be at most 12 MiB, so that a whole block with its header and certificates fits a message of 16 MiB",
             ),
             ("min_hat", u64::from(self.min_hat), self.min_hat <= 100, "must be at most 100"),
             (
@@ -250,5 +246,8 @@ mod tests {
     fn a_broken_relation_names_its_key() {
         let params = ChainParams { leader_timeout_ms: 100, ..ChainParams::of(Network::Regtest) };
         assert_eq!(params.check().unwrap_err().key, "leader_timeout_ms");
+        let blocks = |max_block_bytes| ChainParams { max_block_bytes, ..ChainParams::of(Network::Regtest) };
+        assert_eq!(blocks(12 << 20).check(), Ok(()));
+        assert_eq!(blocks((12 << 20) + 1).check().unwrap_err().key, "max_block_bytes");
     }
 }

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use bytes::Bytes;
 use cascade_consensus::{Core, Effect, Finality, Finalized, Input, Record};
-use cascade_network::{Channel, Misbehaviour, Network};
+use cascade_network::{Channel, Misbehaviour, Network, SendError};
 use cascade_primitives::{Encode, Epoch, Height, TimestampMs, View};
 use cascade_storage::{SignState, VoteLog};
 
@@ -134,10 +134,17 @@ impl ConsensusActor {
             Effect::Persist { records, sign_state } => self.persist(&records, &sign_state.to_bytes())?,
             Effect::Broadcast(message) => {
                 // The network drops the oldest message of a peer that is too slow; a stall makes the core resend.
-                let _ = self.config.network.broadcast(Channel::Consensus, &Bytes::from(message.to_bytes()));
+                let sent = self.config.network.broadcast(Channel::Consensus, &Bytes::from(message.to_bytes()));
+                if let Err(error) = sent {
+                    tracing::error!(%error, "a consensus message that nobody was sent");
+                }
             }
             Effect::Send(peer, message) => {
-                let _ = self.config.network.send(peer, Channel::Consensus, Bytes::from(message.to_bytes()));
+                let sent = self.config.network.send(peer, Channel::Consensus, Bytes::from(message.to_bytes()));
+                match sent {
+                    Ok(()) | Err(SendError::NotConnected | SendError::Full(_)) => {}
+                    Err(error) => tracing::error!(%peer, %error, "a consensus message that was not sent"),
+                }
             }
             Effect::Build(request) => self.config.content.do_send(Build(request)),
             Effect::Validate(block, request) => self.config.content.do_send(Validate(block, request)),
