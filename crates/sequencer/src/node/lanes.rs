@@ -7,7 +7,8 @@
 //!
 //! A lane has at most one message in the actor's mailbox, so a peer's next message waits behind one of every other peer at
 //! most, however much they send. The pump never waits: what finds its peer's lane full is dropped, which consensus takes
-//! like any loss on the way, by resending on a stall. Order is kept within a lane; between peers there is none.
+//! like any loss on the way, by resending on a stall. Order is kept within a lane; between peers there is none. What waits in
+//! the lane of a peer that is gone, because it was banned for what it said before or by itself, is dropped with the lane.
 
 use std::{
     collections::HashMap,
@@ -19,7 +20,7 @@ use std::{
 };
 
 use cascade_primitives::NodeId;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::AbortHandle};
 
 /// Messages that wait in one lane. A resend on a stall is about half of it.
 const LANE_MESSAGES: usize = 1024;
@@ -32,6 +33,7 @@ struct Lane<M> {
     queue: mpsc::Sender<(M, usize)>,
     /// Of messages that are not handled yet.
     bytes: Arc<AtomicUsize>,
+    task: AbortHandle,
 }
 
 /// One lane for every peer that says something.
@@ -67,6 +69,13 @@ where
         lane.bytes.fetch_sub(bytes, Ordering::AcqRel);
         false
     }
+
+    /// Drops what a peer said and nobody has handled yet.
+    pub(super) fn close(&mut self, peer: &NodeId) {
+        if let Some(lane) = self.lanes.remove(peer) {
+            lane.task.abort();
+        }
+    }
 }
 
 fn open<M, D, F>(peer: NodeId, deliver: D) -> Lane<M>
@@ -78,7 +87,7 @@ where
     let (queue, mut waiting) = mpsc::channel::<(M, usize)>(LANE_MESSAGES);
     let bytes = Arc::new(AtomicUsize::new(0));
     let held = Arc::clone(&bytes);
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         while let Some((message, size)) = waiting.recv().await {
             let handled = deliver(peer, message).await;
             held.fetch_sub(size, Ordering::AcqRel);
@@ -87,7 +96,7 @@ where
             }
         }
     });
-    Lane { queue, bytes }
+    Lane { queue, bytes, task: task.abort_handle() }
 }
 
 #[cfg(test)]
@@ -155,6 +164,23 @@ mod tests {
         turns.add_permits(1);
         settle().await;
         assert!(lanes.offer(peer, 2, LANE_BYTES - 1) && lanes.offer(peer, 3, 1) && !lanes.offer(peer, 4, 1));
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_that_is_gone_said_is_dropped_and_it_may_come_back() {
+        let (handled, turns, deliver) = actor();
+        let mut lanes = Lanes::new(deliver);
+        let (gone, other) = (NodeId([1; 32]), NodeId([2; 32]));
+        assert!((0..100).all(|i| lanes.offer(gone, i, 10)) && lanes.offer(other, 7, 10));
+        settle().await;
+        lanes.close(&gone);
+        settle().await;
+        assert!(lanes.offer(gone, 1000, 10));
+        turns.add_permits(1000);
+        settle().await;
+        let mut left = handled.lock().await.clone();
+        left.sort_unstable();
+        assert_eq!(left, [(gone, 1000), (other, 7)]);
     }
 
     #[tokio::test]

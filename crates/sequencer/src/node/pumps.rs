@@ -20,6 +20,7 @@ use cascade_primitives::{
     Bytes, ChainParams, Decode, NodeId, SystemItem, Transaction, TransactionRule, system::MAX_DEALING_BYTES,
 };
 use cascade_storage::ChainDb;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::batches::publish::Publisher;
@@ -61,10 +62,17 @@ pub(super) fn start(
 ) {
     let Receivers { consensus: votes, mempool, data, requests, events } = receivers;
     let (keys, reveal) = sealed.unzip();
-    tokio::spawn(pump_consensus(votes, network.clone(), consensus.clone()));
+    let to_consensus = consensus.clone();
+    let lanes = Lanes::new(move |from, message| {
+        let consensus = to_consensus.clone();
+        async move { consensus.send(FromPeer { from, message }).await.is_ok() }
+    });
+    let lanes = Arc::new(Mutex::new(lanes));
+    tokio::spawn(pump_consensus(votes, network.clone(), Arc::clone(&lanes)));
     tokio::spawn(pump_mempool(mempool, network.clone(), Arc::clone(rules), Arc::clone(hub), admitter.clone(), keys));
     tokio::spawn(pump_requests(requests, network.clone(), Arc::clone(db), Arc::clone(light)));
-    tokio::spawn(pump_events(events, consensus.clone(), sync.clone(), Arc::clone(hub), notices));
+    let forget = move |peer: &NodeId| lanes.lock().close(peer);
+    tokio::spawn(pump_events(events, consensus.clone(), sync.clone(), Arc::clone(hub), notices, forget));
     tokio::spawn(pump_data(data, network.clone(), reveal));
 }
 
@@ -89,15 +97,18 @@ async fn pump_data(mut data: mpsc::Receiver<Message>, network: Network, reveal: 
     }
 }
 
-async fn pump_consensus(mut votes: mpsc::Receiver<Message>, network: Network, consensus: Addr<ConsensusActor>) {
-    let mut lanes = Lanes::new(move |from, message| {
-        let consensus = consensus.clone();
-        async move { consensus.send(FromPeer { from, message }).await.is_ok() }
-    });
+async fn pump_consensus<D, F>(
+    mut votes: mpsc::Receiver<Message>,
+    network: Network,
+    lanes: Arc<Mutex<Lanes<cascade_consensus::Message, D>>>,
+) where
+    D: Fn(NodeId, cascade_consensus::Message) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = bool> + Send + 'static,
+{
     while let Some(Message { peer, payload }) = votes.recv().await {
         match cascade_consensus::Message::from_shared(&payload) {
             Ok(message) => {
-                if !lanes.offer(peer, message, payload.len()) {
+                if !lanes.lock().offer(peer, message, payload.len()) {
                     tracing::debug!(%peer, "a peer says more to consensus than it can take; a message is dropped");
                 }
             }
@@ -207,6 +218,7 @@ async fn pump_events(
     sync: Addr<SyncActor>,
     hub: Arc<Hub>,
     mut notices: Notices,
+    forget: impl Fn(&NodeId),
 ) {
     let mut connected: BTreeSet<NodeId> = BTreeSet::new();
     let mut look = tokio::time::interval(LOOK);
@@ -232,6 +244,7 @@ async fn pump_events(
             Event::Disconnected { peer, reason } => {
                 tracing::info!(%peer, %reason, "disconnected");
                 connected.remove(&peer);
+                forget(&peer);
                 sync.do_send(PeerGone(peer));
             }
             Event::DialFailed { address, error, .. } => tracing::debug!(%address, %error, "dial failed"),
