@@ -46,11 +46,13 @@ pub enum ExitCode {
     Unavailable = 23,
     /// What a light client starts from is older than the unstaking delay.
     TooOld = 24,
+    /// A quorum contradicts what the node computed.
+    Diverged = 25,
 }
 
 impl ExitCode {
     /// Every code, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -69,12 +71,40 @@ impl ExitCode {
         Self::Unreachable,
         Self::Unavailable,
         Self::TooOld,
+        Self::Diverged,
     ];
 
     /// The number that the process ends with.
     #[must_use]
     pub const fn code(self) -> u8 {
         self as u8
+    }
+
+    /// Whether a node that ended so ends so again until somebody does something: a supervisor must not start it anew.
+    #[must_use]
+    pub const fn is_lasting(self) -> bool {
+        match self {
+            Self::Usage
+            | Self::Locked
+            | Self::Foreign
+            | Self::Version
+            | Self::Permission
+            | Self::SignState
+            | Self::Clock
+            | Self::Corrupt
+            | Self::KeyMissing
+            | Self::Diverged => true,
+            // Room on the disk and free ports come back by themselves; the rest is not how a node ends.
+            Self::Done
+            | Self::Failed
+            | Self::DiskFull
+            | Self::PortInUse
+            | Self::NoPeers
+            | Self::Unhealthy
+            | Self::Unreachable
+            | Self::Unavailable
+            | Self::TooOld => false,
+        }
     }
 
     /// What happened, and what to do about it.
@@ -146,6 +176,12 @@ impl ExitCode {
                 "`cascade light`: the checkpoint or the saved state is older than the unstaking delay",
                 "get a newer checkpoint from somebody you trust",
             ),
+            Self::Diverged => (
+                "a quorum of the sequencers contradicts what the node computed: another genesis file or version, damaged \
+                 state, or a bug",
+                "do not start it again; keep the data directory and the log, compare genesis file and version with the \
+                 others', and report it",
+            ),
         }
     }
 }
@@ -204,6 +240,17 @@ mod tests {
     #[test]
     fn the_document_lists_every_code() {
         crate::config::docs::assert_document("docs/exit-codes.md", &render_docs());
+    }
+
+    #[test]
+    fn the_unit_in_the_manual_starts_no_node_again_that_would_end_the_same_way() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operating.md");
+        let manual = std::fs::read_to_string(&path).expect("the manual is there");
+        let unit =
+            manual.lines().find_map(|line| line.strip_prefix("RestartPreventExitStatus=")).expect("it has a unit");
+        let lasting: Vec<String> =
+            ExitCode::ALL.iter().filter(|code| code.is_lasting()).map(|code| code.code().to_string()).collect();
+        assert_eq!(unit, lasting.join(" "));
     }
 
     #[test]

@@ -120,6 +120,7 @@ impl NodeError {
             Self::SignStateForeign { .. } | Self::SignStateDoubtful { .. } => ExitCode::SignState,
             Self::Clock { .. } => ExitCode::Clock,
             Self::GenesisState(_) => ExitCode::Foreign,
+            Self::Stopped(Cause::Diverged(_)) => ExitCode::Diverged,
             Self::State(_) | Self::Network(_) | Self::Metrics(_) | Self::Stopped(_) => ExitCode::Failed,
         }
     }
@@ -162,5 +163,18 @@ fn listen_code(source: &io::Error) -> ExitCode {
         io::ErrorKind::AddrInUse => ExitCode::PortInUse,
         io::ErrorKind::PermissionDenied => ExitCode::Permission,
         _ => ExitCode::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_diverged_is_told_from_one_that_failed() {
+        let ended = |cause| NodeError::Stopped(cause).exit_code();
+        assert_eq!(ended(Cause::Diverged("a quorum says otherwise".into())), ExitCode::Diverged);
+        assert_eq!(ended(Cause::Panic("an index".into())), ExitCode::Failed);
+        assert!(ExitCode::Diverged.is_lasting() && !ExitCode::Failed.is_lasting());
     }
 }
