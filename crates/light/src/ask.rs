@@ -9,7 +9,11 @@ use cascade_da::{
     BadEncoding,
     wire::{Answer as DataAnswer, Request as DataRequest},
 };
-use cascade_primitives::{Decode, DecodeError, DecodeErrorKind, Encode, Height, Reader};
+use cascade_primitives::{
+    Block, Bytes, Decode, DecodeError, DecodeErrorKind, Encode, Height, Reader,
+    block::{MAX_BLOCK_BYTES, MAX_TRANSACTIONS_PER_BLOCK},
+    codec::encode_byte_string,
+};
 
 use crate::wire::{ChainAnswer, ChainRequest};
 
@@ -18,8 +22,10 @@ use crate::wire::{ChainAnswer, ChainRequest};
 pub const QUIC_TAG: u8 = 16;
 /// Longest encoding of an [`Ask`], in bytes: a bad-encoding proof.
 pub const MAX_ASK_BYTES: usize = 1 << 20;
-/// Longest encoding of a [`Reply`], in bytes.
+/// Longest encoding of a [`Reply`] that is no block and no receipts, in bytes.
 pub const MAX_REPLY_BYTES: usize = (1 << 20) + 16;
+/// Longest encoding of a block or of its receipts, in bytes.
+pub const MAX_CONTENT_BYTES: usize = MAX_BLOCK_BYTES + (1 << 20);
 
 /// What is asked of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +42,27 @@ pub enum Ask {
         /// The proof.
         proof: Box<BadEncoding>,
     },
+    /// A final block.
+    Block {
+        /// Its height.
+        height: Height,
+    },
+    /// The receipts of an executed block.
+    Receipts {
+        /// Its height.
+        height: Height,
+    },
+}
+
+impl Ask {
+    /// Longest encoding of an answer to it, in bytes.
+    #[must_use]
+    pub const fn max_reply(&self) -> usize {
+        match self {
+            Self::Block { .. } | Self::Receipts { .. } => MAX_CONTENT_BYTES,
+            Self::Chain(_) | Self::Data(_) | Self::Fraud { .. } => MAX_REPLY_BYTES,
+        }
+    }
 }
 
 /// What is answered.
@@ -52,6 +79,11 @@ pub enum Reply {
     Data(DataAnswer),
     /// A proof of bad encoding was taken, or is of no use here.
     Noted,
+    /// A final block; none if there is none (yet). The asker compares it with the header that it knows.
+    Block(Option<Box<Block>>),
+    /// The receipts of an executed block, each in its canonical encoding; none if there are none (yet). The asker compares
+    /// their root with the one that a final header carries.
+    Receipts(Option<Vec<Bytes>>),
 }
 
 impl Encode for Ask {
@@ -70,6 +102,14 @@ impl Encode for Ask {
                 height.encode(out);
                 proof.encode(out);
             }
+            Self::Block { height } => {
+                out.push(4);
+                height.encode(out);
+            }
+            Self::Receipts { height } => {
+                out.push(5);
+                height.encode(out);
+            }
         }
     }
 }
@@ -80,6 +120,8 @@ impl Decode for Ask {
             1 => Ok(Self::Chain(ChainRequest::decode(r)?)),
             2 => Ok(Self::Data(DataRequest::decode(r)?)),
             3 => Ok(Self::Fraud { height: Height::decode(r)?, proof: Box::new(BadEncoding::decode(r)?) }),
+            4 => Ok(Self::Block { height: Height::decode(r)? }),
+            5 => Ok(Self::Receipts { height: Height::decode(r)? }),
             tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
         }
     }
@@ -101,6 +143,18 @@ impl Encode for Reply {
                 answer.encode(out);
             }
             Self::Noted => out.push(3),
+            Self::Block(block) => {
+                out.push(4);
+                block.as_deref().cloned().encode(out);
+            }
+            Self::Receipts(receipts) => {
+                out.push(5);
+                out.push(u8::from(receipts.is_some()));
+                if let Some(receipts) = receipts {
+                    u32::try_from(receipts.len()).expect("a block has fewer than 2^32 receipts").encode(out);
+                    receipts.iter().for_each(|receipt| encode_byte_string(receipt, out));
+                }
+            }
         }
     }
 }
@@ -112,6 +166,13 @@ impl Decode for Reply {
             1 => Ok(Self::Chain(ChainAnswer::decode(r)?)),
             2 => Ok(Self::Data(DataAnswer::decode(r)?)),
             3 => Ok(Self::Noted),
+            4 => Ok(Self::Block(Option::<Block>::decode(r)?.map(Box::new))),
+            5 if !bool::decode(r)? => Ok(Self::Receipts(None)),
+            5 => {
+                let count = r.field("receipts").length(MAX_TRANSACTIONS_PER_BLOCK)?;
+                let receipts = (0..count).map(|_| r.byte_string(MAX_CONTENT_BYTES)).collect::<Result<_, _>>()?;
+                Ok(Self::Receipts(Some(receipts)))
+            }
             tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
         }
     }

@@ -18,7 +18,7 @@ use thiserror::Error as ThisError;
 use super::Failure;
 use crate::{
     exit::ExitCode,
-    rpc::types::{BlockInfo, EnvelopeStatus, EpochKeys, Finality, Payer, Status},
+    rpc::types::{AccountProof, BlockInfo, EnvelopeStatus, EpochKeys, Finality, Payer, Status},
 };
 
 /// Why a node did not answer as asked.
@@ -194,6 +194,32 @@ impl Client {
     /// [`ClientError`].
     pub async fn balance(&self, address: Address) -> Answer<U256> {
         self.call("eth_getBalance", rpc_params![address, "latest"]).await
+    }
+
+    /// `l2_getProof` of an account and slots after a block.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn proof(&self, address: Address, slots: &[U256], height: u64) -> Answer<AccountProof> {
+        self.call("l2_getProof", rpc_params![address, slots, U64::from(height)]).await
+    }
+
+    /// `eth_getCode` after a block.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn code(&self, address: Address, height: u64) -> Answer<Bytes> {
+        self.call("eth_getCode", rpc_params![address, U64::from(height)]).await
+    }
+
+    /// The block of an executed transaction, as the node says.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn block_of(&self, hash: B256) -> Answer<Option<u64>> {
+        let receipt: Option<serde_json::Value> = self.call("eth_getTransactionReceipt", rpc_params![hash]).await?;
+        let number = receipt.and_then(|receipt| serde_json::from_value::<U64>(receipt["blockNumber"].clone()).ok());
+        Ok(number.map(|number| number.to()))
     }
 
     /// `eth_maxPriorityFeePerGas`, in wei.

@@ -1,17 +1,20 @@
 //! `cascade light`.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use cascade_light::{Checkpoint, Config, Start};
+use cascade_primitives::Genesis;
 use clap::Args;
 
 use super::{Failure, block_on, output};
 use crate::{
     config::read_genesis,
-    light::{Follower, Peer, Snapshot, Store, genesis_checkpoint, of_testnet, parse_checkpoint},
+    light::{Follower, Peer, Snapshot, Store, genesis_checkpoint, of_testnet, parse_checkpoint, rpc::serve},
     testnet::Ends,
 };
 
@@ -53,6 +56,9 @@ pub struct LightArgs {
     /// Keep what is known of the chain here, and go on from it.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Serve JSON-RPC whose answers are proved, for a wallet. Port 0 picks a free one; the URL is written to stderr.
+    #[arg(long, value_name = "IP:PORT")]
+    rpc_listen: Option<SocketAddr>,
     /// One line of JSON at the end.
     #[arg(long)]
     json: bool,
@@ -66,7 +72,7 @@ pub fn run(args: LightArgs) -> Result<(), Failure> {
     block_on(follow(&args))
 }
 
-fn follower(args: &LightArgs) -> Result<Follower, Failure> {
+fn follower(args: &LightArgs) -> Result<(Follower, Genesis, Vec<Peer>), Failure> {
     let (genesis, peers) = match (&args.from_testnet, &args.genesis) {
         (Some(dir), _) => of_testnet(dir)?,
         (None, Some(genesis)) => {
@@ -92,7 +98,7 @@ fn follower(args: &LightArgs) -> Result<Follower, Failure> {
     };
     let mut config = Config::new(signing, start, genesis.params.unstaking_delay_ms, seed);
     config.samples = args.samples as usize;
-    Ok(Follower::new(config, peers, store, true))
+    Ok((Follower::new(config, peers.clone(), store, true), genesis, peers))
 }
 
 /// Randomness that nobody else knows.
@@ -103,7 +109,16 @@ pub(crate) fn random_seed() -> Result<[u8; 32], Failure> {
 }
 
 async fn follow(args: &LightArgs) -> Result<(), Failure> {
-    let mut follower = follower(args)?;
+    let (mut follower, genesis, peers) = follower(args)?;
+    let _server = match args.rpc_listen {
+        Some(listen) => {
+            let (signing, proven) = (genesis.signing_context(), Arc::clone(follower.proven()));
+            let (address, server) = serve(listen, genesis.params, signing, &peers, proven).await?;
+            output::note(&format!("light: verified JSON-RPC at http://{address}"));
+            Some(server)
+        }
+        None => None,
+    };
     let mut ends = Ends::new()?;
     let mut view = View::new();
     let mut result = follower.start();

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cascade_light::{Ask, Reply, ask::MAX_REPLY_BYTES};
+use cascade_light::{Ask, Reply};
 use cascade_primitives::{Decode as _, Encode as _};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Request, StatusCode, client::conn::http1, header};
@@ -98,11 +98,11 @@ pub async fn ask(authority: &str, ask: &Ask) -> Result<(Reply, u64), AskError> {
         if status != StatusCode::OK {
             return Err(AskError::Refused(status));
         }
-        let body = Limited::new(response.into_body(), MAX_REPLY_BYTES).collect().await;
+        let body = Limited::new(response.into_body(), ask.max_reply()).collect().await;
         let body = body.map_err(|error| {
             let too_long = error.downcast_ref::<http_body_util::LengthLimitError>().is_some();
             if too_long {
-                AskError::Hostile(format!("more than {MAX_REPLY_BYTES} bytes"))
+                AskError::Hostile(format!("more than {} bytes", ask.max_reply()))
             } else {
                 AskError::Transport(error.to_string())
             }

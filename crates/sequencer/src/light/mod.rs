@@ -7,6 +7,7 @@
 //! ```
 
 pub mod http;
+pub mod rpc;
 mod shell;
 mod store;
 

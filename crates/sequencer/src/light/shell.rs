@@ -1,17 +1,19 @@
 //! Drives a client: its requests over the network, its timer, its reports to whoever shows them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cascade_light::{
     Answer, Ask, Availability, Bls, Checkpoint, Client, Config, Effect, Input, Reply, Report, Request, RequestId,
     Start, Stop,
 };
 use cascade_primitives::{Height, NodeId, TimestampMs};
+use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::{
     LightReport, Peer,
     http::{self, AskError},
+    rpc::Proven,
     store::Store,
 };
 use crate::{
@@ -59,6 +61,8 @@ pub struct Follower {
     saved_at: u64,
     wake: Option<TimestampMs>,
     newest: Option<(u64, f64)>,
+    /// What the verified RPC answers from.
+    proven: Arc<RwLock<Proven>>,
     /// Prints what happens for people.
     verbose: bool,
 }
@@ -85,8 +89,15 @@ impl Follower {
             saved_at: 0,
             wake: None,
             newest: None,
+            proven: Arc::default(),
             verbose,
         }
+    }
+
+    /// What the client has proved, kept up to date.
+    #[must_use]
+    pub const fn proven(&self) -> &Arc<RwLock<Proven>> {
+        &self.proven
     }
 
     /// The client, for what it has proved.
@@ -214,6 +225,11 @@ impl Follower {
     }
 
     fn tell(&mut self, report: Report) {
+        let header = match report {
+            Report::Header { height, hash } => Some((height, hash)),
+            _ => None,
+        };
+        self.proven.write().update(&self.client, header);
         if let Report::Data { height, availability: Availability::Available { confidence } } = report
             && self.newest.is_none_or(|(newest, _)| newest < height.0)
         {

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use cascade_da::serve::Asker;
 use cascade_light::{
     Ask, ChainAnswer, ChainRequest, Finality, Handover, Head, Reply,
+    ask::MAX_CONTENT_BYTES,
     wire::{MAX_ANSWER_BYTES, MAX_HANDOVERS, MAX_HEADERS},
 };
 use cascade_primitives::{
-    B256, BlockHash, Certificate, Decode, Encode, Epoch, Header, Height,
+    B256, BlockHash, Certificate, Decode, Encode, Epoch, Header, Height, TimestampMs,
     merkle::{self, MountainProof, MountainRange, subtree_root},
 };
 use cascade_storage::{ChainDb, StorageError};
@@ -86,6 +87,35 @@ impl LightDoor {
                 }
                 Reply::Noted
             }
+            Ask::Block { height } => self.paid(now, asker, || {
+                let block = self.db.block(height)?;
+                Ok(Reply::Block(block.map(|block| Box::new(block.into_block()))))
+            }),
+            Ask::Receipts { height } => self.paid(now, asker, || {
+                let receipts = self.db.receipts(height)?;
+                let receipts: Option<Vec<Bytes>> =
+                    receipts.map(|all| all.iter().map(|receipt| Bytes::from(receipt.to_bytes())).collect());
+                let short = |all: &Vec<Bytes>| all.iter().map(|r| r.len() + 4).sum::<usize>() < MAX_CONTENT_BYTES - 64;
+                Ok(Reply::Receipts(receipts.filter(short)))
+            }),
+        }
+    }
+
+    /// Reads something, which is paid for by its bytes.
+    fn paid(&self, now: TimestampMs, asker: Asker, read: impl FnOnce() -> Result<Reply, StorageError>) -> Reply {
+        if let Err(retry_ms) = self.squares.spend(now, asker, LEAST_COST) {
+            return Reply::Busy { retry_ms };
+        }
+        let reply = match read() {
+            Ok(reply) => reply,
+            Err(error) => {
+                tracing::error!(%error, "a light client's request could not be answered");
+                return Reply::Busy { retry_ms: 1_000 };
+            }
+        };
+        match self.squares.spend(now, asker, reply.to_bytes().len() as u64) {
+            Ok(()) => reply,
+            Err(retry_ms) => Reply::Busy { retry_ms },
         }
     }
 

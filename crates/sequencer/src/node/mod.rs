@@ -57,6 +57,7 @@ use serde::{Deserialize, Serialize};
 
 pub use content::SEALED_ONLY;
 pub use error::NodeError;
+pub(crate) use execution::randao_of;
 pub use items::CheckError;
 pub(crate) use light::LightDoor;
 pub(crate) use replay::Replay;

@@ -80,6 +80,30 @@ pub async fn start(
     })
 }
 
+/// A block in the form of `eth_getBlockByNumber`.
+pub(crate) fn block_json(
+    data: &BlockData,
+    params: &cascade_primitives::ChainParams,
+    receipts: &[cascade_execution::Receipt],
+    full: bool,
+) -> Result<serde_json::Value, String> {
+    let block = if full {
+        convert::block_with_transactions(data, params, Some(receipts)).map_err(|error| error.message().to_owned())?
+    } else {
+        convert::block_with_hashes(data, params)
+    };
+    serde_json::to_value(block).map_err(|error| error.to_string())
+}
+
+/// A receipt in the form of `eth_getTransactionReceipt`.
+pub(crate) fn receipt_json(
+    data: &BlockData,
+    receipt: &cascade_execution::Receipt,
+    index: usize,
+) -> Result<serde_json::Value, String> {
+    serde_json::to_value(convert::receipt(data, receipt, index)).map_err(|error| error.to_string())
+}
+
 /// What methods work with.
 struct Rpc {
     backend: Arc<dyn Backend>,

@@ -191,6 +191,11 @@ fn liar(target: String) -> String {
 }
 
 fn read_ask(stream: &mut TcpStream) -> Option<Ask> {
+    read_request(stream).and_then(|(_, body)| Ask::from_slice(&body).ok())
+}
+
+/// The head and the body of an HTTP message.
+fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -199,7 +204,7 @@ fn read_ask(stream: &mut TcpStream) -> Option<Ask> {
             let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
             let length: usize = head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
             if bytes.len() >= end + 4 + length {
-                return Ask::from_slice(&bytes[end + 4..end + 4 + length]).ok();
+                return Some((head, bytes[end + 4..end + 4 + length].to_vec()));
             }
         }
         match stream.read(&mut buffer) {
@@ -306,4 +311,135 @@ fn shares_and_headers_are_served_over_quic_and_http_and_outside_the_window_the_a
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 400"), "{text}");
+}
+
+/// Passes JSON-RPC on to a node and changes a digit of every state proof.
+fn forger(target: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let Some((head, body)) = read_request(&mut stream) else { continue };
+            let path = if head.starts_with("post /light") { "/light" } else { "/" };
+            let mut node = TcpStream::connect(&target).unwrap();
+            let request = format!(
+                "POST {path} HTTP/1.1\r\nhost: {target}\r\ncontent-type: application/json\r\nconnection: close\r\n\
+                 content-length: {}\r\n\r\n",
+                body.len()
+            );
+            node.write_all(request.as_bytes()).and_then(|()| node.write_all(&body)).unwrap();
+            let Some((_, mut answer)) = read_request(&mut node) else { continue };
+            if path == "/"
+                && let Some(at) = answer.windows(11).position(|window| window == b"\"proof\":\"0x")
+            {
+                let digit = &mut answer[at + 11 + 60];
+                *digit = if *digit == b'0' { b'1' } else { b'0' };
+            }
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", answer.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&answer));
+        }
+    });
+    format!("http://{address}")
+}
+
+/// A light client with a verified RPC; ends with the value.
+struct Verified {
+    child: std::process::Child,
+    url: String,
+    said: Arc<parking_lot::Mutex<String>>,
+}
+
+impl Verified {
+    fn start(mut command: Command) -> Self {
+        let mut child = command
+            .args(["--rpc-listen", "127.0.0.1:0"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("cascade can be started");
+        let said: Arc<parking_lot::Mutex<String>> = Arc::default();
+        let (mut stderr, heard) = (child.stderr.take().expect("it is piped"), Arc::clone(&said));
+        std::thread::spawn(move || {
+            let mut buffer = [0; 1024];
+            while let Ok(read @ 1..) = stderr.read(&mut buffer) {
+                heard.lock().push_str(&String::from_utf8_lossy(&buffer[..read]));
+            }
+        });
+        let url = wait_for("the verified RPC says its URL", || {
+            let text = said.lock().clone();
+            let rest = text.split("JSON-RPC at ").nth(1)?;
+            rest.split_once('\n').map(|(url, _)| url.to_owned())
+        });
+        Self { child, url, said }
+    }
+}
+
+impl Drop for Verified {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn call(cluster: &Cluster, url: &str, method: &str, params: Value) -> Result<Value, String> {
+    use jsonrpsee::core::client::ClientT as _;
+    let client = jsonrpsee::http_client::HttpClientBuilder::default().build(url).expect("a URL");
+    let mut array = jsonrpsee::core::params::ArrayParams::new();
+    params.as_array().expect("an array").iter().for_each(|value| array.insert(value).expect("a value"));
+    cluster.runtime.block_on(client.request(method, array)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_wallet_can_use_the_verified_rpc_in_place_of_a_node_and_a_node_that_forges_proofs_is_dropped() {
+    let contract = cascade_primitives::Address::repeat_byte(0xcc);
+    let mut cluster = Cluster::new(4, |genesis, _| {
+        let code: &[u8] = &[0x60, 0x20, 0x35, 0x60, 0x00, 0x35, 0x55, 0x00];
+        let storage = [(U256::from(7).into(), U256::from(9).into())].into();
+        let account = cascade_primitives::GenesisAccount { code: code.to_vec().into(), storage, ..Default::default() };
+        genesis.alloc.insert(contract, account);
+    });
+    cluster.start_all();
+    let _traffic = Traffic::start(&cluster);
+    cluster.wait_height(0, 5);
+    let forger = forger(authority(&cluster, 0));
+    let urls = [forger.clone(), url(&cluster, 1), url(&cluster, 2)];
+    let light = Verified::start(light_of(&cluster, &urls, &[]));
+    let node = url(&cluster, 1);
+    let ask = |method: &str, params: Value| call(&cluster, &light.url, method, params);
+    let height = wait_for("a height with results is proved", || ask("eth_blockNumber", serde_json::json!([])).ok());
+    let same = |method: &str, params: Value| {
+        let (proved, plain) = (ask(method, params.clone()), call(&cluster, &node, method, params));
+        assert_eq!(proved, plain, "{method}");
+        assert!(proved.is_ok(), "{method}: {proved:?}");
+        proved.unwrap()
+    };
+    same("eth_chainId", serde_json::json!([]));
+    let sender = funded(7).address();
+    let balance = same("eth_getBalance", serde_json::json!([sender, height]));
+    assert_ne!(balance, "0x0");
+    same("eth_getBalance", serde_json::json!([cascade_primitives::Address::repeat_byte(0xee), height]));
+    same("eth_getTransactionCount", serde_json::json!([sender, height]));
+    assert_ne!(same("eth_getCode", serde_json::json!([contract, height])), "0x");
+    same("eth_getCode", serde_json::json!([sender, height]));
+    let slot = same("eth_getStorageAt", serde_json::json!([contract, "0x7", height]));
+    assert!(slot.as_str().unwrap().ends_with('9'), "{slot}");
+    let words = light.said.lock().clone();
+    let name = http::authority(&forger).unwrap();
+    assert!(words.contains(&format!("dropped {name}: state proof at block")), "{words}");
+
+    // A block that was followed, with a transaction in it.
+    let (receipt, number) = wait_for("a block with transactions is followed and its results are proved", || {
+        let number = ask("eth_blockNumber", serde_json::json!([])).ok()?;
+        let receipts = ask("eth_getBlockReceipts", serde_json::json!([number])).ok()?;
+        Some((receipts.as_array()?.first()?.clone(), number))
+    });
+    let hash = receipt["transactionHash"].clone();
+    assert_eq!(same("eth_getTransactionReceipt", serde_json::json!([hash])), receipt);
+    same("eth_getBlockReceipts", serde_json::json!([number]));
+    same("eth_getBlockByNumber", serde_json::json!([number, false]));
+    same("eth_getBlockByNumber", serde_json::json!([number, true]));
+    let refused = ask("eth_getBalance", serde_json::json!([sender, "0xffffffff"]));
+    assert!(refused.unwrap_err().contains("not proved here"));
+    assert!(ask("eth_call", serde_json::json!([{}])).is_err(), "what cannot be proved is not offered");
 }
