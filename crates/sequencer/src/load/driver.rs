@@ -8,6 +8,7 @@ use std::{
 
 use alloy_primitives::B256;
 use bytes::Bytes;
+use cascade_primitives::ChainParams;
 use jsonrpsee::{
     core::client::{Subscription, SubscriptionClientT as _},
     rpc_params,
@@ -20,6 +21,7 @@ use super::{DriverEvent, Job, LoadKind, http::Connection, payload::Payloads, tal
 use crate::{
     cli::{Client, Failure, output},
     rpc::types::{BatchOutcome, FinalBlock},
+    sealing::Seal,
 };
 
 /// Payloads go out in batches this often; what is due in between waits for the next one, and its latency counts that.
@@ -32,6 +34,8 @@ const BATCH: usize = 500;
 const DRAIN: Duration = Duration::from_secs(10);
 /// Between preparing and the first payload.
 const LEAD: Duration = Duration::from_millis(500);
+/// How long a fresh chain may take to make its first key.
+const KEY_WAIT: Duration = Duration::from_secs(60);
 /// Blocks that may wait to be read. More than a chain makes in any run.
 const BLOCKS: usize = 1 << 20;
 
@@ -40,13 +44,31 @@ pub(crate) fn run() -> Result<(), Failure> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).map_err(|error| Failure::io("stdin", &error))?;
     let job: Job = serde_json::from_str(&text).map_err(|error| Failure::usage(format!("the job on stdin: {error}")))?;
-    let payloads = Payloads::prepare(&job);
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|error| Failure::io("cannot start the runtime", &error))?
-        .block_on(drive(job, payloads))
+        .map_err(|error| Failure::io("cannot start the runtime", &error))?;
+    let seal = match job.kind {
+        LoadKind::Encrypted => Some(runtime.block_on(wait_for_key(&job))?),
+        LoadKind::Transfer | LoadKind::Opaque => None,
+    };
+    let payloads = Payloads::prepare(&job, seal.as_ref().map(|(seal, params)| (seal, params)));
+    runtime.block_on(drive(job, payloads))
+}
+
+/// A fresh chain makes its first key.
+async fn wait_for_key(job: &Job) -> Result<(Seal, ChainParams), Failure> {
+    let client = Client::new(&job.observe_http)?;
+    let params = client.params().await?;
+    let end = tokio::time::Instant::now() + KEY_WAIT;
+    loop {
+        match Seal::of(&client.epoch_keys().await?, params.max_validity) {
+            Ok(seal) => return Ok((seal, params)),
+            Err(error) if tokio::time::Instant::now() >= end => return Err(Failure::new(error)),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
 }
 
 /// A batch on its way to a connection.
@@ -57,7 +79,7 @@ struct Batch {
 
 async fn drive(job: Job, payloads: Payloads) -> Result<(), Failure> {
     let start = Instant::now() + LEAD;
-    let tally = Arc::new(Tally::new(start, job.rate, job.warmup, job.secs));
+    let tally = Arc::new(Tally::new(start, job.rate, job.warmup, job.secs, job.kind == LoadKind::Encrypted));
     let mut tasks = JoinSet::new();
     let mut queues = Vec::new();
     for url in &job.submit {
@@ -134,14 +156,15 @@ fn batch(kind: LoadKind, payloads: &Payloads, numbers: &[u64]) -> Batch {
             }
             body.extend_from_slice(b"]]}");
         }
-        LoadKind::Transfer => {
+        LoadKind::Transfer | LoadKind::Encrypted => {
+            let method = if kind == LoadKind::Encrypted { "l2_sendEnvelope" } else { "eth_sendRawTransaction" };
             body.push(b'[');
             for (at, i) in numbers.iter().enumerate() {
                 if at > 0 {
                     body.push(b',');
                 }
                 body.extend_from_slice(
-                    format!(r#"{{"jsonrpc":"2.0","id":{at},"method":"eth_sendRawTransaction","params":["#).as_bytes(),
+                    format!(r#"{{"jsonrpc":"2.0","id":{at},"method":"{method}","params":["#).as_bytes(),
                 );
                 names.push((*i, payloads.append(*i, &mut scratch, &mut body)));
                 body.extend_from_slice(b"]}");
@@ -200,7 +223,7 @@ fn refusals(kind: LoadKind, answer: &[u8]) -> Option<(u64, String)> {
             Ok(_) => None,
             Err(error) => broken(error),
         },
-        LoadKind::Transfer => match serde_json::from_slice::<Vec<Answer<B256>>>(answer) {
+        LoadKind::Transfer | LoadKind::Encrypted => match serde_json::from_slice::<Vec<Answer<B256>>>(answer) {
             Ok(answers) => {
                 let mut errors = answers.into_iter().filter_map(|answer| answer.error);
                 let first = errors.next()?;
@@ -248,9 +271,17 @@ impl Observer {
         let (final_news, finals) = mpsc::unbounded_channel();
         let (head_news, heads) = mpsc::unbounded_channel();
         let Self { tally, kind, client, finals: mut final_feed, heads: mut head_feed, _socket } = self;
-        tokio::spawn(read_finals(finals, client.clone(), Arc::clone(&tally)));
-        if kind == LoadKind::Transfer {
-            tokio::spawn(read_executed(heads, client, tally));
+        match kind {
+            LoadKind::Encrypted => {
+                tokio::spawn(read_opened(finals, heads, client, tally));
+            }
+            LoadKind::Transfer => {
+                tokio::spawn(read_finals(finals, client.clone(), Arc::clone(&tally)));
+                tokio::spawn(read_executed(heads, client, tally));
+            }
+            LoadKind::Opaque => {
+                tokio::spawn(read_finals(finals, client, tally));
+            }
         }
         loop {
             tokio::select! {
@@ -283,6 +314,30 @@ async fn read_executed(mut news: mpsc::UnboundedReceiver<(Instant, u64)>, client
     while let Some((at, height)) = news.recv().await {
         match client.successes(height).await {
             Ok(hashes) => tally.executed(at, &hashes),
+            Err(error) => output::note(&format!("driver: {error}")),
+        }
+    }
+}
+
+/// What is inside envelopes is known once they are opened: the moment of their finality is remembered until then.
+async fn read_opened(
+    mut finals: mpsc::UnboundedReceiver<(Instant, u64)>,
+    mut heads: mpsc::UnboundedReceiver<(Instant, u64)>,
+    client: Client,
+    tally: Arc<Tally>,
+) {
+    let mut final_at = std::collections::BTreeMap::new();
+    while let Some((at, height)) = heads.recv().await {
+        while let Ok((at, height)) = finals.try_recv() {
+            final_at.insert(height, at);
+        }
+        match client.successes(height).await {
+            Ok(hashes) => {
+                if let Some(final_at) = final_at.remove(&height) {
+                    tally.finals(final_at, &hashes);
+                }
+                tally.executed(at, &hashes);
+            }
             Err(error) => output::note(&format!("driver: {error}")),
         }
     }

@@ -53,6 +53,8 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(200);
 pub enum LoadKind {
     /// Signed transfers from many senders to fresh recipients.
     Transfer,
+    /// The same transfers in encrypted envelopes, sealed before the clock starts.
+    Encrypted,
     /// Bytes, which are ordered without signature or execution.
     Opaque,
 }
@@ -60,6 +62,7 @@ pub enum LoadKind {
 /// Starts a cluster, drives it at a fixed rate from a process of its own, and measures.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cascade bench load --nodes 4 --rate 1000 --secs 60 --kind transfer --json\n  \
+                        cascade bench load --nodes 4 --rate 1200 --secs 60 --kind encrypted --json\n  \
                         cascade bench load --nodes 4 --rate 5000 --secs 60 --kind opaque --size 512 --json")]
 pub struct LoadArgs {
     /// How many nodes; at least 2, since the last one only observes. Four are the least that bear a fault.
@@ -134,6 +137,9 @@ struct DriverResult {
     executed_tps: f64,
     p50_ms: Option<f64>,
     p99_ms: Option<f64>,
+    /// From finality to execution of sealed transfers: shares, combination, opening, EVM.
+    reveal_p50_ms: Option<f64>,
+    reveal_p99_ms: Option<f64>,
     /// Payloads due in the window that were not final when measuring ended.
     unfinished: u64,
     /// Payloads that a node refused.
@@ -154,6 +160,8 @@ struct Report {
     committed_tps: f64,
     executed_tps: f64,
     latency_ms: Latency,
+    /// From a sealed transfer's finality until it is opened and executed; none for other loads.
+    reveal_ms: Option<Latency>,
     cpu_cores: f64,
     rss_mib: f64,
     unfinished: u64,
@@ -194,7 +202,11 @@ pub fn run(args: LoadArgs) -> Result<(), Failure> {
             "\ncpu       {} us a transfer and node, {} times what it cannot do without",
             cpu.us_per_transfer, cpu.ratio
         ))
-    ))
+    ))?;
+    match report.reveal_ms {
+        Some(reveal) => output::line(&format!("reveal    p50 {}, p99 {}", ms(reveal.p50), ms(reveal.p99))),
+        None => Ok(()),
+    }
 }
 
 /// Measures, now that the cluster is gone, what a transfer cannot do without on this machine.
@@ -212,15 +224,23 @@ async fn run_in(args: &LoadArgs, dir: PathBuf) -> Result<Report, Failure> {
     let program = std::env::current_exe().map_err(|error| Failure::io("cannot find this program", &error))?;
     let rule = match args.kind {
         LoadKind::Transfer => TransactionRule::Plain,
+        LoadKind::Encrypted => TransactionRule::Encrypted,
         LoadKind::Opaque => TransactionRule::Opaque,
     };
+    let mut schedule = args.schedule.as_deref().map(Schedule::read).transpose()?.unwrap_or_default();
+    if args.kind == LoadKind::Encrypted {
+        // One key for the whole run: what is sealed beforehand has no time to be sealed again. A schedule may say otherwise.
+        for key in ["epoch_length", "max_validity"] {
+            schedule.params.entry(key).or_insert(toml::Value::Integer(1 << 20));
+        }
+    }
     let spec = ClusterSpec {
         program: program.clone(),
         dir: std::path::absolute(&dir).map_err(|error| Failure::io(dir.display(), &error))?,
         nodes: Some(args.nodes as usize),
         rule,
-        schedule: args.schedule.as_deref().map(Schedule::read).transpose()?.unwrap_or_default(),
-        load_accounts: if args.kind == LoadKind::Transfer { args.senders } else { 0 },
+        schedule,
+        load_accounts: if args.kind == LoadKind::Opaque { 0 } else { args.senders },
         log: args.log_level.clone(),
         batches: None,
     };
@@ -317,6 +337,7 @@ fn report(result: DriverResult, meter: &Meter) -> Report {
         committed_tps: result.committed_tps,
         executed_tps: result.executed_tps,
         latency_ms: Latency { p50: result.p50_ms, p99: result.p99_ms },
+        reveal_ms: result.reveal_p50_ms.map(|p50| Latency { p50: Some(p50), p99: result.reveal_p99_ms }),
         cpu_cores: round(meter.cores, 3),
         rss_mib: round(meter.rss_bytes as f64 / f64::from(1 << 20), 1),
         unfinished: result.unfinished,

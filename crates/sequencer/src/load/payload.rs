@@ -1,11 +1,12 @@
 //! What is sent: prepared transfers, and opaque bytes made on the way.
 
 use alloy_primitives::{Address, B256, Bytes as HexBytes, U256, keccak256};
-use cascade_primitives::{ChainId, domain, hash};
+use cascade_primitives::{ChainId, ChainParams, domain, hash};
 use rayon::prelude::*;
 
 use super::{Job, LoadKind};
 use crate::{
+    sealing::Seal,
     testnet::accounts,
     wallet::{Fees, TRANSFER_GAS, Transfer},
 };
@@ -22,10 +23,11 @@ pub(super) enum Payloads {
 }
 
 impl Payloads {
-    pub(super) fn prepare(job: &Job) -> Self {
+    /// `seal` is what an encrypted load is sealed with.
+    pub(super) fn prepare(job: &Job, seal: Option<(&Seal, &ChainParams)>) -> Self {
         match job.kind {
             LoadKind::Opaque => Self::Opaque { size: job.size },
-            LoadKind::Transfer => Self::Transfers(transfers(job)),
+            LoadKind::Transfer | LoadKind::Encrypted => Self::Transfers(transfers(job, seal)),
         }
     }
 
@@ -77,7 +79,8 @@ fn opaque(i: u64, size: usize, out: &mut Vec<u8>) {
 }
 
 /// Transfer i comes from sender i mod `senders`, with its next nonce, to an address that nothing else uses.
-fn transfers(job: &Job) -> Vec<(B256, String)> {
+/// Sealed, it keeps its name: blocks show what was inside.
+fn transfers(job: &Job, seal: Option<(&Seal, &ChainParams)>) -> Vec<(B256, String)> {
     let wallets: Vec<_> = accounts::load_accounts(job.senders).collect();
     let total = job.rate * (job.warmup + job.secs);
     (0..total)
@@ -93,8 +96,11 @@ fn transfers(job: &Job) -> Vec<(B256, String)> {
                 gas: TRANSFER_GAS,
                 fees: FEES,
             };
-            let (hash, raw) = wallets[(i % job.senders) as usize].sign(&transfer);
-            (hash, format!("0x{}", hex::encode(raw)))
+            let wallet = &wallets[(i % job.senders) as usize];
+            let (hash, raw) = wallet.sign(&transfer);
+            let Some((seal, params)) = seal else { return (hash, format!("0x{}", hex::encode(raw))) };
+            let sealed = seal.transaction(&raw.into(), wallet.signing_key(), transfer.nonce, params);
+            (hash, format!("0x{}", hex::encode(sealed.expect("a transfer can be sealed").raw())))
         })
         .collect()
 }
@@ -123,7 +129,7 @@ mod tests {
     #[test]
     fn payloads_are_distinct_and_of_the_size_asked_for() {
         for kind in [LoadKind::Transfer, LoadKind::Opaque] {
-            let payloads = Payloads::prepare(&job(kind));
+            let payloads = Payloads::prepare(&job(kind), None);
             let (mut names, mut scratch) = (HashSet::new(), Vec::new());
             for i in 0..30 {
                 let mut out = Vec::new();
@@ -138,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_sender_goes_to_one_node_alone() {
-        let payloads = Payloads::prepare(&job(LoadKind::Transfer));
+        let payloads = Payloads::prepare(&job(LoadKind::Transfer), None);
         for i in 0..7 {
             assert_eq!(payloads.node_of(i, 7, 3), payloads.node_of(i + 7, 7, 3));
         }

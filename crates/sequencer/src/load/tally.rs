@@ -17,6 +17,8 @@ pub(super) struct Tally {
     rate: u64,
     warmup: u64,
     secs: u64,
+    /// Whether the payloads are opened between finality and execution.
+    sealed: bool,
     inner: Mutex<Inner>,
 }
 
@@ -36,7 +38,7 @@ fn short(name: &B256) -> u64 {
 }
 
 impl Tally {
-    pub(super) fn new(start: Instant, rate: u64, warmup: u64, secs: u64) -> Self {
+    pub(super) fn new(start: Instant, rate: u64, warmup: u64, secs: u64, sealed: bool) -> Self {
         let total = (rate * (warmup + secs)) as usize;
         let inner = Inner {
             numbers: HashMap::with_capacity(total),
@@ -47,7 +49,7 @@ impl Tally {
             refused: 0,
             refusal: None,
         };
-        Self { start, rate, warmup, secs, inner: Mutex::new(inner) }
+        Self { start, rate, warmup, secs, sealed, inner: Mutex::new(inner) }
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -131,7 +133,12 @@ impl Tally {
             .filter(|(_, at)| **at != 0)
             .map(|(i, at)| Duration::from_micros(*at).saturating_sub(self.due(i as u64)));
         let Percentiles { p50, p99 } = Percentiles::of(latencies);
+        let reveals = inner.finals.iter().zip(&inner.executed).skip(first).filter(|(f, e)| **f != 0 && **e != 0);
+        let reveals = reveals.map(|(f, e)| Duration::from_micros(e.saturating_sub(*f)));
+        let reveals = Percentiles::of(reveals);
         DriverResult {
+            reveal_p50_ms: if self.sealed { reveals.p50 } else { None },
+            reveal_p99_ms: if self.sealed { reveals.p99 } else { None },
             offered_tps: rate(&inner.sent),
             committed_tps: rate(&inner.finals),
             executed_tps: rate(&inner.executed),
@@ -156,7 +163,7 @@ mod tests {
     fn only_the_window_counts_and_latency_runs_from_the_intended_time() {
         // 10 a second, 1 s of warm-up, 2 s of measuring: payloads 10 to 29 are due in the window.
         let start = Instant::now();
-        let tally = Tally::new(start, 10, 1, 2);
+        let tally = Tally::new(start, 10, 1, 2, false);
         assert_eq!(tally.total(), 30);
         assert_eq!(tally.due(15), Duration::from_millis(1500));
         tally.sent(&(0..30).map(|i| (i, name(i))).collect::<Vec<_>>());
