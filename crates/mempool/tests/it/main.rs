@@ -1,4 +1,6 @@
-//! The pool against the chain's own ordering rules, which it knows nothing of.
+//! The pool against the chain's own ordering rules, which it knows nothing of; key generation and reveals against liars.
+
+mod sealed;
 
 use std::{collections::BTreeMap, sync::Arc};
 
