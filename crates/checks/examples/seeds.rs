@@ -201,11 +201,12 @@ fn storage() -> Vec<(u8, Vec<u8>)> {
 fn main() -> Result<(), Box<dyn Error>> {
     let into = std::env::args().nth(1).ok_or("usage: seeds DIRECTORY")?;
     let state = cascade_checks::state::seeds().into_iter().map(|seed| (seed[0], seed[1..].to_vec())).collect();
-    let all: [(&str, Seeds); 8] = [
+    let all: [(&str, Seeds); 9] = [
         ("blocks", blocks()),
         ("consensus", consensus()),
         ("light", cascade_checks::light::seeds()),
         ("network", network()),
+        ("sealed", cascade_checks::sealed::seeds()),
         ("state", state),
         ("storage", storage()),
         ("text", text()),

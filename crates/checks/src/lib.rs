@@ -27,6 +27,7 @@ mod canonical;
 pub mod light;
 pub mod network;
 mod rpc;
+pub mod sealed;
 mod source;
 pub mod state;
 pub mod storage;
@@ -60,6 +61,7 @@ pub const TARGETS: &[Target] = &[
     ("consensus", blocks::check_consensus),
     ("light", light::check),
     ("network", network::check),
+    ("sealed", sealed::check),
     ("state", state::check),
     ("storage", storage::check),
     ("text", text::check),

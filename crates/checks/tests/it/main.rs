@@ -52,6 +52,11 @@ fn corpus_of_network() {
 }
 
 #[test]
+fn corpus_of_sealed() {
+    run("sealed");
+}
+
+#[test]
 fn corpus_of_state() {
     run("state");
 }
