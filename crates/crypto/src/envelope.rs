@@ -200,3 +200,175 @@ pub fn open(
     }
     Ok(transaction)
 }
+
+#[cfg(test)]
+mod tests {
+    use cascade_primitives::{Address, B256, ChainId, Fork, Network, RecoveredItem, domain, hash};
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha20Rng;
+
+    use super::*;
+    use crate::{
+        curve::{G1, Scalar},
+        ecdsa::{recover_item, sign_digest},
+    };
+
+    /// The example transaction of EIP-155, for chain 1.
+    const EIP_155: &str = "f86c098504a817c800825208943535353535353535353535353535353535353535880de0b6b3a76400008025a028ef61340bd939bc2195fe537567866003e1a15d3c71ff63e1590620aa636276a067cbe9d8997f761aecb703304b3800ccf555c9f3dc64214b297fb1966a3b6d83";
+
+    fn context() -> SigningContext {
+        SigningContext { chain_id: ChainId(1), genesis_hash: B256::repeat_byte(7), fork: Fork(0) }
+    }
+
+    fn params() -> ChainParams {
+        ChainParams { chain_id: ChainId(1), ..ChainParams::of(Network::Regtest) }
+    }
+
+    fn rng() -> ChaCha20Rng {
+        ChaCha20Rng::seed_from_u64(1)
+    }
+
+    /// A key of which this test knows the secret, as q seats would together.
+    fn key() -> (Scalar, EncryptionKey) {
+        let secret = Scalar::random(&mut rng());
+        (secret, EncryptionKey(G1::generator().times(&secret).to_affine()))
+    }
+
+    fn payer(byte: u8) -> SecretKey {
+        SecretKey::from_byte_array([byte; 32]).unwrap()
+    }
+
+    fn terms() -> Terms {
+        Terms {
+            epoch: Epoch(3),
+            nonce: 5,
+            gas_limit: Terms::gas_for(110, 21_000).unwrap(),
+            max_fee_per_gas: 9,
+            max_priority_fee_per_gas: 1,
+            valid_until: Height(70),
+        }
+    }
+
+    fn sealed(transaction: &[u8], terms: &Terms) -> RecoveredEnvelope {
+        seal(&key().1, &context(), terms, transaction, &payer(1), &mut rng()).unwrap()
+    }
+
+    fn checked(envelope: &RecoveredEnvelope) -> Result<Sealed, EnvelopeError> {
+        check(&key().1, &context(), &[envelope], &mut rng()).remove(0)
+    }
+
+    fn opened(envelope: &RecoveredEnvelope) -> Result<RecoveredTransaction, Unopened> {
+        let sealed = checked(envelope).unwrap();
+        let value = G1::from(*sealed.base()).times(&key().0).to_affine();
+        open(envelope, &sealed, &value, &params())
+    }
+
+    /// The envelope as somebody changes it and signs it with the same key.
+    fn changed(envelope: &RecoveredEnvelope, change: impl FnOnce(&mut Envelope)) -> RecoveredEnvelope {
+        let mut other = Envelope::clone(envelope);
+        change(&mut other);
+        other.signature = sign_digest(&payer(1), &other.digest(&context()));
+        recovered(&other)
+    }
+
+    fn recovered(envelope: &Envelope) -> RecoveredEnvelope {
+        let raw = Item::Envelope(envelope.clone()).to_bytes().into();
+        match recover_item(raw, &context(), &params()).unwrap() {
+            RecoveredItem::Envelope(envelope) => *envelope,
+            RecoveredItem::Deposit(_) => unreachable!("an envelope was encoded"),
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_opens_to_the_transaction() {
+        let transaction = hex::decode(EIP_155).unwrap();
+        let envelope = sealed(&transaction, &terms());
+        assert_eq!(recovered(&envelope).hash(), envelope.hash());
+        assert_eq!(envelope.payer(), public_address(&payer(1)));
+        let inside = opened(&envelope).unwrap();
+        assert_eq!(inside.raw().as_ref(), transaction);
+        assert_eq!(inside.sender().to_string(), "0x9d8A62f656a8d1615C1294fd71e9CFb3E4855A4F");
+    }
+
+    #[test]
+    fn the_format_is_frozen() {
+        let envelope = sealed(&hex::decode(EIP_155).unwrap(), &terms());
+        assert_eq!(envelope.raw().len(), 699);
+        let digest = hash::tagged(domain::ENVELOPE, &[envelope.raw()]);
+        assert_eq!(digest.to_string(), "0xfefa2b23cb4dd596cbb141104f0befcc5972a75abf88500f0f28b47c46495472");
+    }
+
+    #[test]
+    fn no_term_can_be_changed_even_by_the_payer() {
+        let envelope = sealed(&hex::decode(EIP_155).unwrap(), &terms());
+        let changes: [(&str, fn(&mut Envelope)); 8] = [
+            ("epoch", |e| e.epoch = Epoch(4)),
+            ("nonce", |e| e.nonce += 1),
+            ("gas limit", |e| e.gas_limit += 1),
+            ("fee cap", |e| e.max_fee_per_gas += 1),
+            ("tip", |e| e.max_priority_fee_per_gas = 0),
+            ("valid until", |e| e.valid_until = Height(71)),
+            ("bucket", |e| e.bucket = 1),
+            ("commitment", |e| e.commitment = B256::ZERO),
+        ];
+        for (what, change) in changes {
+            assert!(checked(&changed(&envelope, change)).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn another_payer_chain_genesis_or_fork_cannot_use_a_ciphertext() {
+        let envelope = sealed(&hex::decode(EIP_155).unwrap(), &terms());
+        let mut stolen = Envelope::clone(&envelope);
+        stolen.signature = sign_digest(&payer(2), &stolen.digest(&context()));
+        let stolen = recovered(&stolen);
+        assert_ne!(stolen.payer(), envelope.payer());
+        assert_eq!(checked(&stolen), Err(EnvelopeError::Ciphertext(CiphertextError::Proof)));
+        for other in [
+            SigningContext { genesis_hash: B256::ZERO, ..context() },
+            SigningContext { chain_id: ChainId(2), ..context() },
+            SigningContext { fork: Fork(1), ..context() },
+        ] {
+            let raw = envelope.raw().clone();
+            match recover_item(raw, &other, &params()) {
+                // Another genesis: the signature recovers to somebody else.
+                Ok(RecoveredItem::Envelope(found)) => {
+                    assert_ne!(found.payer(), envelope.payer());
+                    assert!(check(&key().1, &other, &[&found], &mut rng())[0].is_err());
+                }
+                Ok(RecoveredItem::Deposit(_)) => unreachable!("it is an envelope"),
+                Err(error) => assert!(matches!(error, crate::ecdsa::ItemError::Chain { .. }), "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn nonsense_inside_is_a_defined_outcome() {
+        let transaction = hex::decode(EIP_155).unwrap();
+        assert_eq!(opened(&sealed(b"no transaction", &terms())).unwrap_err(), Unopened::Transaction);
+        let short = Terms { gas_limit: 20_000, ..terms() };
+        assert_eq!(opened(&sealed(&transaction, &short)).unwrap_err(), Unopened::GasLimit);
+        // Another value than the combined one.
+        let envelope = sealed(&transaction, &terms());
+        let wrong = open(&envelope, &checked(&envelope).unwrap(), &G1Affine::generator(), &params());
+        assert_eq!(wrong.unwrap_err(), Unopened::Undecryptable);
+        // A payload that is not the one committed to.
+        let mut terms_of = Envelope::clone(&envelope);
+        terms_of.commitment = B256::repeat_byte(1);
+        terms_of.ciphertext = Bytes::new();
+        let address: Address = envelope.payer();
+        let label = Label(terms_of.label(&context(), address));
+        let payload = [&[0; SALT_BYTES], transaction.as_slice()].concat();
+        terms_of.ciphertext = ciphertext::seal(&key().1, &label, &payload, &mut rng()).unwrap().to_bytes().into();
+        let lying = changed(&envelope, |e| *e = terms_of);
+        assert_eq!(opened(&lying).unwrap_err(), Unopened::Commitment);
+    }
+
+    #[test]
+    fn too_large_a_transaction_is_named() {
+        let large = vec![0; MAX_PAYLOAD_BYTES];
+        let refused = seal(&key().1, &context(), &terms(), &large, &payer(1), &mut rng()).unwrap_err();
+        assert_eq!(refused, SealError(MAX_PAYLOAD_BYTES));
+        assert_eq!(Terms::gas_for(MAX_PAYLOAD_BYTES, 1), None);
+    }
+}
