@@ -210,7 +210,7 @@ mod tests {
     use super::*;
     use crate::{
         curve::{G1, Scalar},
-        ecdsa::{recover_item, sign_digest},
+        ecdsa::{ItemError, recover_item, sign_digest},
     };
 
     /// The example transaction of EIP-155, for chain 1.
@@ -301,7 +301,8 @@ mod tests {
     #[test]
     fn no_term_can_be_changed_even_by_the_payer() {
         let envelope = sealed(&hex::decode(EIP_155).unwrap(), &terms());
-        let changes: [(&str, fn(&mut Envelope)); 8] = [
+        type Change = (&'static str, fn(&mut Envelope));
+        let changes: [Change; 8] = [
             ("epoch", |e| e.epoch = Epoch(4)),
             ("nonce", |e| e.nonce += 1),
             ("gas limit", |e| e.gas_limit += 1),
@@ -337,7 +338,7 @@ mod tests {
                     assert!(check(&key().1, &other, &[&found], &mut rng())[0].is_err());
                 }
                 Ok(RecoveredItem::Deposit(_)) => unreachable!("it is an envelope"),
-                Err(error) => assert!(matches!(error, crate::ecdsa::ItemError::Chain { .. }), "{error}"),
+                Err(error) => assert!(matches!(error, ItemError::Chain { .. }), "{error}"),
             }
         }
     }
