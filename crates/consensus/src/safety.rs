@@ -147,13 +147,18 @@ impl SignState {
             VoteKind::Skip => {
                 let lowest = self.skips.entry(target.view.term(views_per_term)).or_insert(target.view);
                 *lowest = (*lowest).min(target.view);
-                while self.skips.len() > REMEMBERED_TERMS {
-                    let (term, _) = self.skips.pop_first().expect("it is not empty");
-                    self.floor = self.floor.max(term.next());
-                }
+                self.forget_old_skips();
             }
         }
         Ok(())
+    }
+
+    /// Keeps the newest terms, and refuses commits in those that it forgets.
+    fn forget_old_skips(&mut self) {
+        while self.skips.len() > REMEMBERED_TERMS {
+            let (term, _) = self.skips.pop_first().expect("it is not empty");
+            self.floor = self.floor.max(term.next());
+        }
     }
 
     /// Takes up what another record of the same key knows: the stricter of the two in every respect.
@@ -167,13 +172,15 @@ impl SignState {
             let lowest = skips.entry(term).or_insert(view);
             *lowest = (*lowest).min(view);
         }
-        Self {
+        let mut merged = Self {
             prepare: self.prepare.max(other.prepare),
             commit: self.commit.max(other.commit),
             floor: self.floor.max(other.floor),
             skips,
             ..other
-        }
+        };
+        merged.forget_old_skips();
+        merged
     }
 }
 
@@ -251,6 +258,24 @@ mod tests {
             && ((a.kind == b.kind && a.kind != VoteKind::Skip && a.view == b.view && a.block != b.block)
                 || covers(a, b)
                 || covers(b, a))
+    }
+
+    #[test]
+    fn a_merged_record_of_many_terms_reads_back_and_refuses_commits_in_all_of_them() {
+        let run = |terms: std::ops::Range<u64>| {
+            let mut state = SignState::new(&context());
+            for term in terms.map(Term) {
+                state.allow(Fork(0), &VoteTarget::skip(Epoch(0), term.first_view(PER_TERM)), PER_TERM).unwrap();
+            }
+            state
+        };
+        let terms = REMEMBERED_TERMS as u64;
+        let merged = run(0..terms).merge(run(terms..2 * terms));
+        let mut state = SignState::from_slice(&merged.to_bytes()).expect("it is within its own limit");
+        for term in (0..2 * terms).map(Term) {
+            let commit = VoteTarget::commit(Epoch(0), term.last_view(PER_TERM), BlockHash([1; 32]));
+            assert!(state.allow(Fork(0), &commit, PER_TERM).is_err(), "term {term:?}");
+        }
     }
 
     proptest! {
