@@ -14,7 +14,6 @@ use cascade_consensus::{
 };
 use cascade_da::serve::Asker;
 use cascade_execution::{Receipt, State, StateView};
-use cascade_mempool::Source;
 use cascade_network::{Direction, Network};
 use cascade_primitives::{
     Address, B256, BlockHash, ChainParams, Committee, Epoch, Header, Height, NodeId, RecoveredTransaction, Transaction,
@@ -23,10 +22,9 @@ use cascade_primitives::{
 use cascade_storage::{ChainDb, StorageError};
 use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::broadcast;
 
 use super::{
-    admission::Admitter,
     content::SharedPool,
     execution::{opened_items, randao_of},
     hub::Hub,
@@ -34,18 +32,16 @@ use super::{
     keyring::Keyring,
     light::LightDoor,
     messages::Candidate,
+    submitter::Submitter,
 };
 use crate::rpc::backend::{
     Backend, BackendError, BlockData, BlockResult, ChainEvent, EpochKeysView, FinalityProof, Heads, Location,
     NodeStatus, PeerInfo, SubmitError,
 };
 
-/// Blocks that are kept decoded.
+/// Blocks that are kept decoded, and bytes of the transactions in them. One block is kept whatever its size.
 const CACHED_BLOCKS: usize = 128;
-/// Submissions that may wait for the content actor; what comes on top is told that the node is busy.
-const WAITING_SUBMISSIONS: usize = 4096;
-/// Transactions that are handed to the content actor at once.
-const SUBMISSION_BATCH: usize = 1024;
+const CACHED_BYTES: usize = 64 << 20;
 /// Headers between a block and the certificate that covers it. Finality normally lags by one block.
 const PROOF_HEADERS: u64 = 4096;
 
@@ -97,6 +93,35 @@ impl Producers {
     }
 }
 
+/// Decoded blocks, the lowest of which go when there are too many or too large ones.
+#[derive(Default)]
+pub struct BlockCache {
+    blocks: BTreeMap<Height, Arc<BlockData>>,
+    bytes: usize,
+}
+
+impl BlockCache {
+    fn get(&self, height: Height) -> Option<Arc<BlockData>> {
+        self.blocks.get(&height).cloned()
+    }
+
+    fn cost(data: &BlockData) -> usize {
+        let body = &data.block.body;
+        body.transaction_bytes() + body.transactions.len() * size_of::<Bytes>()
+    }
+
+    fn insert(&mut self, height: Height, data: Arc<BlockData>) {
+        self.bytes += Self::cost(&data);
+        if let Some(before) = self.blocks.insert(height, data) {
+            self.bytes -= Self::cost(&before);
+        }
+        while self.blocks.len() > CACHED_BLOCKS || self.bytes > CACHED_BYTES && self.blocks.len() > 1 {
+            let Some((_, lowest)) = self.blocks.pop_first() else { return };
+            self.bytes -= Self::cost(&lowest);
+        }
+    }
+}
+
 /// The node as the RPC sees it.
 pub struct NodeBackend {
     /// The chain.
@@ -116,7 +141,7 @@ pub struct NodeBackend {
     /// Where submissions go.
     pub submitter: Submitter,
     /// Blocks read lately.
-    pub blocks: Mutex<BTreeMap<Height, Arc<BlockData>>>,
+    pub blocks: Mutex<BlockCache>,
     /// Keys of epochs.
     pub keyring: Keyring,
     /// Items of recent blocks.
@@ -146,10 +171,10 @@ impl Backend for NodeBackend {
         if height > self.hub.heads().ordered {
             return Ok(None);
         }
-        if let Some(data) = self.blocks.lock().get(&height)
+        if let Some(data) = self.blocks.lock().get(height)
             && data.result.is_some()
         {
-            return Ok(Some(Arc::clone(data)));
+            return Ok(Some(data));
         }
         let Some(block) = self.db.block(height).map_err(internal)? else { return Ok(None) };
         let executed = self.db.executed(height).map_err(internal)?;
@@ -163,11 +188,7 @@ impl Backend for NodeBackend {
             result: executed.map(|record| BlockResult { entry: record.result, bloom: record.bloom }),
             block: Arc::new(block),
         });
-        let mut blocks = self.blocks.lock();
-        blocks.insert(height, Arc::clone(&data));
-        while blocks.len() > CACHED_BLOCKS {
-            blocks.pop_first();
-        }
+        self.blocks.lock().insert(height, Arc::clone(&data));
         Ok(Some(data))
     }
 
@@ -311,80 +332,14 @@ impl Backend for NodeBackend {
             .collect();
         let submitter = self.submitter.clone();
         async move {
-            let mut results = Vec::with_capacity(decoded.len());
-            let mut candidates = Vec::with_capacity(decoded.len());
+            let (mut results, mut candidates) = (Vec::with_capacity(decoded.len()), Vec::with_capacity(decoded.len()));
             for item in decoded {
-                results.push(match item {
-                    Ok(candidate) => {
-                        candidates.push(candidate);
-                        None
-                    }
-                    Err(error) => Some(Err(error)),
-                });
+                results.push(item.map(|candidate| candidates.push(candidate)));
             }
-            let mut admitted = submitter.submit(candidates).await.into_iter();
-            results.into_iter().map(|r| r.or_else(|| admitted.next()).unwrap_or_else(|| Err(stopping()))).collect()
+            let mut answers = submitter.submit(candidates).await.into_iter();
+            let mut answer = || answers.next().expect("there is one answer for each candidate");
+            results.into_iter().map(|result| result.and_then(|()| answer())).collect()
         }
         .boxed()
-    }
-}
-
-fn stopping() -> SubmitError {
-    SubmitError::Unavailable("the node is stopping".to_owned())
-}
-
-type Submission = (Vec<Candidate>, oneshot::Sender<Vec<Result<B256, SubmitError>>>);
-
-/// Collects submissions of many connections, so that signers are recovered in batches.
-#[derive(Clone)]
-pub struct Submitter(mpsc::Sender<Submission>);
-
-impl Submitter {
-    /// Starts the task that hands submissions on.
-    #[must_use]
-    pub fn start(admitter: Admitter) -> Self {
-        let (sender, mut receiver) = mpsc::channel::<Submission>(WAITING_SUBMISSIONS);
-        tokio::spawn(async move {
-            while let Some(first) = receiver.recv().await {
-                let mut waiting = vec![first];
-                let mut count = waiting[0].0.len();
-                while count < SUBMISSION_BATCH
-                    && let Ok(next) = receiver.try_recv()
-                {
-                    count += next.0.len();
-                    waiting.push(next);
-                }
-                let mut candidates = Vec::with_capacity(count);
-                let mut replies = Vec::with_capacity(waiting.len());
-                for (items, reply) in waiting {
-                    replies.push((items.len(), reply));
-                    candidates.extend(items);
-                }
-                let results = admitter.admit(candidates, Source::Local).await;
-                let mut results = results.unwrap_or_default().into_iter();
-                for (length, reply) in replies {
-                    let own: Vec<_> = results.by_ref().take(length).collect();
-                    // The client may have gone.
-                    let _ = reply.send(own);
-                }
-            }
-        });
-        Self(sender)
-    }
-
-    async fn submit(&self, candidates: Vec<Candidate>) -> Vec<Result<B256, SubmitError>> {
-        if candidates.is_empty() {
-            return Vec::new();
-        }
-        let count = candidates.len();
-        let (reply, answer) = oneshot::channel();
-        let refused = match self.0.try_send((candidates, reply)) {
-            Ok(()) => return answer.await.unwrap_or_default(),
-            Err(mpsc::error::TrySendError::Full(_)) => SubmitError::Unavailable(format!(
-                "the node is busy: {WAITING_SUBMISSIONS} submissions wait, which is the limit; send again later"
-            )),
-            Err(mpsc::error::TrySendError::Closed(_)) => stopping(),
-        };
-        vec![Err(refused); count]
     }
 }

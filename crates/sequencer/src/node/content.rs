@@ -33,6 +33,7 @@ use super::{
     admission::Submitted,
     clock::Clock,
     consensus::ConsensusActor,
+    door,
     hub::Hub,
     items::CheckedItem,
     mail::Addr,
@@ -40,6 +41,7 @@ use super::{
     metrics::Metrics,
     sealed::{SealedPool, SealedSources, Unjudged, sender_account},
     squares::Squares,
+    submitter::SharedDoor,
     throttle::Throttle,
 };
 use crate::rpc::backend::{PoolCounts, SubmitError};
@@ -135,6 +137,7 @@ pub struct PoolState {
     executed: Height,
     executed_view: Option<StateView>,
     throttle: Throttle,
+    door: SharedDoor,
 }
 
 /// The pool, shared between the content actor and the RPC.
@@ -245,6 +248,7 @@ impl PoolState {
         recovered: RecoveredBlocks,
         sealed: SealedSources,
         executed: Height,
+        door: SharedDoor,
     ) -> Self {
         let pool = match params.transactions {
             TransactionRule::Plain => Waiting::Plain(Box::new(Pool::new(PoolLimits::of(&params)))),
@@ -263,6 +267,7 @@ impl PoolState {
             executed,
             executed_view,
             throttle: Throttle::new(),
+            door,
         }
     }
 
@@ -278,6 +283,7 @@ impl PoolState {
             Waiting::Sealed(pool) => pool.tick(now),
             Waiting::Opaque(pool) => {
                 pool.expire(now);
+                self.door.lock().pooled(Instant::now(), door::work(pool.len(), pool.bytes()));
                 (pool.len(), !pool.select(usize::MAX, 1).is_empty())
             }
         }
@@ -527,6 +533,7 @@ impl PoolState {
                     })
                     .collect();
                 let any = results.iter().any(Result::is_ok);
+                self.door.lock().pooled(Instant::now(), door::work(pool.len(), pool.bytes()));
                 (results, any)
             }
             Waiting::Plain(_) => self.admit_plain(now, candidates, source),
@@ -594,7 +601,12 @@ impl PoolState {
         }
         let hashes = self.hashes_of(&block);
         match &mut self.pool {
-            Waiting::Opaque(pool) => pool.on_final(&hashes),
+            Waiting::Opaque(pool) => {
+                pool.on_final(&hashes);
+                let mut door = self.door.lock();
+                door.ordered(door::work(hashes.len(), block.body.transaction_bytes()));
+                door.pooled(Instant::now(), door::work(pool.len(), pool.bytes()));
+            }
             Waiting::Plain(_) | Waiting::Sealed(_) => {
                 if key.0 > self.executed && !self.marked.contains_key(&key) {
                     match &mut self.pool {

@@ -135,6 +135,17 @@ pub enum Candidate {
     Opaque(Bytes),
 }
 
+impl Candidate {
+    /// Bytes as submitted.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Plain(transaction) => transaction.raw().len(),
+            Self::Item(bytes) | Self::Opaque(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// A candidate that passed what can be checked without its sender's account.
 pub enum Admitted {
     /// An Ethereum transaction with its signer.

@@ -21,6 +21,7 @@ mod backend;
 mod clock;
 mod consensus;
 mod content;
+mod door;
 mod error;
 mod execution;
 mod hub;
@@ -42,6 +43,7 @@ mod squares;
 mod start;
 mod stop;
 mod storage;
+mod submitter;
 mod sync;
 mod throttle;
 
@@ -68,10 +70,11 @@ use crate::{
     rpc,
 };
 use admission::Admitter;
-use backend::{NodeBackend, Submitter};
+use backend::NodeBackend;
 use clock::Clock;
 use consensus::{ConsensusActor, ConsensusConfig};
 use content::{ContentActor, PoolState};
+use door::Door;
 use execution::ExecutionActor;
 use hub::Hub;
 use items::ItemBlocks;
@@ -86,6 +89,7 @@ use squares::Squares;
 use start::Loaded;
 use stop::Stop;
 use storage::StorageActor;
+use submitter::Submitter;
 use sync::SyncActor;
 
 /// How long a peer may take for a run of headers or bodies, in ms.
@@ -238,8 +242,11 @@ impl Running {
             blocks: items.clone(),
             db: Arc::clone(&db),
         };
+        let door = Arc::new(Mutex::new(Door::new(&params)));
+        let recovered_blocks = recovered.clone();
         let pool =
-            Arc::new(Mutex::new(PoolState::new(params.clone(), state.clone(), recovered.clone(), sources, executed)));
+            PoolState::new(params.clone(), state.clone(), recovered_blocks, sources, executed, Arc::clone(&door));
+        let pool = Arc::new(Mutex::new(pool));
         let mailboxes = metrics.mailboxes.clone();
         let squares = Arc::new(Squares::new(&params, &config.squares, metrics.encode_seconds.clone()));
         let light = Arc::new(LightDoor::new(Arc::clone(&db), Arc::clone(&squares), clock));
@@ -348,7 +355,7 @@ impl Running {
                 storage: storage.clone(),
                 sync: sync.clone(),
                 hub: Arc::clone(&hub),
-                metrics,
+                metrics: Arc::clone(&metrics),
                 clock,
                 stop: stop.clone(),
             };
@@ -373,7 +380,7 @@ impl Running {
             network: network.clone(),
             hub: Arc::clone(&hub),
             producers,
-            submitter: Submitter::start(admitter),
+            submitter: Submitter::start(admitter, door, metrics),
             blocks: Mutex::default(),
             light,
             keyring,

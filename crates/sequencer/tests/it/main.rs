@@ -6,6 +6,7 @@ mod cluster;
 mod crash;
 mod kills;
 mod light;
+mod load;
 mod metrics;
 mod partition;
 mod rebuild;
