@@ -8,6 +8,9 @@
 //! | sync | 3 | one stream per request | 3rd | refuse: an error to the caller | refuse: "busy" to the peer |
 //! | discovery | 4 | one long stream per direction | lowest | drop the oldest | drop, counted |
 //!
+//! Incoming queues are bounded in messages and bytes for all peers together, outgoing ones for each peer, and all of these
+//! and what is on its way into the incoming ones by one budget (the `budget` module).
+//!
 //! Old votes and old data lose their worth, so the oldest goes; a pooled transaction that is already on its way is
 //! worth more than one more.
 

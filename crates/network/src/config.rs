@@ -76,6 +76,8 @@ pub struct ChannelLimits {
     pub bytes_per_s: u64,
     /// Messages in the queue to the layer above, for all peers together.
     pub inbox_messages: usize,
+    /// Bytes of these messages. Not used for sync.
+    pub inbox_bytes: usize,
 }
 
 /// Limits of all channels.
@@ -108,6 +110,7 @@ impl Default for Limits {
             messages_per_s: 20_000,
             bytes_per_s: 64 * MIB as u64,
             inbox_messages: 4096,
+            inbox_bytes: 64 * MIB,
         };
         let mempool = ChannelLimits {
             // The largest transaction that any chain allows, and what is wrapped around it.
@@ -117,6 +120,7 @@ impl Default for Limits {
             messages_per_s: 200_000,
             bytes_per_s: 128 * MIB as u64,
             inbox_messages: 65_536,
+            inbox_bytes: 64 * MIB,
         };
         let data = ChannelLimits {
             max_message: 16 * MIB,
@@ -125,6 +129,7 @@ impl Default for Limits {
             messages_per_s: 20_000,
             bytes_per_s: 64 * MIB as u64,
             inbox_messages: 1024,
+            inbox_bytes: 32 * MIB,
         };
         let sync = ChannelLimits {
             max_message: 64 * 1024,
@@ -133,6 +138,7 @@ impl Default for Limits {
             messages_per_s: 500,
             bytes_per_s: 4 * MIB as u64,
             inbox_messages: 256,
+            inbox_bytes: 16 * MIB,
         };
         let discovery = ChannelLimits {
             max_message: 64 * 1024,
@@ -141,6 +147,7 @@ impl Default for Limits {
             messages_per_s: 50,
             bytes_per_s: MIB as u64,
             inbox_messages: 256,
+            inbox_bytes: 4 * MIB,
         };
         Self { channels: [consensus, mempool, data, sync, discovery] }
     }
@@ -193,6 +200,11 @@ pub struct NetworkConfig {
     pub request_timeout: Duration,
     /// Requests of one peer that are served at once.
     pub max_requests_per_peer: usize,
+    /// Requests that are answered at once, for all peers without a reserved place together.
+    pub max_requests: usize,
+    /// Bytes that all peers together may make this node hold: unfinished messages and those on their way into an inbox,
+    /// outgoing queues, and responses being written. Who holds the most is disconnected when there are more.
+    pub buffer_bytes: usize,
     /// Largest response to a sync request in bytes.
     pub max_response: usize,
     /// Wait between dials of one target.
@@ -241,6 +253,8 @@ impl NetworkConfig {
             keep_alive: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             max_requests_per_peer: 8,
+            max_requests: 16,
+            buffer_bytes: 256 * MIB,
             max_response: 16 * MIB,
             backoff: Backoff { first: Duration::from_millis(200), most: Duration::from_secs(30) },
             ban_time: Duration::from_secs(60),
@@ -274,6 +288,10 @@ impl NetworkConfig {
         check(self.keep_alive * 2 < self.idle_timeout, "keep_alive", "must be less than half of idle_timeout")?;
         check(self.idle_timeout <= Duration::from_secs(600), "idle_timeout", "must be at most 600 s")?;
         check((1..=1024).contains(&self.max_requests_per_peer), "max_requests_per_peer", "must be within 1..=1024")?;
+        check(self.max_requests >= 1, "max_requests", "must be at least 1")?;
+        let largest = Channel::ALL.map(|channel| self.limits.of(channel).max_message).into_iter().max().unwrap_or(0);
+        let largest = largest.max(self.max_response);
+        check(self.buffer_bytes >= 4 * largest, "buffer_bytes", "must be at least four of the largest messages")?;
         check(self.max_response >= 1 && self.max_response <= 256 * MIB, "max_response", "must be within 1..=256 MiB")?;
         check(!self.backoff.first.is_zero(), "backoff.first", "must be above zero")?;
         check(self.backoff.first <= self.backoff.most, "backoff.most", "must be at least backoff.first")?;
@@ -294,7 +312,8 @@ impl NetworkConfig {
         check(limits.queue_bytes >= limits.max_message, "queue_bytes", "must be at least max_message")?;
         check(limits.messages_per_s >= 1, "messages_per_s", "must be at least 1")?;
         check(limits.bytes_per_s >= 1, "bytes_per_s", "must be at least 1")?;
-        check(limits.inbox_messages >= 1, "inbox_messages", "must be at least 1")
+        check(limits.inbox_messages >= 1, "inbox_messages", "must be at least 1")?;
+        check(limits.inbox_bytes >= limits.max_message, "inbox_bytes", "must be at least max_message")
     }
 }
 

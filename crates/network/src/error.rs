@@ -248,8 +248,8 @@ close_codes! {
     Ourselves = 5, "a node dialled itself";
     /// The hello message was malformed.
     BadHello = 6, "malformed hello";
-    /// A reserved peer needed the place.
-    Evicted = 7, "a committee member needed the place";
+    /// A reserved peer needed the place, or the peer held the most when all held too much.
+    Evicted = 7, "a committee member needed the place, or the peer made the node hold too much";
     /// The receiver of this code started anew on another connection.
     Superseded = 8, "the peer came back on a new connection";
     /// The layer above asked for it.
@@ -357,8 +357,8 @@ pub enum DisconnectReason {
     /// The peer was banned for this.
     #[error("banned: {0}")]
     Banned(Misbehaviour),
-    /// A reserved peer needed the place.
-    #[error("a committee member needed the place")]
+    /// A reserved peer needed the place, or the peer held the most when all held too much.
+    #[error("a committee member needed the place, or the peer made this node hold too much")]
     Evicted,
     /// The peer restarted and is connected anew.
     #[error("the peer started anew")]

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use cascade_primitives::NodeId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::{
     announce::Announcement,
@@ -24,12 +24,14 @@ use crate::{
 const BACKLOG: usize = 1024;
 
 /// A one-way message of a peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Message {
     /// Who sent it; authenticated.
     pub peer: NodeId,
     /// What was sent: 1 byte up to the channel's limit.
     pub payload: Bytes,
+    /// What it takes of its inbox, until the message is dropped or taken apart.
+    pub(crate) _room: OwnedSemaphorePermit,
 }
 
 /// A request of a peer on the sync channel.

@@ -46,6 +46,11 @@ impl FrameReader {
         Self { limit, prefix: [0; PREFIX], prefix_len: 0, body: BytesMut::new(), body_len: 0 }
     }
 
+    /// Memory that an unfinished message takes.
+    pub(crate) fn held(&self) -> usize {
+        self.body.capacity()
+    }
+
     /// Takes the next message out of `input`, or consumes all of it and keeps what belongs to an unfinished one.
     pub(crate) fn next(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, FrameError> {
         if self.prefix_len < PREFIX {

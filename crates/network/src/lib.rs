@@ -35,13 +35,15 @@
 //! # Against hostile peers
 //!
 //! Every length is checked before memory is reserved; queues, tables, streams, handshakes and connections are bounded,
-//! in total and per host; inbound rates are bounded per peer and channel by holding the stream back; a breach of the
+//! in total and per host; what all peers together make the node hold has one budget (the `budget` module says who goes
+//! when it is used up); inbound rates are bounded per peer and channel by holding the stream back; a breach of the
 //! protocol bans the node for a while; addresses prove themselves under load.
 
 pub mod addr;
 mod admission;
 pub mod announce;
 mod bans;
+mod budget;
 pub mod channel;
 pub mod config;
 mod dials;

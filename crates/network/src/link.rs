@@ -21,12 +21,12 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use quinn::{ConnectionError, ReadError, RecvStream, WriteError};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::task::JoinSet;
 
 use crate::{
+    budget::Charge,
     channel::Channel,
     error::{CloseCode, DisconnectReason, Misbehaviour, classify},
-    event::Message,
     frame::{FrameError, FrameReader, encode_batch},
     peer::{DRAIN, Link, Peer},
     request,
@@ -197,7 +197,12 @@ impl Reader {
         let mut frames = FrameReader::new(self.shared.config.limits.of(channel).max_message);
         let mut chunks = vec![Bytes::new(); READ_CHUNKS];
         let mut batch = Vec::new();
+        // The pieces that QUIC handed over are counted as messages, finished or not.
+        let mut charge = Charge::new(&self.peer.account, 0);
         loop {
+            if !self.peer.is_reserved() {
+                self.peer.account.budget().room().await;
+            }
             let count = match stream.read_chunks(&mut chunks).await {
                 Ok(Some(count)) => count,
                 Ok(None) => return Ok(()),
@@ -213,9 +218,12 @@ impl Reader {
                 }
                 *chunk = Bytes::new();
             }
+            let unfinished = frames.held();
+            charge.set(unfinished + batch.iter().map(Bytes::len).sum::<usize>());
             if !batch.is_empty() {
                 self.limit(channel, &batch).await;
                 self.deliver(channel, &mut batch).await;
+                charge.set(unfinished);
             }
             if let Some(error) = broken {
                 return Err(frame_end(error));
@@ -241,43 +249,23 @@ impl Reader {
 
     async fn deliver(&self, channel: Channel, batch: &mut Vec<Bytes>) {
         let peer = self.peer.node;
-        let messages = batch.drain(..).map(|payload| Message { peer, payload });
-        let dropped = match channel {
-            Channel::Consensus => wait_in(&self.sinks.consensus, messages).await,
-            Channel::Data => wait_in(&self.sinks.data, messages).await,
-            Channel::Mempool => offer(&self.sinks.mempool, messages),
-            Channel::Discovery => offer(&self.sinks.discovery, messages),
+        let (inbox, waits) = match channel {
+            Channel::Consensus => (&self.sinks.consensus, true),
+            Channel::Data => (&self.sinks.data, true),
+            Channel::Mempool => (&self.sinks.mempool, false),
+            Channel::Discovery => (&self.sinks.discovery, false),
             Channel::Sync => unreachable!("sync has no channel stream"),
         };
+        let mut dropped = 0;
+        for payload in batch.drain(..) {
+            // Waiting stops this stream of this peer and nothing else.
+            let taken = if waits { inbox.wait(peer, payload).await } else { inbox.offer(peer, payload) };
+            dropped += u64::from(!taken);
+        }
         if dropped > 0 {
             self.shared.metrics.of(channel).dropped_inbox.inc_by(dropped);
         }
     }
-}
-
-/// Waits for room, which stops this stream of this peer and nothing else. Drops only what nobody will ever read.
-async fn wait_in(sink: &mpsc::Sender<Message>, messages: impl Iterator<Item = Message>) -> u64 {
-    let mut dropped = 0;
-    for message in messages {
-        dropped += u64::from(sink.send(message).await.is_err());
-    }
-    dropped
-}
-
-/// Drops what there is no room for, and returns how many.
-fn offer(sink: &mpsc::Sender<Message>, messages: impl ExactSizeIterator<Item = Message>) -> u64 {
-    // One look at the room for all of them; only a nearly full inbox is asked for each.
-    if let Ok(places) = sink.try_reserve_many(messages.len()) {
-        for (place, message) in places.zip(messages) {
-            place.send(message);
-        }
-        return 0;
-    }
-    let mut dropped = 0;
-    for message in messages {
-        dropped += u64::from(sink.try_send(message).is_err());
-    }
-    dropped
 }
 
 const fn frame_end(error: FrameError) -> End {

@@ -33,6 +33,9 @@ pub(crate) struct Metrics {
     pub(crate) bans: IntCounterVec,
     pub(crate) disconnects: IntCounter,
     pub(crate) replaced: IntCounter,
+    /// Peers disconnected because all together held more than the budget.
+    pub(crate) heavy_peers: IntCounter,
+    pub(crate) buffered_bytes: IntGauge,
     pub(crate) events_dropped: IntCounter,
     pub(crate) requests: IntCounterVec,
     pub(crate) request_seconds: Histogram,
@@ -91,6 +94,14 @@ impl Metrics {
             bans: by("bans_total", "Peers banned", "kind")?,
             disconnects: counter("disconnects_total", "Connected peers that went away")?,
             replaced: counter("duplicate_connections_total", "Second connections of a pair that were resolved")?,
+            heavy_peers: counter(
+                "heavy_peers_total",
+                "Peers disconnected because all held too much, and they the most",
+            )?,
+            buffered_bytes: gauge(
+                "buffered_bytes",
+                "Bytes that peers make this node hold, inboxes and QUIC not counted",
+            )?,
             events_dropped: counter("dropped_events_total", "Failure reports dropped because nobody reads events")?,
             requests: by("requests_total", "Requests to peers, by result", "result")?,
             request_seconds: add(registry, Histogram::with_opts(seconds)?)?,

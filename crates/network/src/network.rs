@@ -12,7 +12,7 @@ use cascade_primitives::NodeId;
 use parking_lot::{Mutex, RwLock};
 use quinn::{AsyncUdpSocket, EndpointConfig, ServerConfig, TokioRuntime};
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -21,6 +21,7 @@ use crate::{
     addr::Endpoint,
     admission::Admission,
     announce::{Announcement, Claims},
+    budget::Budget,
     channel::Channel,
     config::NetworkConfig,
     dials::{DialBook, Why},
@@ -32,7 +33,7 @@ use crate::{
     peer::Registry,
     queue::Pushed,
     request, service,
-    shared::{Shared, Sinks, wall_clock},
+    shared::{Inbox, Shared, Sinks, wall_clock},
     tls::Credentials,
     transport,
 };
@@ -116,6 +117,7 @@ impl Network {
             tokio::spawn(service::accept_loop(Arc::clone(&shared), Arc::clone(&sinks), endpoint.clone())),
             tokio::spawn(service::dial_loop(Arc::clone(&shared), sinks, endpoint.clone(), quic)),
             tokio::spawn(service::discovery_loop(Arc::clone(&shared), discovery_inbox)),
+            tokio::spawn(service::budget_loop(Arc::clone(&shared))),
         ];
         let inner = Inner {
             shared,
@@ -169,8 +171,9 @@ impl Network {
         let shared = self.shared();
         shared.check_message(channel, payload)?;
         let registry = shared.registry.read();
+        let count = registry.len();
         let peers = registry.iter().filter(|peer| Some(peer.node) != except);
-        Ok(peers.filter(|peer| shared.push(peer, channel, payload.clone()) != Pushed::DroppedNewest).count())
+        Ok(peers.filter(|peer| shared.push(peer, channel, payload.clone(), count) != Pushed::DroppedNewest).count())
     }
 
     /// Queues a message for one peer.
@@ -183,7 +186,7 @@ impl Network {
         shared.check_message(channel, &payload)?;
         let registry = shared.registry.read();
         let peer = registry.get(peer).ok_or(SendError::NotConnected)?;
-        match shared.push(peer, channel, payload) {
+        match shared.push(peer, channel, payload, 1) {
             Pushed::Queued | Pushed::DroppedOldest(_) => Ok(()),
             Pushed::DroppedNewest => Err(SendError::Full(channel)),
         }
@@ -309,7 +312,7 @@ async fn finish(mut task: JoinHandle<()>) {
 }
 
 fn channels(config: &NetworkConfig) -> (Sinks, mpsc::Receiver<Message>, Receivers, mpsc::Sender<Event>) {
-    let inbox = |channel: Channel| mpsc::channel(config.limits.of(channel).inbox_messages);
+    let inbox = |channel: Channel| Inbox::new(config.limits.of(channel));
     let (consensus_in, consensus) = inbox(Channel::Consensus);
     let (mempool_in, mempool) = inbox(Channel::Mempool);
     let (data_in, data) = inbox(Channel::Data);
@@ -344,13 +347,16 @@ fn shared(
     for address in &config.bootstrap {
         dials.add_address(now, Endpoint::new(*address).addr());
     }
+    let budget = Budget::new(config.buffer_bytes);
     Ok(Shared {
         node: identity.node_id(),
         credentials,
         instance: u64::from_le_bytes(*instance),
         dial_counter: AtomicU64::new(1),
         reachable: transport::reachable_at(&config, local).map(Endpoint::new),
-        registry: RwLock::new(Registry::new(&config, events)),
+        registry: RwLock::new(Registry::new(&config, Arc::clone(&budget), events)),
+        budget,
+        serving: Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS)),
         dials: Mutex::new(dials),
         dials_changed: Notify::new(),
         admission: Admission::new(&config),

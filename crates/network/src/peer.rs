@@ -12,18 +12,22 @@
 use std::{
     collections::{BTreeSet, HashMap},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use cascade_primitives::NodeId;
 use parking_lot::Mutex;
-use quinn::Connection;
+use quinn::{Connection, VarInt};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
     addr::canonical,
     bans::BanList,
+    budget::{Account, Budget, Holder, too_heavy},
     channel::Channel,
     config::{NetworkConfig, ProtocolVersion},
     error::{CloseCode, DisconnectReason, HandshakeError, Misbehaviour},
@@ -31,6 +35,7 @@ use crate::{
     hello::Hello,
     queue::OutQueue,
     rate::Limiter,
+    transport,
 };
 
 /// How long a link that was replaced is still read.
@@ -78,6 +83,11 @@ impl Link {
     pub(crate) fn close(&self, code: CloseCode) {
         self.connection.close(code.var_int(), &[]);
     }
+
+    fn set_windows(&self, bytes: u64) {
+        self.connection.set_send_window(bytes);
+        self.connection.set_receive_window(VarInt::from_u64(bytes).unwrap_or(VarInt::MAX));
+    }
 }
 
 #[derive(Debug)]
@@ -97,6 +107,9 @@ pub(crate) struct Peer {
     pub(crate) since: Instant,
     queues: [OutQueue; 5],
     limiters: [Mutex<Limiter>; 5],
+    /// What the peer makes this node hold.
+    pub(crate) account: Arc<Account>,
+    reserved: AtomicBool,
     /// Requests of the peer that may be served at once.
     pub(crate) serving: Arc<Semaphore>,
     /// Requests to the peer that may be in flight.
@@ -105,11 +118,12 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn new(config: &NetworkConfig, candidate: &Candidate, link: Arc<Link>) -> Self {
+    fn new(config: &NetworkConfig, budget: &Arc<Budget>, candidate: &Candidate, link: Arc<Link>) -> Self {
         let limits = &config.limits;
+        let account = Account::new(budget);
         let queue = |channel: Channel| {
             let of = limits.of(channel);
-            OutQueue::new(channel.overflow(), of.queue_messages, of.queue_bytes)
+            OutQueue::new(channel.overflow(), of.queue_messages, of.queue_bytes, Arc::clone(&account))
         };
         let now = Instant::now();
         let limiter = |channel: Channel| {
@@ -124,11 +138,30 @@ impl Peer {
             version: candidate.version,
             since: now,
             queues: Channel::ALL.map(queue),
+            account,
+            reserved: AtomicBool::new(false),
             limiters: Channel::ALL.map(limiter),
             serving: Arc::new(Semaphore::new(config.max_requests_per_peer)),
             asking: Semaphore::new(limits.of(Channel::Sync).queue_messages.min(Semaphore::MAX_PERMITS)),
             links: Mutex::new(Links { current: link, draining: None }),
         }
+    }
+
+    /// Whether it has a reserved place.
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Gives it a reserved place or takes it away, and the windows that go with it.
+    fn set_reserved(&self, config: &NetworkConfig, reserved: bool) {
+        if self.reserved.swap(reserved, Ordering::Relaxed) != reserved {
+            self.link().set_windows(transport::window(config, reserved));
+        }
+    }
+
+    /// Drops what is queued for it.
+    pub(crate) fn clear_queues(&self) {
+        self.queues.iter().for_each(OutQueue::clear);
     }
 
     pub(crate) const fn queue(&self, channel: Channel) -> &OutQueue {
@@ -219,16 +252,18 @@ pub(crate) struct Registry {
     peers: HashMap<NodeId, Arc<Peer>>,
     reserved: BTreeSet<NodeId>,
     bans: BanList,
+    budget: Arc<Budget>,
     max_peers: usize,
     events: Option<EventSink>,
 }
 
 impl Registry {
-    pub(crate) fn new(config: &NetworkConfig, events: EventSink) -> Self {
+    pub(crate) fn new(config: &NetworkConfig, budget: Arc<Budget>, events: EventSink) -> Self {
         Self {
             peers: HashMap::new(),
             reserved: BTreeSet::new(),
             bans: BanList::new(4096, config.ban_time),
+            budget,
             max_peers: config.max_peers,
             events: Some(events),
         }
@@ -256,8 +291,23 @@ impl Registry {
         self.reserved.contains(&node)
     }
 
-    pub(crate) fn set_reserved(&mut self, reserved: BTreeSet<NodeId>) {
+    pub(crate) fn set_reserved(&mut self, config: &NetworkConfig, reserved: BTreeSet<NodeId>) {
         self.reserved = reserved;
+        for peer in self.peers.values() {
+            peer.set_reserved(config, self.reserved.contains(&peer.node));
+        }
+    }
+
+    /// Removes the peers that hold the most until the rest of `used` bytes fits into `limit`.
+    pub(crate) fn relieve(&mut self, used: usize, limit: usize) -> Vec<Arc<Peer>> {
+        let holders = self.peers.values().map(|peer| Holder {
+            peer: peer.node,
+            reserved: self.reserved.contains(&peer.node),
+            held: peer.account.held(),
+        });
+        // When the limit is exceeded, some peer holds more than an even part of it, or its tasks are ending already.
+        let gone = too_heavy(holders.collect(), used, limit, limit / (2 * self.max_peers));
+        gone.into_iter().filter_map(|node| self.remove(node, DisconnectReason::Evicted, CloseCode::Evicted)).collect()
     }
 
     pub(crate) fn banned_until(&self, now: Instant, node: NodeId) -> Option<Instant> {
@@ -302,6 +352,7 @@ impl Registry {
         let link = Arc::new(Link::new(candidate.connection.clone(), candidate.direction, candidate.rank));
         let same_run = |peer: &&Arc<Peer>| peer.instance == candidate.hello.instance;
         if let Some(peer) = self.peers.get(&node).filter(same_run).cloned() {
+            link.set_windows(transport::window(config, peer.is_reserved()));
             if link.rank > peer.link().rank {
                 peer.replace(Arc::clone(&link));
             } else if link.direction == Direction::Inbound {
@@ -314,7 +365,8 @@ impl Registry {
         }
         let earlier = self.remove(node, DisconnectReason::Restarted, CloseCode::Superseded);
         let evicted = self.make_room(node, candidate.direction)?;
-        let peer = Arc::new(Peer::new(config, &candidate, Arc::clone(&link)));
+        let peer = Arc::new(Peer::new(config, &self.budget, &candidate, Arc::clone(&link)));
+        peer.set_reserved(config, self.reserved.contains(&node));
         self.peers.insert(node, Arc::clone(&peer));
         self.send(Event::Connected(peer.info(self.is_reserved(node))));
         Ok(Registered { peer, link, is_new: true, displaced: earlier.or(evicted) })

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    budget::Charge,
     channel::Channel,
     config::NetworkConfig,
     error::{DisconnectReason, Misbehaviour, RequestError, classify},
@@ -149,6 +150,8 @@ async fn serve_one(
     let write = async {
         match reply {
             Reply::Response(response) => {
+                // Whoever asks for much and reads nothing pays for what is held for it.
+                let _charge = Charge::new(&peer.account, response.len());
                 let metrics = shared.metrics.of(Channel::Sync);
                 metrics.sent_messages.inc();
                 metrics.sent_bytes.inc_by(response.len() as u64);
@@ -188,6 +191,15 @@ async fn answer(shared: &Shared, sinks: &Sinks, peer: &Peer, recv: &mut RecvStre
         }
         tokio::time::sleep(wait).await;
     }
+    // All others wait for their turn, in order, so that answers of the largest size cannot add up.
+    let _turn = if peer.is_reserved() {
+        None
+    } else {
+        match timeout(config.request_timeout, shared.serving.acquire()).await {
+            Ok(turn) => turn.ok(),
+            Err(_) => return Ok(Some(Reply::Busy)),
+        }
+    };
     let (reply, response) = oneshot::channel();
     let request = Request { peer: peer.node, payload, reply: Responder { reply } };
     match sinks.requests.try_send(request) {

@@ -318,13 +318,30 @@ fn reach(endpoint: &Endpoint, addr: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Keeps what peers make this node hold within the budget, until the network stops.
+pub(crate) async fn budget_loop(shared: Arc<Shared>) {
+    let mut leaving = Vec::new();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shared.budget.exceeded() => shared.relieve(&mut leaving),
+            _ = tick.tick() => {
+                shared.metrics.buffered_bytes.set(i64::try_from(shared.budget.used()).unwrap_or(i64::MAX));
+                shared.relieve(&mut leaving);
+            }
+            () = shared.stopped() => break,
+        }
+    }
+}
+
 /// Feeds discovery until the network stops.
 pub(crate) async fn discovery_loop(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Message>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            Some(Message { peer, payload }) = inbox.recv() => shared.discover(Input::Message { from: peer, payload }),
+            Some(Message { peer, payload, .. }) = inbox.recv() => shared.discover(Input::Message { from: peer, payload }),
             () = shared.peers_changed.notified() => shared.discover_peers(),
             _ = tick.tick() => {
                 shared.discover_peers();

@@ -12,14 +12,15 @@ use std::{
 use bytes::Bytes;
 use cascade_primitives::{NodeId, TimestampMs};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::{
     addr::Endpoint,
     admission::Admission,
     announce::Announcement,
+    budget::{Account, Budget},
     channel::{Channel, Overflow},
-    config::NetworkConfig,
+    config::{ChannelLimits, NetworkConfig},
     dials::{DialBook, Why},
     discovery::{Discovery, Effect, Input},
     error::{CloseCode, DisconnectReason, HandshakeError, Misbehaviour, SendError},
@@ -31,13 +32,46 @@ use crate::{
     tls::Credentials,
 };
 
+/// The way into a channel's queue to the layer above, bounded in messages and in bytes for all peers together.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    queue: mpsc::Sender<Message>,
+    room: Arc<Semaphore>,
+    bytes: usize,
+}
+
+impl Inbox {
+    pub(crate) fn new(limits: &ChannelLimits) -> (Self, mpsc::Receiver<Message>) {
+        let (queue, receiver) = mpsc::channel(limits.inbox_messages);
+        let bytes = limits.inbox_bytes.min(Semaphore::MAX_PERMITS);
+        (Self { queue, room: Arc::new(Semaphore::new(bytes)), bytes }, receiver)
+    }
+
+    fn places(&self, payload: &Bytes) -> u32 {
+        u32::try_from(payload.len().min(self.bytes)).unwrap_or(u32::MAX)
+    }
+
+    /// Waits for room. False if nobody will ever read it.
+    pub(crate) async fn wait(&self, peer: NodeId, payload: Bytes) -> bool {
+        let room = Arc::clone(&self.room).acquire_many_owned(self.places(&payload)).await;
+        let room = room.expect("it is never closed");
+        self.queue.send(Message { peer, payload, _room: room }).await.is_ok()
+    }
+
+    /// False if there is no room.
+    pub(crate) fn offer(&self, peer: NodeId, payload: Bytes) -> bool {
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(self.places(&payload)) else { return false };
+        self.queue.try_send(Message { peer, payload, _room: room }).is_ok()
+    }
+}
+
 /// Where received messages go. Held by the tasks only, so that the receivers end when the tasks do.
 #[derive(Debug)]
 pub(crate) struct Sinks {
-    pub(crate) consensus: mpsc::Sender<Message>,
-    pub(crate) mempool: mpsc::Sender<Message>,
-    pub(crate) data: mpsc::Sender<Message>,
-    pub(crate) discovery: mpsc::Sender<Message>,
+    pub(crate) consensus: Inbox,
+    pub(crate) mempool: Inbox,
+    pub(crate) data: Inbox,
+    pub(crate) discovery: Inbox,
     pub(crate) requests: mpsc::Sender<Request>,
 }
 
@@ -56,6 +90,9 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     pub(crate) discovery: Mutex<Discovery>,
     pub(crate) peers_changed: Notify,
+    pub(crate) budget: Arc<Budget>,
+    /// Requests that are answered at once, for all peers without a reserved place together.
+    pub(crate) serving: Semaphore,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: watch::Sender<bool>,
 }
@@ -148,9 +185,25 @@ impl Shared {
         self.dials_changed.notify_one();
     }
 
-    /// Queues a message for one peer; `length` was checked.
-    pub(crate) fn push(&self, peer: &Peer, channel: Channel, payload: Bytes) -> Pushed {
-        let pushed = peer.queue(channel).push(payload);
+    /// Disconnects peers that hold too much, while all together hold more than the budget. `leaving` are accounts of those
+    /// that were disconnected before, whose tasks may not have ended yet.
+    pub(crate) fn relieve(&self, leaving: &mut Vec<Arc<Account>>) {
+        leaving.retain(|account| account.held() > 0);
+        let freed: usize = leaving.iter().map(|account| account.held()).sum();
+        let gone = self.registry.write().relieve(self.budget.used().saturating_sub(freed), self.budget.limit());
+        for peer in gone {
+            tracing::warn!(peer = %peer.node, held = peer.account.held(), used = self.budget.used(),
+                "peers make this node hold too much; the one that holds the most is disconnected");
+            self.metrics.heavy_peers.inc();
+            peer.clear_queues();
+            leaving.push(Arc::clone(&peer.account));
+            self.gone(&peer, self.config.backoff.most);
+        }
+    }
+
+    /// Queues a message that goes to so many peers for one of them; `length` was checked.
+    pub(crate) fn push(&self, peer: &Peer, channel: Channel, payload: Bytes, peers: usize) -> Pushed {
+        let pushed = peer.queue(channel).push(payload, peers);
         let dropped = match pushed {
             Pushed::Queued => 0,
             Pushed::DroppedOldest(n) => n as u64,
@@ -188,9 +241,9 @@ impl Shared {
         for effect in effects {
             match effect {
                 Effect::Send { to, payload } => {
-                    let registry = self.registry.read();
+                    let (registry, peers) = (self.registry.read(), to.len());
                     for peer in to.into_iter().filter_map(|node| registry.get(node)) {
-                        self.push(peer, Channel::Discovery, payload.clone());
+                        self.push(peer, Channel::Discovery, payload.clone(), peers);
                     }
                 }
                 Effect::Misbehaved(node, misbehaviour) => self.punish(node, misbehaviour),
@@ -215,7 +268,7 @@ impl Shared {
     /// Reserves places for these nodes and for no others.
     pub(crate) fn set_reserved(&self, mut nodes: BTreeSet<NodeId>) {
         nodes.remove(&self.node);
-        self.registry.write().set_reserved(nodes.clone());
+        self.registry.write().set_reserved(&self.config, nodes.clone());
         self.dials.lock().keep_reserved(|node| nodes.contains(&node));
         let known: Vec<(NodeId, Vec<Endpoint>)> = {
             let mut discovery = self.discovery.lock();

@@ -3,14 +3,17 @@
 //! **Windows.** QUIC's connection-wide windows are shared by all streams. If they were smaller than what the other
 //! streams can take, a peer that floods the mempool, or a slow reader of it, would use them up, and a vote would wait
 //! although its own stream is empty and its priority the highest. So the connection's windows are the sum of what all
-//! streams together can hold: every stream has its own [`STREAM_WINDOW`], and no one can take another's.
+//! channels together can hold: every channel has its own [`STREAM_WINDOW`], and no one can take another's.
 //!
 //! ```text
-//!   receive window = (4 channel streams + our requests in flight + requests served) * STREAM_WINDOW
+//!   receive window = 4 channel streams * STREAM_WINDOW                                             (any peer)
+//!                  = (4 channel streams + our requests in flight + requests served) * STREAM_WINDOW  (reserved places)
 //!   send window    = the same
 //! ```
 //!
-//! It bounds memory per peer as well. One stream moves at most STREAM_WINDOW per round trip: 20 MB/s at 100 ms.
+//! A connection begins with the smaller windows, because what a peer was once allowed to send cannot be taken back, and
+//! there may be many peers whom nobody vouches for: they share the windows between channels and requests.
+//! The windows bound memory per peer as well. One stream moves at most STREAM_WINDOW per round trip: 20 MB/s at 100 ms.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,14 +28,19 @@ use crate::{
 /// Flow control window of one stream in bytes.
 pub(crate) const STREAM_WINDOW: u32 = 2 << 20;
 
+/// The windows of a connection in bytes, in either direction.
+pub(crate) fn window(config: &NetworkConfig, reserved: bool) -> u64 {
+    let requests = config.max_requests_per_peer + config.limits.of(Channel::Sync).queue_messages.min(1024);
+    let streams = Channel::STREAMED.len() + if reserved { requests } else { 0 };
+    streams as u64 * u64::from(STREAM_WINDOW)
+}
+
 /// QUIC parameters for both directions of dialling.
 pub(crate) fn transport_config(config: &NetworkConfig) -> Result<TransportConfig, ConfigError> {
     let bad = |key: &str| ConfigError { key: key.to_owned(), rule: "is too large for QUIC".to_owned() };
     let served = u32::try_from(config.max_requests_per_peer).map_err(|_| bad("max_requests_per_peer"))?;
-    let asked = u32::try_from(config.limits.of(Channel::Sync).queue_messages.min(1024)).expect("at most 1024");
     let channels = u32::try_from(Channel::STREAMED.len()).expect("a handful of channels");
-    let streams = channels + served + asked;
-    let window = u64::from(streams) * u64::from(STREAM_WINDOW);
+    let window = window(config, false);
     let idle = IdleTimeout::try_from(config.idle_timeout).map_err(|_| bad("idle_timeout"))?;
     let mut transport = TransportConfig::default();
     transport

@@ -226,10 +226,10 @@ async fn shutdown_ends_everything_and_releases_the_port() {
     assert_eq!(response.await.unwrap(), Err(RequestError::Lost(lost)));
     assert!(!request.reply.is_wanted());
     assert_eq!(a.disconnected(id(2)).await, DisconnectReason::Shutdown);
-    assert_eq!(a.rx.events.recv().await, None);
-    assert_eq!(a.rx.consensus.recv().await, None);
-    assert_eq!(a.rx.mempool.recv().await, None);
-    assert_eq!(a.rx.data.recv().await, None);
+    assert!(a.rx.events.recv().await.is_none());
+    assert!(a.rx.consensus.recv().await.is_none());
+    assert!(a.rx.mempool.recv().await.is_none());
+    assert!(a.rx.data.recv().await.is_none());
     assert!(a.rx.requests.recv().await.is_none());
     assert_eq!(a.network.broadcast(Channel::Data, &Bytes::from_static(b"x")), Ok(0));
     a.network.shutdown().await;

@@ -1,5 +1,6 @@
 //! Networks on real sockets of the loopback interface.
 
+mod budget;
 mod discovery;
 mod helpers;
 mod hostile;

@@ -78,7 +78,7 @@ pub(super) fn start(
 
 /// Shares and reveals; nothing on a chain without threshold keys.
 async fn pump_data(mut data: mpsc::Receiver<Message>, network: Network, reveal: Option<Addr<RevealActor>>) {
-    while let Some(Message { peer, payload }) = data.recv().await {
+    while let Some(Message { peer, payload, .. }) = data.recv().await {
         let Some(reveal) = &reveal else {
             network.report(peer, Misbehaviour::Spam);
             continue;
@@ -105,7 +105,7 @@ async fn pump_consensus<D, F>(
     D: Fn(NodeId, cascade_consensus::Message) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = bool> + Send + 'static,
 {
-    while let Some(Message { peer, payload }) = votes.recv().await {
+    while let Some(Message { peer, payload, .. }) = votes.recv().await {
         match cascade_consensus::Message::from_shared(&payload) {
             Ok(message) => {
                 if !lanes.lock().offer(peer, message, payload.len()) {
@@ -131,7 +131,7 @@ async fn pump_mempool(
     while let Some(first) = gossip.recv().await {
         let mut batches: [Vec<Candidate>; 2] = Default::default();
         let mut next = Some(first);
-        while let Some(Message { peer, payload }) = next {
+        while let Some(Message { peer, payload, .. }) = next {
             // Sequencers are connected with each other, so what one gossips the others get from it. What a node outside
             // the committee sends may have reached nobody else.
             let member = hub.consensus().is_some_and(|view| view.committee.index_of(&peer).is_some());
