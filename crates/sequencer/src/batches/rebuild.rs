@@ -15,9 +15,7 @@ use std::{path::Path, sync::Arc};
 use cascade_consensus::{ChainContext, context::Rules};
 use cascade_crypto::{BlsScheme, scheme::verify_certificate};
 use cascade_da::batch::{BatchError, BatchReader, Manifest, Position};
-use cascade_primitives::{
-    B256, Block, Certificate, Committee, Decode as _, Genesis, Header, Height, SealedBlock, TransactionRule,
-};
+use cascade_primitives::{B256, Block, Certificate, Committee, Decode as _, Genesis, Header, Height, SealedBlock};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -41,9 +39,14 @@ pub enum RebuildError {
         /// What is wrong.
         what: String,
     },
-    /// Encrypted chains are not executed from batches.
-    #[error("this version rebuilds chains of plain transactions alone, and this one orders envelopes")]
-    Encrypted,
+    /// The batch does not hold what opens its blocks.
+    #[error("batch {first} to {last} does not hold what opens its last blocks")]
+    Unopened {
+        /// Its first block.
+        first: Height,
+        /// Its last block.
+        last: Height,
+    },
     /// A batch or a piece of it is missing or damaged.
     #[error(transparent)]
     Batch(#[from] BatchError),
@@ -118,9 +121,6 @@ pub async fn rebuild(
     let newest = std::str::from_utf8(&newest).ok().and_then(|text| text.trim().parse().ok()).map(Height);
     let newest = newest
         .ok_or_else(|| RebuildError::Damaged { name: NEWEST.to_owned(), what: "it holds no height".to_owned() })?;
-    if genesis.params.transactions == TransactionRule::Encrypted {
-        return Err(RebuildError::Encrypted);
-    }
     let rules = Arc::new(Rules::new(genesis));
     let (replay, context, root) = Replay::create(dir, &rules)?;
     let position = Position { height: Height(0), hash: context.hash, state_root: root };
@@ -167,7 +167,9 @@ impl Rebuild {
             }
         }
         reader.finish()?;
-        let result = self.replay.result(manifest.last)?.unwrap_or_default();
+        self.replay.opened(&manifest.seal.reveals)?;
+        let unopened = RebuildError::Unopened { first: manifest.first(), last: manifest.last };
+        let result = self.replay.result(manifest.last)?.ok_or(unopened)?;
         if result.state_root != expected.state_root {
             let (found, expected) = (result.state_root, expected.state_root);
             return Err(RebuildError::Root { height: manifest.last, found, expected });

@@ -1,20 +1,71 @@
 //! A node without network and votes: executes blocks that were checked elsewhere, on a database of its own.
+//!
+//! ```text
+//!   block --plain, opaque------------------------------------------------------> execute
+//!     |  \--encrypted: key generation's log --> keys of epochs --> check items ----> wait
+//!     |                                                                            |
+//!     +--reveals of blocks below, in its body, or above the last block's batch --> open, order, execute
+//! ```
+//!
+//! Reveals are checked against the epoch's keys, and the keys come from the dealings in the blocks: nobody is asked.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::Path,
+    sync::Arc,
+};
 
 use cascade_consensus::{ChainContext, context::Rules};
+use cascade_crypto::{BlsScheme, curve::G1Affine, threshold::EncryptionKey};
 use cascade_execution::{CacheSizes, State, StateStore};
-use cascade_primitives::{B256, Height, ResultEntry, SealedBlock};
+use cascade_mempool::{
+    keybook::{KeyBook, KeyEvent},
+    reveal::{Effect, FinalBlock as ToReveal, Holder, RevealMessage, Reveals},
+};
+use cascade_primitives::{
+    B256, BlsSignature, Certificate, Epoch, Height, NodeId, ResultEntry, Reveal, SealedBlock, SignerSet, TimestampMs,
+    TransactionRule, VoteTarget,
+};
 use cascade_storage::{ChainDb, ChainDbOptions, FinalBlock};
 use prometheus::Registry;
 
-use super::{NodeError, backend::Producers, content::RecoveredBlocks, execution::Executor, metrics::Metrics, start};
+use super::{
+    NodeError,
+    backend::Producers,
+    content::RecoveredBlocks,
+    execution::Executor,
+    items::{ItemBlocks, ItemContent},
+    metrics::Metrics,
+    reveal::open_content,
+    start,
+    stop::Cause,
+};
+
+/// Who nobody is: nothing is sent anywhere.
+const NOBODY: NodeId = NodeId([0; 32]);
+/// Epochs whose keys are kept.
+const KNOWN_EPOCHS: usize = 3;
 
 /// Executes a chain from its genesis block on.
 pub(crate) struct Replay {
+    rules: Arc<Rules>,
     db: Arc<ChainDb>,
     executor: Executor,
     producers: Producers,
+    sealed: Option<Sealed>,
+}
+
+/// What an encrypted chain needs besides.
+struct Sealed {
+    book: KeyBook,
+    keys: BTreeMap<Epoch, EncryptionKey>,
+    items: ItemBlocks,
+    core: Reveals,
+    waiting: VecDeque<(Arc<SealedBlock>, Option<Arc<ItemContent>>)>,
+}
+
+fn diverged(what: impl Into<String>) -> NodeError {
+    NodeError::Stopped(Cause::Diverged(what.into()))
 }
 
 impl Replay {
@@ -34,22 +85,117 @@ impl Replay {
             metrics: Arc::new(Metrics::new(&Registry::new()).map_err(NodeError::Metrics)?),
         };
         let producers = Producers::new(Arc::clone(rules), Arc::clone(&db));
-        Ok((Self { db, executor, producers }, context, root))
+        let sealed = (rules.params().transactions == TransactionRule::Encrypted).then(|| Sealed {
+            book: KeyBook::new(
+                rules.signing,
+                rules.params(),
+                Arc::new(BlsScheme::default()),
+                Height(0),
+                Arc::clone(&context.committee),
+                Arc::clone(&context.next_committee),
+            ),
+            keys: BTreeMap::new(),
+            items: ItemBlocks::default(),
+            core: Reveals::new(rules.signing, NOBODY, 1, Height(1)),
+            waiting: VecDeque::new(),
+        });
+        Ok((Self { rules: Arc::clone(rules), db, executor, producers, sealed }, context, root))
     }
 
-    /// Executes the next block; `context` is the chain up to it.
-    pub(crate) fn run(&self, block: &Arc<SealedBlock>, context: &ChainContext) -> Result<(), NodeError> {
+    /// Takes the next block; `context` is the chain up to it. One of an encrypted chain is executed once it is opened.
+    pub(crate) fn run(&mut self, block: &Arc<SealedBlock>, context: &ChainContext) -> Result<(), NodeError> {
         if context.can_hand_over() {
             self.db.put_committee(&context.next_committee)?;
         }
         let stored = FinalBlock { block: Arc::clone(block), finality: None, transactions: Vec::new() };
         self.db.append_final(&[stored])?;
+        if self.sealed.is_some() {
+            return self.run_sealed(block, context);
+        }
         let producer = self.producers.of(&block.header)?;
         self.executor.run(block, producer).map_err(NodeError::Stopped)?;
         Ok(())
     }
 
-    /// What executing a block gave.
+    fn run_sealed(&mut self, block: &Arc<SealedBlock>, context: &ChainContext) -> Result<(), NodeError> {
+        let Some(sealed) = &mut self.sealed else { return Ok(()) };
+        let (header, scheme) = (&block.header, BlsScheme::default());
+        let events =
+            sealed.book.on_final(block, (&context.committee, &context.next_committee), &mut |made, dealing| {
+                made.verify(dealing, &scheme, &mut rand::rng())
+            });
+        let mut effects = Vec::new();
+        for event in events {
+            let KeyEvent::Complete(keys) = event else { continue };
+            sealed.keys.insert(keys.epoch, keys.decryption.encryption_key());
+            while sealed.keys.len() > KNOWN_EPOCHS {
+                sealed.keys.pop_first();
+            }
+            let holder = Holder { keys, committee: Arc::clone(sealed.book.recipients()), secret: None };
+            effects.extend(sealed.core.on_keys(holder, &mut rand::rng()));
+        }
+        let mut content = None;
+        if !block.body.transactions.is_empty() {
+            let key = sealed.keys.get(&header.epoch);
+            let key = key.ok_or_else(|| diverged(format!("the keys of epoch {} were not made", header.epoch)))?;
+            let found = sealed.items.get_or_check(block, &self.rules.signing, self.rules.params(), key, |_| None);
+            content =
+                Some(found.map_err(|e| diverged(format!("block {} has an item that is none: {e}", header.height)))?);
+        }
+        let bases: Option<Vec<G1Affine>> =
+            content.as_ref().map(|content| content.sealed.iter().flatten().map(|sealed| *sealed.base()).collect());
+        // What made a block final only travels with shares, and there are none here.
+        let target = VoteTarget::commit(header.epoch, header.view, block.hash());
+        let certificate = Certificate { target, signers: SignerSet::new(0), signature: BlsSignature([0; 96]) };
+        sealed.waiting.push_back((Arc::clone(block), content));
+        let block = ToReveal {
+            height: header.height,
+            epoch: header.epoch,
+            hash: block.hash(),
+            certificate: Arc::new(certificate),
+            bases,
+            reveals: block.body.reveals.clone(),
+        };
+        effects.extend(sealed.core.on_final(TimestampMs(0), block, &mut rand::rng()));
+        self.execute(effects)
+    }
+
+    /// Takes what opened the last blocks, and stands in blocks above them.
+    pub(crate) fn opened(&mut self, reveals: &[Reveal]) -> Result<(), NodeError> {
+        let Some(sealed) = &mut self.sealed else { return Ok(()) };
+        let mut effects = Vec::new();
+        for reveal in reveals {
+            let message = RevealMessage::Reveal(Arc::new(reveal.clone()));
+            effects.extend(sealed.core.on_message(NOBODY, message, &mut rand::rng()));
+        }
+        self.execute(effects)
+    }
+
+    fn execute(&mut self, effects: Vec<Effect>) -> Result<(), NodeError> {
+        for effect in effects {
+            match effect {
+                Effect::Revealed(height, opening) => {
+                    let Some(sealed) = &mut self.sealed else { continue };
+                    let Some((block, content)) = sealed.waiting.pop_front() else { continue };
+                    let opened = opening
+                        .zip(content)
+                        .map(|(opening, content)| open_content(self.rules.params(), &opening, &content));
+                    sealed.items.drop_up_to(height);
+                    let producer = self.producers.of(&block.header)?;
+                    let executed = self.executor.run_opened(&block, producer, opened.as_ref());
+                    executed.map_err(NodeError::Stopped)?;
+                }
+                Effect::Misbehaved(_, what) => return Err(diverged(what)),
+                Effect::Contradiction(height) => {
+                    return Err(diverged(format!("block {height} is opened with values that are wrong")));
+                }
+                Effect::Broadcast(_) | Effect::Send(..) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What executing a block gave; none while it waits to be opened.
     pub(crate) fn result(&self, height: Height) -> Result<Option<ResultEntry>, NodeError> {
         Ok(self.db.result(height)?)
     }

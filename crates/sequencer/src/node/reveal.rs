@@ -21,7 +21,7 @@ use cascade_crypto::{
 use cascade_execution::{OpenFailure, OpenedItem};
 use cascade_mempool::reveal::{Effect, FinalBlock, Opening, RevealMessage, Reveals};
 use cascade_network::{Channel, Misbehaviour, Network};
-use cascade_primitives::{B256, Encode as _, Height, RecoveredItem, Reveal};
+use cascade_primitives::{B256, ChainParams, Encode as _, Height, RecoveredItem, Reveal};
 use cascade_storage::ChainDb;
 use rayon::prelude::*;
 
@@ -165,41 +165,13 @@ impl RevealActor {
         let opened = match (opening, content) {
             (Some(opening), Some(content)) => {
                 self.config.metrics.reveal_seconds.observe(since.elapsed().as_secs_f64());
-                Some(Arc::new(self.open(&opening, &content)))
+                Some(Arc::new(open_content(self.config.rules.params(), &opening, &content)))
             }
             _ => None,
         };
         self.config.blocks.set_opened(height);
         self.config.blocks.drop_up_to(height.minus(8));
         self.config.execution.do_send(Opened(finalized, opened));
-    }
-
-    /// Opens a block's envelopes and puts its items in the beacon's order.
-    fn open(&self, opening: &Opening, content: &ItemContent) -> OpenedContent {
-        let params = self.config.rules.params();
-        let mut values = opening.values.iter();
-        let with_values: Vec<(&RecoveredItem, Option<(&Sealed, &G1Affine)>)> = content
-            .items
-            .iter()
-            .zip(&content.sealed)
-            .map(|(item, sealed)| (item, sealed.as_ref().zip(sealed.as_ref().and_then(|_| values.next()))))
-            .collect();
-        let opened: Vec<OpenedItem> = with_values
-            .into_par_iter()
-            .with_min_len(8)
-            .map(|(item, sealed)| match (item, sealed) {
-                (RecoveredItem::Envelope(envelope), Some((sealed, value))) => OpenedItem::Envelope {
-                    envelope: envelope.clone(),
-                    opened: envelope::open(envelope, sealed, value, params).map_err(failure),
-                },
-                (RecoveredItem::Deposit(deposit), _) => OpenedItem::Deposit(deposit.clone()),
-                (RecoveredItem::Envelope(_), None) => unreachable!("the core gives one value for each ciphertext"),
-            })
-            .collect();
-        let slots: Vec<Slot> = content.items.iter().map(slot).collect();
-        let mut places: Vec<Option<OpenedItem>> = opened.into_iter().map(Some).collect();
-        let items = order(&opening.beacon, 0, &slots).into_iter().filter_map(|place| places[place].take()).collect();
-        OpenedContent { reveal: Arc::clone(&opening.reveal), beacon: opening.beacon, items }
     }
 
     fn guard(&mut self, result: Result<(), Cause>) {
@@ -210,6 +182,33 @@ impl RevealActor {
             self.config.stop.fail(cause);
         }
     }
+}
+
+/// Opens a block's envelopes and puts its items in the beacon's order.
+pub(super) fn open_content(params: &ChainParams, opening: &Opening, content: &ItemContent) -> OpenedContent {
+    let mut values = opening.values.iter();
+    let with_values: Vec<(&RecoveredItem, Option<(&Sealed, &G1Affine)>)> = content
+        .items
+        .iter()
+        .zip(&content.sealed)
+        .map(|(item, sealed)| (item, sealed.as_ref().zip(sealed.as_ref().and_then(|_| values.next()))))
+        .collect();
+    let opened: Vec<OpenedItem> = with_values
+        .into_par_iter()
+        .with_min_len(8)
+        .map(|(item, sealed)| match (item, sealed) {
+            (RecoveredItem::Envelope(envelope), Some((sealed, value))) => OpenedItem::Envelope {
+                envelope: envelope.clone(),
+                opened: envelope::open(envelope, sealed, value, params).map_err(failure),
+            },
+            (RecoveredItem::Deposit(deposit), _) => OpenedItem::Deposit(deposit.clone()),
+            (RecoveredItem::Envelope(_), None) => unreachable!("the core gives one value for each ciphertext"),
+        })
+        .collect();
+    let slots: Vec<Slot> = content.items.iter().map(slot).collect();
+    let mut places: Vec<Option<OpenedItem>> = opened.into_iter().map(Some).collect();
+    let items = order(&opening.beacon, 0, &slots).into_iter().filter_map(|place| places[place].take()).collect();
+    OpenedContent { reveal: Arc::clone(&opening.reveal), beacon: opening.beacon, items }
 }
 
 fn slot(item: &RecoveredItem) -> Slot {

@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::{
     cli::cascade,
     cluster::{Cluster, funded, wait_for},
+    sealed,
 };
 
 /// Stores the second word of its input under the first: PUSH1 32 CALLDATALOAD PUSH1 0 CALLDATALOAD SSTORE STOP.
@@ -203,4 +204,41 @@ fn batches_alone_give_the_live_state_root_and_damage_is_named() {
     }
     std::fs::write(&manifest, &bytes).unwrap();
     assert_eq!(rebuilt(from), result, "put back, all is well");
+}
+
+#[test]
+fn batches_of_an_encrypted_chain_give_the_live_state_root_failed_envelopes_included() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().join("batches");
+    let to = dir.clone();
+    let mut cluster = sealed::new(4, |genesis| genesis.params.epoch_length = 60);
+    cluster.nodes[0].more = vec!["--set".to_owned(), format!("batches.dir={}", to.display())];
+    cluster.start_all();
+    let mut nonce = 0;
+    let mut last = None;
+    // In the first epoch with a key, and in one after a handover with keys of its own.
+    for epoch in [1, 3] {
+        let seal = sealed::wait_key(&cluster, 0, epoch);
+        for i in 0..6 {
+            let (_, raw) = sealed::transfer(&cluster, &funded(i), nonce / 7, 1 + i);
+            last = Some(sealed::send(&cluster, i as usize % 4, &seal, &raw, nonce));
+            nonce += 1;
+        }
+        // What ran already: charged, and fails.
+        let (_, raw) = sealed::transfer(&cluster, &funded(0), nonce / 7, 1);
+        let failed = sealed::send(&cluster, 1, &seal, &raw, nonce);
+        nonce += 1;
+        sealed::wait_done(&cluster, 1, last.unwrap());
+        let status = sealed::wait_done(&cluster, 1, failed);
+        assert_eq!(status.status, cascade_sequencer::rpc::types::EnvelopeState::Failed, "{status:?}");
+    }
+    let done = sealed::wait_done(&cluster, 0, last.unwrap()).height.expect("it is in a block").0;
+    wait_for("the last envelopes are published", || (newest(&dir) > done).then_some(()));
+    assert_eq!(cluster.terminate(0), Some(0));
+    let result = rebuilt(dir.to_str().unwrap());
+    let height = result["height"].as_u64().unwrap();
+    assert!(height >= done && result["root_matches"] == true, "{result}");
+    let live = cluster.runtime.block_on(cluster.client(1).block(height)).unwrap().expect("a final block");
+    let live = live.executed.expect("it is executed").state_root.to_string();
+    assert_eq!(result["state_root"].as_str(), Some(live.as_str()), "{result}");
 }

@@ -15,7 +15,7 @@ const FEES: Fees = Fees { max: 1_000_000_000, tip: 1 };
 const TO: Address = Address::repeat_byte(0x77);
 
 /// The payer of every test: an account of the fee ledger alone.
-fn payer() -> Wallet {
+pub fn payer() -> Wallet {
     Wallet::public("integration test payer", 0)
 }
 
@@ -25,11 +25,16 @@ fn encrypted(genesis: &mut Genesis) {
     genesis.alloc.insert(payer().address(), GenesisAccount { fees, ..GenesisAccount::default() });
 }
 
-fn start(nodes: usize, change: impl FnOnce(&mut Genesis)) -> Cluster {
-    let mut cluster = Cluster::new(nodes, |genesis, _| {
+/// An encrypted chain; nothing runs yet.
+pub fn new(nodes: usize, change: impl FnOnce(&mut Genesis)) -> Cluster {
+    Cluster::new(nodes, |genesis, _| {
         encrypted(genesis);
         change(genesis);
-    });
+    })
+}
+
+fn start(nodes: usize, change: impl FnOnce(&mut Genesis)) -> Cluster {
+    let mut cluster = new(nodes, change);
     cluster.start_all();
     cluster
 }
@@ -39,7 +44,7 @@ fn context(cluster: &Cluster) -> SigningContext {
 }
 
 /// Waits until envelopes can be sealed to an epoch at or above `epoch`, and answers what with.
-fn wait_key(cluster: &Cluster, node: usize, epoch: u64) -> Seal {
+pub fn wait_key(cluster: &Cluster, node: usize, epoch: u64) -> Seal {
     wait_for(&format!("node {node} has the key of epoch {epoch}"), || {
         let keys = cluster.runtime.block_on(cluster.client(node).epoch_keys()).ok()?;
         let seal = Seal::of(&keys, 200).ok()?;
@@ -47,7 +52,7 @@ fn wait_key(cluster: &Cluster, node: usize, epoch: u64) -> Seal {
     })
 }
 
-fn transfer(cluster: &Cluster, from: &Wallet, nonce: u64, value: u64) -> (B256, Bytes) {
+pub fn transfer(cluster: &Cluster, from: &Wallet, nonce: u64, value: u64) -> (B256, Bytes) {
     let (hash, raw) = from.sign(&Transfer {
         chain: cluster.genesis.params.chain_id,
         nonce,
@@ -61,7 +66,7 @@ fn transfer(cluster: &Cluster, from: &Wallet, nonce: u64, value: u64) -> (B256, 
 }
 
 /// Seals and sends a transaction; answers the envelope's hash.
-fn send(cluster: &Cluster, node: usize, seal: &Seal, raw: &Bytes, nonce: u64) -> B256 {
+pub fn send(cluster: &Cluster, node: usize, seal: &Seal, raw: &Bytes, nonce: u64) -> B256 {
     let envelope =
         seal.transaction(raw, payer().signing_key(), nonce, &cluster.genesis.params).expect("it can be sealed");
     let sent = cluster.runtime.block_on(cluster.client(node).send_item(envelope.raw())).expect("it is admitted");
@@ -69,7 +74,7 @@ fn send(cluster: &Cluster, node: usize, seal: &Seal, raw: &Bytes, nonce: u64) ->
     sent
 }
 
-fn wait_done(cluster: &Cluster, node: usize, hash: B256) -> EnvelopeStatus {
+pub fn wait_done(cluster: &Cluster, node: usize, hash: B256) -> EnvelopeStatus {
     let client: Client = cluster.client(node);
     wait_for("an envelope is executed", || {
         let status = cluster.runtime.block_on(client.envelope_status(hash)).ok()??;
