@@ -2,29 +2,20 @@
 //! the extended data square with header roots of `celestia-types`. Each line is the least CPU time of several rounds;
 //! the rounds of all contenders are interleaved, so that a busy machine is busy for all of them.
 
+#[path = "../../../crates/da/tests/it/noise.rs"]
+mod noise;
+
 use std::{cell::RefCell, hint::black_box, time::Duration};
 
 use cascade_da::{Axis, Extended, Repairer, Sample, Shape, Square, sampling};
 use celestia_types::{DataAvailabilityHeader, ExtendedDataSquare};
 use cpu_time::ThreadTime;
+use noise::noise;
 
 const ROUNDS: usize = 15;
 /// Celestia's shares have this size, and these first bytes are their namespace.
 const CELESTIA_SHARE: usize = 512;
 const NAMESPACE: usize = 29;
-
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut out = Vec::with_capacity(len + 8);
-    while out.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(len);
-    out
-}
 
 /// The same square by `reed-solomon-simd`: rows, then columns.
 fn extend_by_simd(shape: &Shape, data: &[u8]) -> Vec<Vec<u8>> {
@@ -55,7 +46,7 @@ fn extend_by_simd(shape: &Shape, data: &[u8]) -> Vec<Vec<u8>> {
 
 /// k x k shares of Celestia's form, all of one namespace.
 fn celestia_shares(k: usize) -> Vec<Vec<u8>> {
-    let body = noise(k * k * CELESTIA_SHARE);
+    let body = noise(k * k * CELESTIA_SHARE, 1);
     let mut shares: Vec<Vec<u8>> = body.chunks_exact(CELESTIA_SHARE).map(<[u8]>::to_vec).collect();
     for share in &mut shares {
         share[..NAMESPACE].fill(0);
@@ -131,7 +122,7 @@ fn least(contenders: &[(&'static str, &dyn Fn())]) -> Vec<(&'static str, Duratio
 
 fn main() {
     for size in [128 << 10, 1 << 20, 8 << 20] {
-        let data = noise(size);
+        let data = noise(size, 1);
         let shape = Shape::of_size(size).expect("it fits");
         let extended = Extended::new(&data).expect("it fits");
         let memory = RefCell::new(Vec::new());
@@ -154,7 +145,7 @@ fn main() {
     }
     for k in [16, 32, 64] {
         let size = k * k * CELESTIA_SHARE;
-        let (data, shares) = (noise(size), celestia_shares(k));
+        let (data, shares) = (noise(size, 1), celestia_shares(k));
         let eds = || ExtendedDataSquare::from_ods(shares.clone()).expect("its form is right");
         let square = eds();
         let times = least(&[

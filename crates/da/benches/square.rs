@@ -2,27 +2,18 @@
 //!
 //! `cargo bench -p cascade-da` runs them on one core.
 
+#[path = "../tests/it/noise.rs"]
+mod noise;
+
 use cascade_da::{Axis, Extended, Repairer, Square, sampling};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut out = Vec::with_capacity(len + 8);
-    while out.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(len);
-    out
-}
+use noise::noise;
 
 const SIZES: [(&str, usize); 3] = [("128 KiB", 128 << 10), ("1 MiB", 1 << 20), ("8 MiB", 8 << 20)];
 
 fn encode(c: &mut Criterion) {
     for (name, size) in SIZES {
-        let data = noise(size);
+        let data = noise(size, 1);
         let mut group = c.benchmark_group(format!("square {name}"));
         group.throughput(Throughput::Bytes(size as u64)).sample_size(20);
         group.bench_function("extend (Reed-Solomon)", |b| b.iter(|| Extended::new(&data).expect("it fits")));
@@ -36,7 +27,7 @@ fn encode(c: &mut Criterion) {
 
 fn repair(c: &mut Criterion) {
     for (name, size) in SIZES {
-        let square = Square::new(&noise(size)).expect("it fits");
+        let square = Square::new(&noise(size, 1)).expect("it fits");
         let shape = *square.shape();
         let mut gone = vec![false; shape.shares()];
         for id in sampling::draw(&shape, shape.shares() / 4, [7; 32]) {
@@ -66,7 +57,7 @@ fn repair(c: &mut Criterion) {
 
 fn samples(c: &mut Criterion) {
     for (name, size) in SIZES {
-        let square = Square::new(&noise(size)).expect("it fits");
+        let square = Square::new(&noise(size, 1)).expect("it fits");
         let header = square.header_field();
         let samples: Vec<_> = sampling::draw(square.shape(), 64, [1; 32])
             .iter()

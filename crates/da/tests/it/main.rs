@@ -5,25 +5,13 @@ mod chunks;
 mod codec;
 mod detection;
 mod golden;
+mod noise;
 mod serving;
 mod squares;
 mod vectors;
 
 use cascade_da::{Repairer, Square};
-
-/// Bytes that look like nothing: a fixed stream for each seed.
-pub fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut out = Vec::with_capacity(len + 8);
-    while out.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(len);
-    out
-}
+pub use noise::noise;
 
 /// A body that makes a square of this width with shares of 512 bytes.
 pub fn body(width: usize, seed: u64) -> Vec<u8> {

@@ -1,5 +1,8 @@
 //! A chain with real certificates, peers of all kinds, and a client driven in virtual time.
 
+#[path = "../../../da/tests/it/noise.rs"]
+mod noise;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use blst::min_pk::{AggregateSignature, SecretKey, Signature};
@@ -19,23 +22,12 @@ use cascade_primitives::{
     merkle::{self, MountainRange, subtree_root},
 };
 
+pub use noise::noise;
+
 const SUITE: &[u8] = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
 
 pub fn signing() -> SigningContext {
     SigningContext { chain_id: ChainId(20252), genesis_hash: B256::repeat_byte(7), fork: Fork(0) }
-}
-
-pub fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut out = Vec::with_capacity(len + 8);
-    while out.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(len);
-    out
 }
 
 /// The leaves of the tree that stands for the state and the receipts of a block.
