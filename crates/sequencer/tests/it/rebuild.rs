@@ -211,13 +211,16 @@ fn batches_of_an_encrypted_chain_give_the_live_state_root_failed_envelopes_inclu
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().join("batches");
     let to = dir.clone();
-    let mut cluster = sealed::new(4, |genesis| genesis.params.epoch_length = 60);
+    let mut cluster = sealed::new(4, |genesis| {
+        genesis.params.epoch_length = 40;
+        genesis.params.empty_block_interval = 2;
+    });
     cluster.nodes[0].more = vec!["--set".to_owned(), format!("batches.dir={}", to.display())];
     cluster.start_all();
     let mut nonce = 0;
     let mut last = None;
     // In the first epoch with a key, and in one after a handover with keys of its own.
-    for epoch in [1, 3] {
+    for epoch in [1, 2] {
         let seal = sealed::wait_key(&cluster, 0, epoch);
         for i in 0..6 {
             let (_, raw) = sealed::transfer(&cluster, &funded(i), nonce / 7, 1 + i);
