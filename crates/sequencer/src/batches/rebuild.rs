@@ -72,7 +72,13 @@ pub enum RebuildError {
     },
     /// The temporary database.
     #[error(transparent)]
-    Node(#[from] NodeError),
+    Node(Box<NodeError>),
+}
+
+impl From<NodeError> for RebuildError {
+    fn from(error: NodeError) -> Self {
+        Self::Node(Box::new(error))
+    }
 }
 
 /// What was rebuilt.
