@@ -10,6 +10,7 @@ pub mod load;
 pub mod logging;
 pub mod metrics_http;
 pub mod node;
+pub mod proxy;
 pub mod rpc;
 pub mod sealing;
 pub mod testnet;

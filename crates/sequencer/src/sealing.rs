@@ -2,12 +2,14 @@
 
 use alloy_primitives::Bytes;
 use cascade_crypto::{
-    ecdsa::SecretKey,
+    ecdsa::{self, SecretKey},
     envelope::{self, SealError, Terms},
     threshold::EncryptionKey,
 };
 use cascade_primitives::{
-    ChainParams, Epoch, RecoveredEnvelope, SigningContext, Transaction, TransactionError, envelope::POINT_BYTES,
+    ChainParams, Deposit, EcdsaSignature, Encode as _, Epoch, Item, RecoveredEnvelope, SigningContext, Transaction,
+    TransactionError,
+    envelope::{DepositError, POINT_BYTES},
 };
 use thiserror::Error;
 
@@ -25,6 +27,9 @@ pub enum SealingError {
     /// The chain has no key yet.
     #[error("the chain's first key is still being made ({0}); a fresh chain takes envelopes after some seconds")]
     NoKey(String),
+    /// A deposit has another form.
+    #[error("{0}; a wallet that sets another gas limit must be told 21000")]
+    Deposit(#[from] DepositError),
     /// The node's key is none.
     #[error("the node answered with a key that is none")]
     Key,
@@ -72,18 +77,50 @@ impl Seal {
         nonce: u64,
         params: &ChainParams,
     ) -> Result<RecoveredEnvelope, SealingError> {
+        self.offering(raw, payer, nonce, params, (0, 0))
+    }
+
+    /// The same with an offer (fee cap, tip cap) of at least `least` wei per gas: an envelope that takes the place of
+    /// another one must offer more than that, whatever is inside.
+    ///
+    /// # Errors
+    /// [`SealingError`].
+    pub fn offering(
+        &self,
+        raw: &Bytes,
+        payer: &SecretKey,
+        nonce: u64,
+        params: &ChainParams,
+        least: (u64, u64),
+    ) -> Result<RecoveredEnvelope, SealingError> {
         let limit = params.max_tx_bytes as usize;
         let transaction = Transaction::decode(raw.0.clone(), params.chain_id, limit)?;
         let gas_limit = Terms::gas_for(raw.len(), transaction.gas_limit()).ok_or(SealError(raw.len()))?;
         let narrow = |wei: u128| u64::try_from(wei).unwrap_or(u64::MAX);
+        let max_fee_per_gas = narrow(transaction.max_fee_per_gas()).max(least.0);
         let terms = Terms {
             epoch: self.epoch,
             nonce,
             gas_limit,
-            max_fee_per_gas: narrow(transaction.max_fee_per_gas()),
-            max_priority_fee_per_gas: narrow(transaction.max_priority_fee_per_gas()),
+            max_fee_per_gas,
+            max_priority_fee_per_gas: narrow(transaction.max_priority_fee_per_gas()).max(least.1).min(max_fee_per_gas),
             valid_until: self.valid_until,
         };
         Ok(envelope::seal(&self.key, &self.context, &terms, raw, payer, &mut rand::rng())?)
     }
+}
+
+/// Wraps a transfer to a payer into a deposit, with the payer's consent: its hash and its encoding as an item.
+///
+/// # Errors
+/// [`SealingError::Deposit`] if the transfer is more than a transfer.
+pub fn deposit(
+    raw: &Bytes,
+    payer: &SecretKey,
+    context: &SigningContext,
+) -> Result<(alloy_primitives::B256, Vec<u8>), SealingError> {
+    let mut deposit = Deposit { transaction: raw.0.clone(), consent: EcdsaSignature([0; 65]) };
+    let transaction = deposit.decode_transaction(context.chain_id)?;
+    deposit.consent = ecdsa::sign_digest(payer, &Deposit::digest(context, &transaction.hash()));
+    Ok((transaction.hash(), Item::Deposit(deposit).to_bytes()))
 }

@@ -8,17 +8,20 @@ use jsonrpsee::{
     core::{
         client::{ClientT as _, Error},
         params::ArrayParams,
+        traits::ToRpcParams,
     },
     http_client::{HttpClient, HttpClientBuilder},
     rpc_params,
+    types::ErrorObjectOwned,
 };
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use thiserror::Error as ThisError;
 
 use super::Failure;
 use crate::{
     exit::ExitCode,
-    rpc::types::{AccountProof, BlockInfo, EnvelopeStatus, EpochKeys, Finality, Payer, Status},
+    rpc::types::{AccountProof, BlockInfo, EnvelopeStatus, EpochKeys, Finality, Payer, ProxyInfo, Status},
 };
 
 /// Why a node did not answer as asked.
@@ -66,6 +69,15 @@ impl From<ClientError> for Failure {
     }
 }
 
+/// Parameters that somebody else wrote.
+pub(crate) struct AsIs<'a>(pub(crate) Option<&'a RawValue>);
+
+impl ToRpcParams for AsIs<'_> {
+    fn to_rpc_params(self) -> Result<Option<Box<RawValue>>, serde_json::Error> {
+        Ok(self.0.map(RawValue::to_owned))
+    }
+}
+
 /// One node's JSON-RPC over HTTP.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -104,6 +116,20 @@ impl Client {
             },
             other => {
                 ClientError::Transport { url: self.url.clone(), method: method.to_owned(), what: with_sources(&other) }
+            }
+        })
+    }
+
+    /// Any method with parameters as they are, for a proxy. An error of the node comes back as it is.
+    ///
+    /// # Errors
+    /// The node's own, or one that says that it does not answer.
+    pub async fn forward(&self, method: &str, params: Option<&RawValue>) -> Result<Box<RawValue>, ErrorObjectOwned> {
+        self.http.request(method, AsIs(params)).await.map_err(|error| match error {
+            Error::Call(object) => object,
+            other => {
+                let text = format!("{} did not answer {method}: {}", self.url, with_sources(&other));
+                ErrorObjectOwned::owned(-32603, text, None::<()>)
             }
         })
     }
@@ -164,6 +190,18 @@ impl Client {
         self.call("l2_envelopeStatus", rpc_params![hash]).await
     }
 
+    /// `l2_proxy`; none if this is no proxy.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn proxy(&self) -> Answer<Option<ProxyInfo>> {
+        match self.call("l2_proxy", rpc_params![]).await {
+            Ok(info) => Ok(Some(info)),
+            Err(ClientError::Refused { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// `l2_chainParams`.
     ///
     /// # Errors
@@ -186,6 +224,22 @@ impl Client {
     /// [`ClientError`].
     pub async fn next_nonce(&self, address: Address) -> Answer<u64> {
         self.call("eth_getTransactionCount", rpc_params![address, "pending"]).await.map(|n: U64| n.to())
+    }
+
+    /// `eth_getTransactionCount` of the newest executed block.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn executed_nonce(&self, address: Address) -> Answer<u64> {
+        self.call("eth_getTransactionCount", rpc_params![address, "latest"]).await.map(|n: U64| n.to())
+    }
+
+    /// `l2_genesisHash`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn genesis_hash(&self) -> Answer<B256> {
+        self.call("l2_genesisHash", rpc_params![]).await
     }
 
     /// `eth_getBalance` of the newest executed block, in wei.
@@ -295,6 +349,15 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
 /// Runs a command's asynchronous part.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("cannot start the runtime", &error))?
+        .block_on(work)
+}
+
+/// The same on several threads: for what serves others.
+pub(crate) fn block_on_threads<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::io("cannot start the runtime", &error))?

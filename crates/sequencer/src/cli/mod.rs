@@ -8,6 +8,7 @@ mod bench;
 mod client;
 mod completions;
 mod config;
+mod deposit;
 mod failure;
 mod flags;
 mod init;
@@ -15,8 +16,10 @@ mod keys;
 mod light;
 mod node;
 pub mod output;
+mod proxy;
 mod rebuild;
 mod send;
+mod sender;
 mod sim;
 mod status;
 #[cfg(test)]
@@ -27,8 +30,8 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use client::{AsIs, block_on, block_on_threads, with_sources};
 pub use client::{Client, ClientError};
-pub(crate) use client::{block_on, with_sources};
 pub use failure::Failure;
 pub use flags::NodeFlags;
 pub(crate) use light::{line as light_line, random_seed};
@@ -58,6 +61,8 @@ enum Command {
     Keys(keys::KeysArgs),
     Status(status::StatusArgs),
     Send(send::SendArgs),
+    Deposit(deposit::DepositArgs),
+    Proxy(proxy::ProxyArgs),
     Config(config::ConfigArgs),
     Light(light::LightArgs),
     Rebuild(rebuild::RebuildArgs),
@@ -84,6 +89,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Keys(args) => keys::run(args),
         Command::Status(args) => status::run(args),
         Command::Send(args) => send::run(args),
+        Command::Deposit(args) => deposit::run(args),
+        Command::Proxy(args) => proxy::run(args),
         Command::Config(args) => config::run(args),
         Command::Light(args) => light::run(args),
         Command::Rebuild(args) => rebuild::run(args),

@@ -1,24 +1,21 @@
 //! `cascade send`.
 
-use std::{
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256, Bytes, U256};
-use cascade_primitives::{ChainId, ChainParams, Network};
+use cascade_primitives::{ChainId, ChainParams, TransactionRule};
 use clap::{ArgGroup, Args};
 use serde::Serialize;
-use zeroize::Zeroizing;
 
-use super::{Client, ClientError, Failure, block_on, output, units};
+use super::{Client, ClientError, Failure, block_on, output, sender::SenderArgs, units};
 use crate::{
-    config::keys::{KeyError, parse_secret, read_secret},
-    rpc::types::FinalityStatus,
-    testnet::accounts,
+    rpc::types::{EnvelopeState, FinalityStatus, Payer},
+    sealing::Seal,
     wallet::{Fees, Transfer, Wallet},
 };
 
+/// Blocks for which an envelope is valid, unless the chain allows fewer.
+const VALID_FOR: u64 = 200;
 /// How often finality is asked for.
 const POLL: Duration = Duration::from_millis(20);
 /// A transfer without data offers at least this much, in wei per gas.
@@ -38,6 +35,9 @@ const REMEDIES: [(&str, &str); 9] = [
 ];
 
 /// Sends a transfer, a call, or a signed transaction, and waits until it is final and executed.
+///
+/// On an encrypted chain it is sealed here, and the sender's own account in the fee ledger pays (see `cascade deposit`);
+/// without money there, or with --raw, a `cascade proxy` at --rpc seals and pays.
 #[derive(Debug, Args)]
 #[command(
     group(ArgGroup::new("source").required(true).args(["key", "key_file", "account", "raw"])),
@@ -49,15 +49,8 @@ pub struct SendArgs {
     /// The node's JSON-RPC.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8545", env = "CASCADE_RPC")]
     rpc: String,
-    /// The sender's private key, 32 bytes of hex. Other users of this machine can see it; --key-file hides it.
-    #[arg(long, value_name = "HEX")]
-    key: Option<String>,
-    /// A file with the sender's private key, mode 600.
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
-    /// An account of the public development mnemonic, 0-19. Only on regtest.
-    #[arg(long, value_name = "N")]
-    account: Option<usize>,
+    #[command(flatten)]
+    sender: SenderArgs,
     /// A signed transaction, sent as it is.
     #[arg(long, value_name = "HEX", conflicts_with_all = ["to", "value", "data"])]
     raw: Option<Bytes>,
@@ -93,9 +86,12 @@ pub struct SendArgs {
     json: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Outcome {
     hash: B256,
+    /// On an encrypted chain, the envelope around it, if it was sealed here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    envelope: Option<B256>,
     #[serde(skip_serializing_if = "Option::is_none")]
     height: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,36 +99,99 @@ struct Outcome {
     /// From sending to the news of its finality.
     #[serde(skip_serializing_if = "Option::is_none")]
     finality_ms: Option<u64>,
+    /// On an encrypted chain, from sending to the news of its execution.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    executed_ms: Option<u64>,
     /// Whether its execution succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     success: Option<bool>,
+    /// Why nothing ran in its envelope.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// Runs the command.
 pub fn run(args: SendArgs) -> Result<(), Failure> {
     block_on(async {
         let client = Client::new(&args.rpc)?;
-        let raw = match &args.raw {
-            Some(raw) => raw.to_vec(),
-            None => sign(&args, &client).await?,
+        let params = client.params().await?;
+        let is_encrypted = params.transactions == TransactionRule::Encrypted;
+        let payer = if is_encrypted { payer(&args, &client, &params).await? } else { None };
+        let raw: Bytes = match &args.raw {
+            Some(raw) => raw.clone(),
+            None => sign(&args, &client, is_encrypted).await?.into(),
         };
         let sent = Instant::now();
-        let hash = client.send_raw(&raw).await.map_err(explain)?;
+        let (hash, envelope) = match &payer {
+            Some(payer) => seal(&client, &params, payer, &raw).await?,
+            None => (client.send_raw(&raw).await.map_err(explain)?, None),
+        };
+        let outcome = Outcome { hash, envelope, ..Outcome::default() };
         if args.no_wait {
-            return report(&args, &Outcome { hash, height: None, block: None, finality_ms: None, success: None });
+            return report(&args, &outcome);
         }
         output::note(&format!("sent {hash}"));
-        let outcome = wait(&args, &client, hash, sent).await?;
+        let outcome = match is_encrypted {
+            true => wait_sealed(&args, &client, outcome, sent).await?,
+            false => wait(&args, &client, outcome, sent).await?,
+        };
         report(&args, &outcome)?;
-        match outcome.success {
-            Some(false) => Err(Failure::new("the transaction is final, but its execution failed")),
+        match (outcome.success, &outcome.reason) {
+            (Some(false), Some(reason)) => {
+                Err(Failure::new(format!("the envelope is final and charged, but nothing ran in it: {reason}")))
+            }
+            (Some(false), None) => Err(Failure::new("the transaction is final, but its execution failed")),
             _ => Ok(()),
         }
     })
 }
 
+/// Who pays for an envelope, on an encrypted chain: the sender's own account in the fee ledger; none where a proxy seals.
+async fn payer(args: &SendArgs, client: &Client, params: &ChainParams) -> Result<Option<(Wallet, Payer)>, Failure> {
+    if args.raw.is_some() {
+        // Whoever signed it is not here to pay. A proxy takes it; a node says so.
+        return Ok(None);
+    }
+    let wallet = args.sender.wallet(params.chain_id)?;
+    let account = client.payer(wallet.address()).await?;
+    if !account.balance.is_zero() {
+        return Ok(Some((wallet, account)));
+    }
+    if client.proxy().await?.is_some() {
+        return Ok(None);
+    }
+    Err(Failure::new(format!(
+        "this chain is encrypted, and {} has nothing in its fee ledger to pay an envelope with; `cascade deposit` with this \
+         account puts some of its CAS there, or send through a `cascade proxy`, which pays",
+        wallet.address()
+    )))
+}
+
+/// Seals and sends a transaction: its hash and its envelope's.
+async fn seal(
+    client: &Client,
+    params: &ChainParams,
+    (wallet, account): &(Wallet, Payer),
+    raw: &Bytes,
+) -> Result<(B256, Option<B256>), Failure> {
+    let seal = Seal::of(&client.epoch_keys().await?, VALID_FOR).map_err(Failure::new)?;
+    let envelope = seal.transaction(raw, wallet.signing_key(), account.next_nonce, params).map_err(Failure::new)?;
+    let cost = envelope.max_cost();
+    if cost > account.balance {
+        return Err(Failure::new(format!(
+            "insufficient funds: {} has {} CAS in the fee ledger and the envelope may cost {} CAS; `cascade deposit` puts \
+             more there",
+            wallet.address(),
+            units::format_cas(account.balance),
+            units::format_cas(cost)
+        )));
+    }
+    let name = client.send_item(envelope.raw()).await.map_err(explain)?;
+    Ok((alloy_primitives::keccak256(raw), Some(name)))
+}
+
 /// Adds what to do to a refusal whose text says only what is wrong.
-fn explain(error: ClientError) -> Failure {
+pub(super) fn explain(error: ClientError) -> Failure {
     let remedy = match &error {
         ClientError::Refused { message, .. } => REMEDIES.iter().find(|(text, _)| message.contains(text)),
         _ => None,
@@ -144,9 +203,10 @@ fn explain(error: ClientError) -> Failure {
     failure
 }
 
-async fn sign(args: &SendArgs, client: &Client) -> Result<Vec<u8>, Failure> {
+/// Signs the transaction. What is sealed has its gas paid by the envelope's payer.
+async fn sign(args: &SendArgs, client: &Client, is_sealed: bool) -> Result<Vec<u8>, Failure> {
     let chain = ChainId(client.chain_id().await?);
-    let wallet = wallet(args, chain)?;
+    let wallet = args.sender.wallet(chain)?;
     let to = args.to.ok_or_else(|| Failure::usage("--to is missing"))?;
     let nonce = nonce(args, client, wallet.address()).await?;
     let tip = match args.tip {
@@ -163,7 +223,9 @@ async fn sign(args: &SendArgs, client: &Client) -> Result<Vec<u8>, Failure> {
         Some(gas) => gas,
         None => client.estimate_gas(wallet.address(), to, args.value, &args.data).await?,
     };
-    afford(wallet.address(), balance, args.value, U256::from(gas).saturating_mul(U256::from(max)))?;
+    if !is_sealed {
+        afford(wallet.address(), balance, args.value, U256::from(gas).saturating_mul(U256::from(max)))?;
+    }
     let fees = Fees { max, tip: tip.min(max) };
     let transfer = Transfer { chain, nonce, to, value: args.value, data: args.data.clone(), gas, fees };
     Ok(wallet.sign(&transfer).1)
@@ -200,47 +262,55 @@ fn gap(account: Address, nonce: u64, next: u64) -> String {
     format!("nonce {nonce} of {account} waits in the pool until {missing} arrived")
 }
 
-fn wallet(args: &SendArgs, chain: ChainId) -> Result<Wallet, Failure> {
-    if let Some(index) = args.account {
-        if chain != ChainParams::of(Network::Regtest).chain_id {
-            return Err(Failure::usage(format!(
-                "--account is for regtest alone: everybody knows its keys, and this node is on chain {chain}"
-            )));
-        }
-        let accounts = accounts::dev_accounts();
-        return accounts
-            .get(index)
-            .cloned()
-            .ok_or_else(|| Failure::usage(format!("--account {index}: there are 0 to {}", accounts.len() - 1)));
-    }
-    let secret: Zeroizing<[u8; 32]> = match (&args.key, &args.key_file) {
-        (Some(key), _) => parse_secret(key).ok_or_else(|| Failure::usage("--key: expected 32 bytes of hex"))?,
-        (None, Some(file)) => read_key_file(file)?,
-        (None, None) => return Err(Failure::usage("one of --key, --key-file, --account and --raw is needed")),
-    };
-    Wallet::new(*secret)
-        .ok_or_else(|| Failure::usage("the private key is no key: zero, or not below the group's order"))
-}
-
-fn read_key_file(file: &Path) -> Result<Zeroizing<[u8; 32]>, Failure> {
-    read_secret(file).map_err(|error| {
-        let message = match &error {
-            KeyError::Missing { path } => format!(
-                "--key-file: {} is not there; give a file with the account's private key, 64 hex digits, mode 600",
-                path.display()
-            ),
-            KeyError::Malformed { path, what } => {
-                format!("--key-file: {} holds no private key: {what}", path.display())
-            }
-            other => format!("--key-file: {other}"),
-        };
-        Failure { code: error.exit_code(), message }
-    })
-}
-
-async fn wait(args: &SendArgs, client: &Client, hash: B256, sent: Instant) -> Result<Outcome, Failure> {
+/// Waits for a transaction that went out sealed, by its envelope or, where a proxy made that, by its own hash.
+async fn wait_sealed(
+    args: &SendArgs,
+    client: &Client,
+    mut outcome: Outcome,
+    sent: Instant,
+) -> Result<Outcome, Failure> {
     let deadline = sent + Duration::from_secs(args.timeout);
-    let mut outcome = Outcome { hash, height: None, block: None, finality_ms: None, success: None };
+    loop {
+        let status = client.envelope_status(outcome.envelope.unwrap_or(outcome.hash)).await?;
+        if let Some(status) = status.filter(|status| status.status != EnvelopeState::Pending) {
+            let ms = sent.elapsed().as_millis() as u64;
+            if outcome.finality_ms.is_none() {
+                (outcome.finality_ms, outcome.height) = (Some(ms), status.height.map(|height| height.0));
+                output::note(&format!("final after {ms} ms"));
+            }
+            if matches!(status.status, EnvelopeState::Executed | EnvelopeState::Failed) {
+                outcome.executed_ms = Some(ms);
+                outcome.block = match status.height {
+                    Some(height) => client.block(height.0).await?.map(|block| B256::from(block.hash)),
+                    None => None,
+                };
+                outcome.reason = status.reason;
+                outcome.success = match status.status {
+                    EnvelopeState::Failed => Some(false),
+                    _ => client.succeeded(outcome.hash).await?,
+                };
+                return Ok(outcome);
+            }
+        }
+        if Instant::now() > deadline {
+            return Err(late(args, &outcome));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn late(args: &SendArgs, outcome: &Outcome) -> Failure {
+    let what = if outcome.finality_ms.is_some() { "executed" } else { "final" };
+    Failure::new(format!(
+        "{} is not {what} after {} s and may still become so: it waits if its nonce leaves a gap, if it offers less than \
+         the base fee, or if blocks do not become final (cascade status)",
+        outcome.hash, args.timeout
+    ))
+}
+
+async fn wait(args: &SendArgs, client: &Client, mut outcome: Outcome, sent: Instant) -> Result<Outcome, Failure> {
+    let deadline = sent + Duration::from_secs(args.timeout);
+    let hash = outcome.hash;
     loop {
         let finality = client.finality(hash).await?;
         if let Some(finality) = finality.filter(|finality| finality.status >= FinalityStatus::Final) {
@@ -257,12 +327,7 @@ async fn wait(args: &SendArgs, client: &Client, hash: B256, sent: Instant) -> Re
             }
         }
         if Instant::now() > deadline {
-            let what = if outcome.finality_ms.is_some() { "executed" } else { "final" };
-            return Err(Failure::new(format!(
-                "{hash} is not {what} after {} s and may still become so: it waits if its nonce leaves a gap, if it \
-                 offers less than the base fee, or if blocks do not become final (cascade status)",
-                args.timeout
-            )));
+            return Err(late(args, &outcome));
         }
         tokio::time::sleep(POLL).await;
     }
@@ -273,6 +338,9 @@ fn report(args: &SendArgs, outcome: &Outcome) -> Result<(), Failure> {
         return output::json(outcome);
     }
     output::line(&format!("transaction  {}", outcome.hash))?;
+    if let Some(envelope) = outcome.envelope {
+        output::line(&format!("envelope     {envelope}"))?;
+    }
     if let (Some(height), Some(ms)) = (outcome.height, outcome.finality_ms) {
         output::line(&format!("block        {height}, final after {ms} ms"))?;
     }

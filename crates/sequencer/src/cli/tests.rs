@@ -39,6 +39,8 @@ fn command_lines_of_the_documents_parse() {
         "cascade status --rpc http://127.0.0.1:1 --watch",
         "cascade send --account 0 --to 0x000000000000000000000000000000000000dEaD --value 0.5",
         "cascade send --raw 0x02",
+        "cascade deposit --account 3 --value 5 --payer-key-file p --json",
+        "cascade proxy --rpc http://127.0.0.1:1 --listen 127.0.0.1:8547 --data d --payer-key-file p --json",
         "cascade config --json",
         "cascade completions bash",
         "cascade sim --nodes 4 --seeds 0..10 --faults all --json",
@@ -57,6 +59,8 @@ fn command_lines_of_the_documents_parse() {
 fn wrong_command_lines_are_usage_errors() {
     for line in [
         "cascade",
+        "cascade deposit --value 1",
+        "cascade proxy --payer-key-file p --public-payer",
         "cascade nodes",
         "cascade light",
         "cascade light --from-testnet d --genesis g.json",

@@ -243,7 +243,7 @@ fn effective_price(transaction: &cascade_primitives::Transaction, base_fee: u64)
 }
 
 /// A transaction that is not executed yet.
-pub(super) fn pending(transaction: &RecoveredTransaction) -> Transaction<TxEnvelope> {
+pub(crate) fn pending(transaction: &RecoveredTransaction) -> Transaction<TxEnvelope> {
     Transaction {
         inner: Recovered::new_unchecked(transaction.envelope().clone(), transaction.sender()),
         block_hash: None,

@@ -19,7 +19,7 @@ use jsonrpsee::types::ErrorObjectOwned;
 use super::backend::{BackendError, SubmitError};
 
 /// What a method answers.
-pub(super) type Answer<T> = Result<T, ErrorObjectOwned>;
+pub(crate) type Answer<T> = Result<T, ErrorObjectOwned>;
 
 const REVERTED: i32 = 3;
 pub(super) const SERVER: i32 = -32000;
@@ -34,17 +34,17 @@ fn error(code: i32, message: impl Into<String>) -> ErrorObjectOwned {
 }
 
 /// An error that has no code of its own.
-pub(super) fn server(message: impl Into<String>) -> ErrorObjectOwned {
+pub(crate) fn server(message: impl Into<String>) -> ErrorObjectOwned {
     error(SERVER, message)
 }
 
 /// Parameters that are not what the method takes.
-pub(super) fn params(message: impl Into<String>) -> ErrorObjectOwned {
+pub(crate) fn params(message: impl Into<String>) -> ErrorObjectOwned {
     error(PARAMS, message)
 }
 
 /// More than a limit allows.
-pub(super) fn limit(what: &str, found: impl Display, limit: impl Display) -> ErrorObjectOwned {
+pub(crate) fn limit(what: &str, found: impl Display, limit: impl Display) -> ErrorObjectOwned {
     error(LIMIT, format!("limit exceeded: {what}: {found}, limit {limit}"))
 }
 
@@ -54,13 +54,13 @@ pub(super) fn too_many_logs(limit: u32) -> ErrorObjectOwned {
 }
 
 /// A method that does not exist.
-pub(super) fn method(name: &str, more: &str) -> ErrorObjectOwned {
+pub(crate) fn method(name: &str, more: &str) -> ErrorObjectOwned {
     let name: String = name.chars().take(64).collect();
     error(METHOD, format!("the method {name} does not exist/is not available{more}"))
 }
 
 /// A method that this chain does not support.
-pub(super) fn unsupported(message: impl Into<String>) -> ErrorObjectOwned {
+pub(crate) fn unsupported(message: impl Into<String>) -> ErrorObjectOwned {
     error(UNSUPPORTED, message)
 }
 

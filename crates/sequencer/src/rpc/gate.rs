@@ -36,11 +36,11 @@ pub(super) const IDLE_FOR: Duration = Duration::from_secs(120);
 
 /// Marks the requests of a WebSocket, which alone can carry subscriptions.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct WebSocket;
+pub(crate) struct WebSocket;
 
 /// The lists of hosts and origins, and the time that a request may take.
 #[derive(Clone, Debug)]
-pub(super) struct Gate(Arc<Lists>);
+pub(crate) struct Gate(Arc<Lists>);
 
 #[derive(Debug)]
 struct Lists {
@@ -50,7 +50,7 @@ struct Lists {
 }
 
 impl Gate {
-    pub(super) fn new(config: &RpcConfig) -> Self {
+    pub(crate) fn new(config: &RpcConfig) -> Self {
         let (hosts, origins) = (config.allowed_hosts.clone(), config.cors_origins.clone());
         Self(Arc::new(Lists { hosts, origins, within: REQUEST_WITHIN }))
     }
@@ -97,7 +97,7 @@ impl<S> Layer<S> for Gate {
 
 /// A service behind the gate.
 #[derive(Clone, Debug)]
-pub(super) struct Gated<S> {
+pub(crate) struct Gated<S> {
     inner: S,
     gate: Gate,
 }

@@ -22,21 +22,21 @@
 pub mod backend;
 mod chain;
 pub mod config;
-mod convert;
+pub(crate) mod convert;
 mod door;
-mod error;
+pub(crate) mod error;
 mod fees;
 mod filters;
-mod gate;
+pub(crate) mod gate;
 mod l2;
 mod logs;
 mod middleware;
-mod params;
+pub(crate) mod params;
 mod sealed;
 mod server;
 mod simulate;
 mod submit;
-mod subscribe;
+pub(crate) mod subscribe;
 pub mod types;
 
 use std::{sync::Arc, time::Instant};

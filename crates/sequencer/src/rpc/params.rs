@@ -18,7 +18,7 @@ const MOST: usize = 8;
 
 /// The positional parameters of a request.
 #[derive(Debug)]
-pub(super) struct Args<'a> {
+pub(crate) struct Args<'a> {
     values: Vec<&'a RawValue>,
 }
 
@@ -53,7 +53,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Values<'a> {
 
 impl<'a> Args<'a> {
     /// Splits the parameters of a request of a method that takes at most `most`.
-    pub(super) fn new(params: &'a Params<'_>, most: usize) -> Answer<Self> {
+    pub(crate) fn new(params: &'a Params<'_>, most: usize) -> Answer<Self> {
         let Some(text) = params.as_str() else { return Ok(Self { values: Vec::new() }) };
         if !text.trim_start().starts_with('[') {
             return Err(error::params("non-array args"));
@@ -66,13 +66,13 @@ impl<'a> Args<'a> {
     }
 
     /// The parameter at `index`.
-    pub(super) fn get<T: DeserializeOwned>(&self, index: usize) -> Answer<T> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, index: usize) -> Answer<T> {
         let missing = || error::params(format!("missing value for required argument {index}"));
         self.optional(index)?.ok_or_else(missing)
     }
 
     /// The parameter at `index`, if it is there and not null.
-    pub(super) fn optional<T: DeserializeOwned>(&self, index: usize) -> Answer<Option<T>> {
+    pub(crate) fn optional<T: DeserializeOwned>(&self, index: usize) -> Answer<Option<T>> {
         match self.values.get(index).map(|value| value.get()) {
             None | Some("null") => Ok(None),
             Some(text) => match serde_json::from_str(text) {
@@ -83,7 +83,7 @@ impl<'a> Args<'a> {
     }
 
     /// A byte string of hex at `index`, decoded once.
-    pub(super) fn bytes(&self, index: usize) -> Answer<Bytes> {
+    pub(crate) fn bytes(&self, index: usize) -> Answer<Bytes> {
         Ok(self.get::<Data>(index)?.0)
     }
 }
@@ -99,7 +99,7 @@ fn short(reason: &serde_json::Error) -> String {
 
 /// A number in a client's request: `"0x1f"` or 31.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Number(pub(super) u64);
+pub(crate) struct Number(pub(crate) u64);
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -133,7 +133,7 @@ impl<'de> Deserialize<'de> for Number {
 
 /// A byte string: `0x` and an even number of hex digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Data(pub(super) Bytes);
+pub(crate) struct Data(pub(crate) Bytes);
 
 impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

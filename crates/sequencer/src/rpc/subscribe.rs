@@ -41,7 +41,7 @@ const MAX_BEHIND: u64 = 4_096;
 
 /// Subscription ids as Ethereum clients expect them: hex.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct HexIds;
+pub(crate) struct HexIds;
 
 impl IdProvider for HexIds {
     fn next_id(&self) -> SubscriptionId<'static> {

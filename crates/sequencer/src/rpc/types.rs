@@ -493,3 +493,15 @@ pub struct EnvelopeStatus {
     /// Why nothing ran.
     pub reason: Option<String>,
 }
+
+/// `l2_proxy`, which `cascade proxy` answers and no node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyInfo {
+    /// Who pays for what it seals.
+    pub payer: Address,
+    /// The payer's balance in the fee ledger, in wei.
+    pub balance: U256,
+    /// Transactions that are not executed yet.
+    pub pending: u64,
+}

@@ -9,6 +9,7 @@ pub mod genesis;
 mod light;
 pub mod monitor;
 pub mod probe;
+mod proxy;
 pub mod stats;
 pub mod view;
 pub mod watch;
@@ -27,6 +28,7 @@ use crate::{
     cli::{Client, Failure, block_on, output},
     config::{KEYS, Key},
     home::write_atomically,
+    proxy::Proxy,
 };
 use cluster::{Cluster, ClusterSpec};
 use genesis::Schedule;
@@ -103,6 +105,14 @@ pub struct RpcUrls {
     pub ws: String,
 }
 
+/// The testnet's proxy.
+#[derive(Clone, Debug, Serialize)]
+struct ProxyUrls {
+    http: String,
+    ws: String,
+    payer: String,
+}
+
 #[derive(Clone, Debug, Serialize)]
 struct Account {
     address: String,
@@ -122,6 +132,9 @@ struct Info {
     chain_id: u64,
     pid: u32,
     genesis: PathBuf,
+    /// On an encrypted chain, where wallets send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<ProxyUrls>,
     rpc: Vec<RpcUrls>,
     metrics: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,7 +145,7 @@ struct Info {
 }
 
 impl Info {
-    fn of(cluster: &Cluster, monitor: Option<&Monitor>) -> Self {
+    fn of(cluster: &Cluster, monitor: Option<&Monitor>, proxy: Option<&Proxy>) -> Self {
         let files = || cluster.nodes().iter().map(|node| node.file());
         let account = |wallet: &crate::wallet::Wallet| Account {
             address: wallet.address().to_string(),
@@ -142,6 +155,11 @@ impl Info {
             chain_id: cluster.genesis().params.chain_id.0,
             pid: std::process::id(),
             genesis: cluster.dir().join("genesis.json"),
+            proxy: proxy.map(|proxy| ProxyUrls {
+                http: proxy.url(),
+                ws: proxy.ws_url(),
+                payer: proxy.payer().to_string(),
+            }),
             rpc: files().map(|f| RpcUrls { http: f.rpc_http.clone(), ws: f.rpc_ws.clone() }).collect(),
             metrics: files().filter_map(|f| f.metrics.clone()).collect(),
             prometheus: monitor.map(|monitor| monitor.url().to_owned()),
@@ -166,6 +184,9 @@ impl Info {
     }
 
     fn print(&self) -> Result<(), Failure> {
+        if let Some(proxy) = &self.proxy {
+            output::line(&format!("proxy    {}   {}   for wallets: it encrypts what they send", proxy.http, proxy.ws))?;
+        }
         for (index, rpc) in self.rpc.iter().enumerate() {
             output::line(&format!(
                 "node {index}   {}   {}   log {}/log",
@@ -250,7 +271,14 @@ async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
         }),
         None => None,
     };
-    let info = Info::of(&cluster, monitor.as_ref());
+    let proxy = match cluster.genesis().params.transactions {
+        TransactionRule::Encrypted => Some(tokio::select! {
+            proxy = proxy::start(&cluster) => proxy?,
+            () = ends.wait() => return Ok(()),
+        }),
+        TransactionRule::Plain | TransactionRule::Opaque => None,
+    };
+    let info = Info::of(&cluster, monitor.as_ref(), proxy.as_ref());
     info.write(cluster.dir())?;
     match (args.json, args.blocks) {
         (true, None) => output::json(&info)?,
@@ -262,12 +290,13 @@ async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
             }
         }
     }
-    let mut session = Session::new(cluster, monitor, args)?;
+    let mut session = Session::new(cluster, monitor, proxy, args)?;
     let result = tokio::select! {
         result = session.go_on() => result,
         () = ends.wait() => Ok(None),
     };
     session.view.interrupt();
+    drop(session.proxy);
     let stopped = session.cluster.stop().await;
     if let Some(monitor) = session.monitor {
         monitor.stop().await;
@@ -334,6 +363,8 @@ impl Ends {
 struct Session {
     cluster: Cluster,
     monitor: Option<Monitor>,
+    /// On an encrypted chain.
+    proxy: Option<Proxy>,
     clients: Vec<Client>,
     watch: Watch,
     probes: Probes,
@@ -353,12 +384,17 @@ struct Session {
 }
 
 impl Session {
-    fn new(cluster: Cluster, monitor: Option<Monitor>, args: &TestnetArgs) -> Result<Self, Failure> {
+    fn new(
+        cluster: Cluster,
+        monitor: Option<Monitor>,
+        proxy: Option<Proxy>,
+        args: &TestnetArgs,
+    ) -> Result<Self, Failure> {
         let urls: Vec<String> = cluster.nodes().iter().map(|node| node.file().rpc_ws.clone()).collect();
         let clients =
             cluster.nodes().iter().map(|node| Client::new(&node.file().rpc_http)).collect::<Result<Vec<_>, _>>()?;
         let params = &cluster.genesis().params;
-        let probes = Probes::new(clients.clone(), params.transactions, params.chain_id);
+        let probes = Probes::new(clients.clone(), params.clone());
         let heights = vec![0; clients.len()];
         let light = params.data_squares.then(|| light::start(&cluster)).transpose()?;
         Ok(Self {
@@ -375,6 +411,7 @@ impl Session {
             progress: Instant::now(),
             cluster,
             monitor,
+            proxy,
         })
     }
 
@@ -418,7 +455,7 @@ impl Session {
             output::note(&words);
             if self.restarts {
                 self.cluster.restart(index).await?;
-                Info::of(&self.cluster, self.monitor.as_ref()).write(self.cluster.dir())?;
+                Info::of(&self.cluster, self.monitor.as_ref(), self.proxy.as_ref()).write(self.cluster.dir())?;
                 if let Some(monitor) = &self.monitor {
                     monitor.retarget(&self.cluster)?;
                 }

@@ -41,12 +41,19 @@ fn alloy_transfers_deploys_calls_and_reads_logs() {
         cluster.wait_height(i, 1);
     }
     // Written at one node, read at another.
-    let url = |i: usize| cluster.nodes[i].file.as_ref().expect("it runs").rpc_http.parse().expect("a URL");
+    let url = |i: usize| cluster.nodes[i].file.as_ref().expect("it runs").rpc_http.clone();
+    exercise(&cluster, &url(0), &url(1));
+    cluster.assert_agree();
+}
+
+/// What a Rust program does with a chain, whatever stands between: sends at one URL, reads at another.
+pub fn exercise(cluster: &Cluster, url: &str, other: &str) {
     let wallet = funded(20);
     let signer = PrivateKeySigner::from_bytes(&wallet.secret()).expect("a key");
-    let provider = ProviderBuilder::new().wallet(EthereumWallet::from(signer)).connect_http(url(0));
+    let provider =
+        ProviderBuilder::new().wallet(EthereumWallet::from(signer)).connect_http(url.parse().expect("a URL"));
     provider.client().set_poll_interval(Duration::from_millis(50));
-    let other = ProviderBuilder::new().connect_http(url(1));
+    let other = ProviderBuilder::new().connect_http(other.parse().expect("a URL"));
     cluster.runtime.block_on(async {
         assert_eq!(provider.get_chain_id().await.unwrap(), 20252);
 
@@ -86,7 +93,6 @@ fn alloy_transfers_deploys_calls_and_reads_logs() {
         let balance = cluster.runtime.block_on(other.get_balance(RECEIVER).into_future()).ok()?;
         (balance == U256::from(5)).then_some(())
     });
-    cluster.assert_agree();
 }
 
 /// The token's creation code with its constructor's arguments.

@@ -9,6 +9,7 @@ mod light;
 mod load;
 mod metrics;
 mod partition;
+mod proxy;
 mod rebuild;
 mod rpc;
 mod sealed;

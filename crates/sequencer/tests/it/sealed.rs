@@ -19,7 +19,7 @@ pub fn payer() -> Wallet {
     Wallet::public("integration test payer", 0)
 }
 
-fn encrypted(genesis: &mut Genesis) {
+pub fn encrypted(genesis: &mut Genesis) {
     genesis.params.transactions = TransactionRule::Encrypted;
     let fees = U256::from(10).pow(U256::from(24));
     genesis.alloc.insert(payer().address(), GenesisAccount { fees, ..GenesisAccount::default() });
@@ -33,7 +33,7 @@ pub fn new(nodes: usize, change: impl FnOnce(&mut Genesis)) -> Cluster {
     })
 }
 
-fn start(nodes: usize, change: impl FnOnce(&mut Genesis)) -> Cluster {
+pub fn start(nodes: usize, change: impl FnOnce(&mut Genesis)) -> Cluster {
     let mut cluster = new(nodes, change);
     cluster.start_all();
     cluster

@@ -1,0 +1,331 @@
+//! What the proxy has taken and is not done with: pure bookkeeping, no I/O.
+//!
+//! ```text
+//!                 predecessors on their way          a payer nonce, an envelope
+//!  [held] ------------------------------> [sealed] --------------------------> executed: forgotten
+//!    |                                     |    ^                              failed: kept as a Failure
+//!    |  replaced by a better offer         +----+ sealed again: epoch over, replaced (same payer nonce)
+//!    +--> [held]
+//! ```
+//!
+//! An item is named by its sender and the sender's nonce, as in Ethereum's pools. Each envelope that was made for it is an
+//! [`Attempt`], and all of them have one payer nonce, so that at most one of them can ever be charged.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use alloy_consensus::Transaction as _;
+use alloy_primitives::{Address, B256, Bytes, U256};
+use cascade_primitives::{Epoch, Height, RecoveredTransaction};
+
+/// Most items in all.
+pub const MAX_ITEMS: usize = 256;
+/// Most items of one sender.
+pub const MAX_OF_SENDER: usize = 64;
+/// Most envelopes for one item that are remembered; older ones are of past epochs, or outbid.
+pub const MAX_ATTEMPTS: usize = 8;
+/// Failures that are remembered.
+pub const MAX_FAILURES: usize = 256;
+
+/// A sender and its nonce.
+pub type Place = (Address, u64);
+
+/// What was sent for an item: an envelope, or a deposit.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// What is inside.
+    pub transaction: Arc<RecoveredTransaction>,
+    /// Its name at the node: an envelope's hash, or that of the transfer in a deposit.
+    pub name: B256,
+    /// Its encoding, to send it again.
+    pub raw: Bytes,
+    /// The epoch whose key it is sealed to.
+    pub epoch: Epoch,
+    /// The last height at which it may stand.
+    pub valid_until: Height,
+    /// Fee cap of the envelope, wei per gas.
+    pub max_fee: u64,
+    /// Priority fee cap of the envelope, wei per gas.
+    pub tip: u64,
+    /// The most that it can take from the payer, in wei.
+    pub cost: U256,
+}
+
+/// A transaction that is not done.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The newest transaction that the user wants at this place.
+    pub wanted: Arc<RecoveredTransaction>,
+    /// The payer's nonce, once it is sealed; none for deposits.
+    pub slot: Option<u64>,
+    /// What was sent for it, oldest first; nothing while it is held.
+    pub attempts: Vec<Attempt>,
+    /// When it came, in ms since 1970.
+    pub since: u64,
+}
+
+/// A transaction that was charged in its envelope and did not run.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The transaction.
+    pub transaction: Arc<RecoveredTransaction>,
+    /// Its envelope.
+    pub envelope: B256,
+    /// Why.
+    pub reason: String,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub struct Book {
+    /// Whose fee account pays.
+    pub payer: Address,
+    /// Items by place.
+    pub items: BTreeMap<Place, Item>,
+    /// The newest failures, oldest first.
+    pub failures: VecDeque<Failure>,
+}
+
+/// What the next step of a sender is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// Seal the item of this nonce.
+    Seal(u64),
+    /// Send the deposit of this nonce.
+    Deposit(u64),
+}
+
+/// What is known of a transaction by its hash.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The transaction.
+    pub transaction: Arc<RecoveredTransaction>,
+    /// The newest envelope around it; none while it is held.
+    pub name: Option<B256>,
+}
+
+/// Whether a transaction offers 10% more than another, in fee cap and tip cap, as pools demand of a replacement.
+#[must_use]
+pub fn outbids(new: &RecoveredTransaction, old: &RecoveredTransaction) -> bool {
+    let tenth_more = |new: u128, old: u128| new.saturating_mul(10) >= old.saturating_mul(11);
+    tenth_more(new.max_fee_per_gas(), old.max_fee_per_gas())
+        && tenth_more(new.max_priority_fee_per_gas(), old.max_priority_fee_per_gas())
+}
+
+/// The least offer (fee cap, tip cap) that replaces an envelope.
+#[must_use]
+pub const fn raised(max_fee: u64, tip: u64) -> (u64, u64) {
+    (max_fee.saturating_add(max_fee.div_ceil(10)), tip.saturating_add(tip.div_ceil(10)))
+}
+
+impl Item {
+    /// Whether nothing was sent for it yet.
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        self.attempts.is_empty()
+    }
+
+    /// The newest attempt.
+    #[must_use]
+    pub fn current(&self) -> Option<&Attempt> {
+        self.attempts.last()
+    }
+
+    /// Adds an attempt, forgetting the oldest if there are too many.
+    pub fn push(&mut self, attempt: Attempt) {
+        if self.attempts.len() == MAX_ATTEMPTS {
+            self.attempts.remove(0);
+        }
+        self.attempts.push(attempt);
+    }
+}
+
+impl Book {
+    /// Whether a transaction is a deposit: a transfer without data to the payer.
+    #[must_use]
+    pub fn is_deposit(&self, transaction: &RecoveredTransaction) -> bool {
+        let inner = transaction.envelope();
+        inner.to() == Some(self.payer) && inner.input().is_empty()
+    }
+
+    /// The items of a sender, by nonce.
+    pub fn of_sender(&self, sender: Address) -> impl Iterator<Item = (u64, &Item)> {
+        self.items.range((sender, 0)..=(sender, u64::MAX)).map(|((_, nonce), item)| (*nonce, item))
+    }
+
+    /// What the items of a sender beside that of a nonce send, in wei.
+    #[must_use]
+    pub fn value_beside(&self, sender: Address, nonce: u64) -> U256 {
+        let others = self.of_sender(sender).filter(|(other, _)| *other != nonce);
+        others.fold(U256::ZERO, |sum, (_, item)| sum.saturating_add(item.wanted.value()))
+    }
+
+    /// The most that envelopes which are under way, beside that of a place, can take from the payer.
+    #[must_use]
+    pub fn cost_beside(&self, place: Place) -> U256 {
+        let others = self.items.iter().filter(|(other, item)| **other != place && item.slot.is_some());
+        let costs = others.filter_map(|(_, item)| item.current()).map(|attempt| attempt.cost);
+        costs.fold(U256::ZERO, U256::saturating_add)
+    }
+
+    /// The nonce that a sender's next transaction has: the chain's `next`, and what is here without a gap.
+    #[must_use]
+    pub fn pending_nonce(&self, sender: Address, next: u64) -> u64 {
+        (next..).find(|nonce| !self.items.contains_key(&(sender, *nonce))).unwrap_or(u64::MAX)
+    }
+
+    /// The next thing to send of a sender of whom `next` transactions are executed. A sealed transaction goes out behind
+    /// sealed ones, since the chain runs one payer's envelopes in the order of its nonces. A deposit is in the clear and
+    /// has another place in a block, so it goes alone: nothing before it may be under way, and nothing behind it goes.
+    #[must_use]
+    pub fn release(&self, sender: Address, next: u64) -> Option<Release> {
+        for nonce in next.. {
+            let item = self.items.get(&(sender, nonce))?;
+            match (item.is_held(), self.is_deposit(&item.wanted)) {
+                (true, true) => return (nonce == next).then_some(Release::Deposit(nonce)),
+                (true, false) => return Some(Release::Seal(nonce)),
+                (false, true) => return None,
+                (false, false) => {}
+            }
+        }
+        None
+    }
+
+    /// The highest payer nonce in use.
+    #[must_use]
+    pub fn last_slot(&self) -> Option<u64> {
+        self.items.values().filter_map(|item| item.slot).max()
+    }
+
+    /// A transaction that is here, by its hash: wanted, or in an envelope that may still be ordered.
+    #[must_use]
+    pub fn find(&self, hash: &B256) -> Option<Found> {
+        for item in self.items.values() {
+            if let Some(attempt) = item.attempts.iter().rev().find(|attempt| attempt.transaction.hash() == *hash) {
+                return Some(Found { transaction: Arc::clone(&attempt.transaction), name: Some(attempt.name) });
+            }
+            if item.wanted.hash() == *hash {
+                return Some(Found { transaction: Arc::clone(&item.wanted), name: None });
+            }
+        }
+        None
+    }
+
+    /// A failure by the hash of the transaction.
+    #[must_use]
+    pub fn failure(&self, hash: &B256) -> Option<&Failure> {
+        self.failures.iter().rev().find(|failure| failure.transaction.hash() == *hash)
+    }
+
+    /// Remembers a failure.
+    pub fn fail(&mut self, failure: Failure) {
+        if self.failures.len() == MAX_FAILURES {
+            self.failures.pop_front();
+        }
+        self.failures.push_back(failure);
+    }
+
+    /// Forgets a failure: its transaction is tried again.
+    pub fn forgive(&mut self, hash: &B256) {
+        self.failures.retain(|failure| failure.transaction.hash() != *hash);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cascade_primitives::{ChainId, Transaction};
+
+    use super::*;
+    use crate::wallet::{Fees, Transfer, Wallet};
+
+    fn transfer(nonce: u64, to: Address, fees: Fees) -> Arc<RecoveredTransaction> {
+        let transfer =
+            Transfer { chain: ChainId(1), nonce, to, value: U256::from(5), data: Bytes::new(), gas: 21_000, fees };
+        let raw = Wallet::public("book", 0).sign(&transfer).1;
+        let decoded = Transaction::decode(raw.into(), ChainId(1), 1000).unwrap();
+        Arc::new(cascade_crypto::ecdsa::recover(decoded).unwrap())
+    }
+
+    const FEES: Fees = Fees { max: 100, tip: 10 };
+    const PAYER: Address = Address::repeat_byte(9);
+
+    fn sender() -> Address {
+        Wallet::public("book", 0).address()
+    }
+
+    fn attempt(transaction: &Arc<RecoveredTransaction>) -> Attempt {
+        Attempt {
+            transaction: Arc::clone(transaction),
+            name: B256::repeat_byte(1),
+            raw: Bytes::new(),
+            epoch: Epoch(1),
+            valid_until: Height(9),
+            max_fee: 100,
+            tip: 10,
+            cost: U256::from(7),
+        }
+    }
+
+    fn put(book: &mut Book, nonce: u64, to: Address, sent: bool) {
+        let wanted = transfer(nonce, to, FEES);
+        let attempts = if sent { vec![attempt(&wanted)] } else { Vec::new() };
+        let slot = (sent && to != PAYER).then_some(nonce);
+        book.items.insert((sender(), nonce), Item { wanted, slot, attempts, since: 0 });
+    }
+
+    #[test]
+    fn a_transaction_is_held_until_those_before_it_are_on_their_way() {
+        let mut book = Book { payer: PAYER, ..Book::default() };
+        put(&mut book, 2, Address::ZERO, false);
+        assert_eq!(book.release(sender(), 0), None, "nonces 0 and 1 are missing");
+        put(&mut book, 0, Address::ZERO, false);
+        assert_eq!(book.release(sender(), 0), Some(Release::Seal(0)));
+        put(&mut book, 0, Address::ZERO, true);
+        put(&mut book, 1, Address::ZERO, true);
+        assert_eq!(book.release(sender(), 0), Some(Release::Seal(2)));
+        assert_eq!((book.pending_nonce(sender(), 0), book.pending_nonce(Address::ZERO, 4)), (3, 4));
+        assert_eq!(book.cost_beside((sender(), 1)), U256::from(7));
+        assert_eq!(book.value_beside(sender(), 1), U256::from(10));
+    }
+
+    #[test]
+    fn a_deposit_goes_alone() {
+        let mut book = Book { payer: PAYER, ..Book::default() };
+        put(&mut book, 0, Address::ZERO, true);
+        put(&mut book, 1, PAYER, false);
+        put(&mut book, 2, Address::ZERO, false);
+        assert_eq!(book.release(sender(), 0), None, "a sealed one is under way before it");
+        assert_eq!(book.release(sender(), 1), Some(Release::Deposit(1)));
+        put(&mut book, 1, PAYER, true);
+        assert_eq!(book.release(sender(), 1), None, "it is not executed");
+        assert_eq!(book.release(sender(), 2), Some(Release::Seal(2)));
+    }
+
+    #[test]
+    fn a_replacement_offers_a_tenth_more_of_both() {
+        let old = transfer(0, Address::ZERO, FEES);
+        let of = |max, tip| transfer(0, Address::ZERO, Fees { max, tip });
+        assert!(outbids(&of(110, 11), &old));
+        for (max, tip) in [(109, 11), (110, 10), (100, 10)] {
+            assert!(!outbids(&of(max, tip), &old), "{max} {tip}");
+        }
+        assert_eq!(raised(100, 1), (110, 2));
+        assert_eq!(raised(101, 0), (112, 0));
+    }
+
+    #[test]
+    fn every_transaction_that_may_still_run_is_found_by_its_hash() {
+        let mut book = Book { payer: PAYER, ..Book::default() };
+        put(&mut book, 0, Address::ZERO, true);
+        let better = transfer(0, Address::ZERO, Fees { max: 200, tip: 20 });
+        let old = book.items[&(sender(), 0)].wanted.hash();
+        let item = book.items.get_mut(&(sender(), 0)).unwrap();
+        item.wanted = Arc::clone(&better);
+        item.push(Attempt { name: B256::repeat_byte(2), ..attempt(&better) });
+        assert_eq!(book.find(&old).unwrap().name, Some(B256::repeat_byte(1)));
+        assert_eq!(book.find(&better.hash()).unwrap().name, Some(B256::repeat_byte(2)));
+        assert!(book.find(&B256::ZERO).is_none());
+    }
+}
