@@ -81,6 +81,13 @@ export class Testnet {
       alive();
       return BigInt((await rpc(this.info.rpc[0].http, 'eth_blockNumber')).result) > 0n;
     });
+    if (this.info.proxy) {
+      await until("the first epoch's key", seconds, async () => {
+        alive();
+        const { epoch, keys } = (await rpc(this.info.proxy.http, 'l2_epochKey')).result;
+        return keys.some((key) => key.epoch === epoch);
+      });
+    }
     return this.info;
   }
 

@@ -16,6 +16,9 @@ function need(name) {
 export const httpUrl = need('CASCADE_RPC_HTTP');
 export const wsUrl = need('CASCADE_RPC_WS');
 export const testnet = JSON.parse(readFileSync(need('CASCADE_TESTNET'), 'utf8'));
+// Behind the proxy of an encrypted chain. Two things differ there, and nothing else: fees are the payer's, and a transaction
+// that is submitted again gets its hash again.
+export const encrypted = testnet.proxy !== undefined;
 export const token = JSON.parse(readFileSync(new URL('../contracts/TestToken.json', import.meta.url), 'utf8'));
 
 export const chain = defineChain({
@@ -60,6 +63,9 @@ export async function rpcFails(method, params, code, message) {
   );
   return answer.error;
 }
+
+// What a transaction has cost its sender beside its value.
+export const feeOf = (receipt) => (encrypted ? 0n : receipt.gasUsed * receipt.effectiveGasPrice);
 
 export async function receiptOf(hash) {
   return publicClient.waitForTransactionReceipt({ hash, timeout: 30_000 });

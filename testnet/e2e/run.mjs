@@ -26,11 +26,13 @@ function runTests(env) {
 if (process.env.CASCADE_RPC_HTTP && process.env.CASCADE_RPC_WS && process.env.CASCADE_TESTNET) {
   process.exitCode = runTests({});
 } else {
-  process.exitCode = await withTestnet((info, testnet) =>
-    runTests({
-      CASCADE_RPC_HTTP: info.rpc[0].http,
-      CASCADE_RPC_WS: info.rpc[0].ws,
-      CASCADE_TESTNET: join(testnet.data, 'testnet.json'),
-    }),
-  );
+  // The same tests twice: at a node of a plain chain, and at the proxy of an encrypted one.
+  for (const kind of ['plain', 'encrypted'].filter((kind) => (process.env.CASCADE_E2E ?? kind) === kind)) {
+    console.log(`--- ${kind}`);
+    const flags = ['--nodes', '4', ...(kind === 'encrypted' ? ['--encrypted'] : [])];
+    process.exitCode ||= await withTestnet((info, testnet) => {
+      const { http, ws } = info.proxy ?? info.rpc[0];
+      return runTests({ CASCADE_RPC_HTTP: http, CASCADE_RPC_WS: ws, CASCADE_TESTNET: join(testnet.data, 'testnet.json') });
+    }, flags);
+  }
 }

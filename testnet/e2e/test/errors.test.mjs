@@ -13,7 +13,7 @@ import {
   serializeTransaction,
   toRlp,
 } from 'viem';
-import { accountOf, chain, newAccount, publicClient, receiptOf, rpc, rpcFails, rpcOk, walletFor } from '../lib.mjs';
+import { accountOf, chain, encrypted, newAccount, publicClient, receiptOf, rpc, rpcFails, rpcOk, walletFor } from '../lib.mjs';
 
 const options = { timeout: 60_000 };
 const owner = accountOf('errors');
@@ -68,7 +68,8 @@ test('old nonce, and the same transaction once more', options, async () => {
   const transaction = await nextTransaction();
   const raw = await owner.signTransaction(transaction);
   const hash = await rpcOk('eth_sendRawTransaction', [raw]);
-  await rpcFails('eth_sendRawTransaction', [raw], -32000, /^(already known$|nonce too low: )/);
+  if (encrypted) assert.equal(await rpcOk('eth_sendRawTransaction', [raw]), hash);
+  else await rpcFails('eth_sendRawTransaction', [raw], -32000, /^(already known$|nonce too low: )/);
   await receiptOf(hash);
   const old = await owner.signTransaction({ ...transaction, value: 2n });
   await submit(old, new RegExp(`^nonce too low: next nonce ${transaction.nonce + 1}, tx nonce ${transaction.nonce}$`));

@@ -3,7 +3,7 @@ import { strict as assert } from 'node:assert';
 import { test } from 'node:test';
 import { parseEther, zeroAddress } from 'viem';
 import { until } from '../../testnet.mjs';
-import { accountOf, fundedAccount, newAccount, publicClient, receiptOf, rpcOk, walletFor } from '../lib.mjs';
+import { accountOf, feeOf, fundedAccount, newAccount, publicClient, receiptOf, rpcOk, walletFor } from '../lib.mjs';
 
 const options = { timeout: 60_000 };
 const owner = accountOf('transfer');
@@ -27,7 +27,7 @@ for (const type of ['eip1559', 'eip2930', 'legacy']) {
     assert.equal(await publicClient.getBalance({ address: to }), value);
     // No margin: at a gas limit of exactly what is used, the charge is the gas used.
     const after = await publicClient.getBalance({ address: owner.address });
-    assert.equal(before - after, value + receipt.gasUsed * receipt.effectiveGasPrice);
+    assert.equal(before - after, value + feeOf(receipt));
 
     const transaction = await publicClient.getTransaction({ hash });
     assert.equal(transaction.blockHash, receipt.blockHash);
@@ -84,7 +84,8 @@ test('a transaction to oneself and one without value only cost the fee', options
   const before = await publicClient.getBalance({ address: account.address });
   const receipt = await receiptOf(await walletFor(account).sendTransaction({ to: account.address, value: parseEther('0.1'), gas: 21_000n }));
   const other = await receiptOf(await walletFor(account).sendTransaction({ to: zeroAddress, gas: 21_000n }));
-  const fees = 21_000n * (receipt.effectiveGasPrice + other.effectiveGasPrice);
+  const fees = feeOf(receipt) + feeOf(other);
+  assert.deepEqual([receipt.gasUsed, other.gasUsed], [21_000n, 21_000n]);
   assert.equal(await publicClient.getBalance({ address: account.address }), before - fees);
 });
 
