@@ -30,6 +30,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use cascade_crypto::dkg::{Dealing, RecipientKey};
 use cascade_primitives::{
     B256, BlockHash, BlsPublicKey, Body, Certificate, ChainParams, Committee, Decode, DecodeError, DecodeErrorKind,
     Encode, Epoch, Genesis, Header, HeaderKind, Height, MemberIndex, NodeId, Reader, Ready, SealedBlock,
@@ -439,14 +440,32 @@ impl ChainContext {
         }
         let mut found = Vec::new();
         for (i, item) in body.system.iter().enumerate() {
-            // What belongs to key generation is judged where the keys are made, by the final log alone.
-            let SystemItem::Ready(ready) = item else { continue };
+            // Whether what belongs to key generation counts is judged where the keys are made, by the final log alone.
+            let SystemItem::Ready(ready) = item else {
+                if !self.accepts_key_item(item) || body.system[..i].contains(item) {
+                    return Err(InvalidBlock::SystemItem(i));
+                }
+                continue;
+            };
             match self.accepts_ready(ready) {
                 Some(member) if !found.contains(&member) => found.push(member),
                 _ => return Err(InvalidBlock::SystemItem(i)),
             }
         }
         Ok(found)
+    }
+
+    /// Whether an item of key generation has the form of one, and is of somebody who has a part in it.
+    #[must_use]
+    pub fn accepts_key_item(&self, item: &SystemItem) -> bool {
+        let epoch = self.epoch.next();
+        match item {
+            SystemItem::Ready(_) => false,
+            SystemItem::RecipientKey(bytes) => RecipientKey::from_slice(bytes)
+                .is_ok_and(|key| key.epoch == epoch && self.next_committee.index_of(&key.node).is_some()),
+            SystemItem::Dealing(bytes) => Dealing::from_slice(bytes)
+                .is_ok_and(|dealing| dealing.epoch == epoch && self.committee.member(dealing.dealer).is_some()),
+        }
     }
 
     /// The member of the next committee whose readiness this would record, signature aside.

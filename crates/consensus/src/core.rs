@@ -22,7 +22,7 @@ use std::{
 
 use cascade_crypto::{VoteScheme, VoteSigner, scheme::CertificateError};
 use cascade_primitives::{
-    Address, BlockHash, Body, Bytes, Certificate, Committee, DaCommitment, Epoch, Header, HeaderKind, Height,
+    Address, B256, BlockHash, Body, Bytes, Certificate, Committee, DaCommitment, Epoch, Header, HeaderKind, Height,
     MemberIndex, NodeId, Ready, ResultEntry, Reveal, SealedBlock, SystemItem, Term, TimestampMs, TransactionRule, View,
     Vote, VoteKind, VoteTarget,
 };
@@ -204,8 +204,8 @@ pub struct Core<B: Bugs = NoBugs> {
     helped: BTreeSet<NodeId>,
     skipped_terms: u64,
     readies: BTreeMap<MemberIndex, Ready>,
-    /// The newest epoch that this node has the keys for, where epochs have keys.
-    keys_ready: Option<Epoch>,
+    /// The newest epoch and committee that this node has the keys for, where epochs have keys.
+    keys_ready: Option<(Epoch, B256)>,
     announced_at: TimestampMs,
     verified: VecDeque<Certificate>,
     requested: BTreeMap<BlockHash, Asked>,
@@ -303,8 +303,8 @@ impl<B: Bugs> Core<B> {
             Input::Tick => {}
             Input::Work(work) => self.work = work,
             Input::Executed(result) => self.on_executed(result),
-            Input::KeysReady(epoch) => {
-                self.keys_ready = Some(epoch);
+            Input::KeysReady { epoch, committee_root } => {
+                self.keys_ready = Some((epoch, committee_root));
                 self.announce_ready();
             }
             Input::Built { view, parent, content } => self.on_built(view, parent, content),

@@ -13,7 +13,9 @@
 //! statements, which each node makes for itself once it has its shares.
 //!
 //! Recipients are fixed at the first block of the epoch with which all members of the next committee have announced their
-//! encryption keys, or, from [`ChainParams::key_window`] blocks on, members with a quorum of seats. Dealings are made for
+//! encryption keys, or, once [`ChainParams::key_window`] blocks of the epoch are left, members with a quorum of seats. (In
+//! epoch 0, which waits for nothing else, that is so from `key_window` blocks on.) A member that is away for the whole of
+//! that time has no share in the epoch after; that fewer than q seats are left then is an assumption, as it is for votes. Dealings are made for
 //! the whole committee all the same: in place of a key that was not announced stands a point that nobody knows the
 //! logarithm of ([`absent_key`]). So seats keep their numbers, a member without a key is silent like any other, and q
 //! seats of all still open. An item that is of no use changes nothing.
@@ -30,8 +32,8 @@ use cascade_crypto::{
     threshold::{EpochKeys, SeatMap, SecretShares},
 };
 use cascade_primitives::{
-    ChainParams, Committee, Decode as _, Epoch, Height, MemberIndex, NodeId, SealedBlock, SigningContext, SystemItem,
-    domain,
+    ChainParams, Committee, Decode as _, Epoch, Height, MemberIndex, NodeId, Reader, SealedBlock, SigningContext,
+    SystemItem, domain,
 };
 
 /// The encryption key that stands in for one that was not announced: hashed to the curve (RFC 9380), so that nobody
@@ -71,6 +73,7 @@ pub enum KeyProgress {
 pub struct KeyBook {
     context: SigningContext,
     window: u64,
+    epoch_length: u64,
     scheme: Arc<dyn VoteScheme>,
     first: Height,
     dealers: Arc<Committee>,
@@ -93,6 +96,7 @@ impl KeyBook {
         Self {
             context,
             window: params.key_window,
+            epoch_length: params.epoch_length,
             scheme,
             first,
             dealers,
@@ -148,6 +152,30 @@ impl KeyBook {
         self.announced.contains_key(node)
     }
 
+    /// Whose item it is: nodes put forward their own, and nobody hands on what is another's.
+    #[must_use]
+    pub fn author(&self, item: &SystemItem) -> Option<NodeId> {
+        match item {
+            SystemItem::Ready(ready) => Some(ready.node),
+            SystemItem::RecipientKey(bytes) => RecipientKey::from_slice(bytes).ok().map(|key| key.node),
+            SystemItem::Dealing(bytes) => {
+                // The epoch and the dealer stand first; the rest is large.
+                let mut r = Reader::new(bytes);
+                let (_, dealer) = (Epoch::decode(&mut r).ok()?, MemberIndex::decode(&mut r).ok()?);
+                self.dealers.member(dealer).map(|member| member.node)
+            }
+        }
+    }
+
+    /// Whether an item claims to be a member's encryption key and is not: whoever made it knows that.
+    #[must_use]
+    pub fn is_forged(&self, item: &SystemItem) -> bool {
+        let SystemItem::RecipientKey(bytes) = item else { return false };
+        let Ok(key) = RecipientKey::from_slice(bytes) else { return true };
+        let expected = key.epoch == self.epoch() && !self.announced.contains_key(&key.node);
+        expected && self.recipients.index_of(&key.node).is_some() && self.accept(&key).is_none()
+    }
+
     /// Whether an item would change anything if the next block carried it; for pools, before it is spread. A dealing is
     /// checked only as far as that costs nothing.
     #[must_use]
@@ -193,17 +221,16 @@ impl KeyBook {
         if committee.epoch() != self.dealers.epoch() {
             self.first = block.header.height;
             self.dealers = Arc::clone(committee);
-            self.announced.clear();
-            self.generation = None;
-            self.recipients = Arc::clone(next);
+            self.start_over(next);
         } else if block.header.next_committee_root != self.recipients.root() {
             if block.header.next_committee_root != next.root() {
-                // Of a committee that was made anew since: read again after a start, when only the newest is known.
-                self.take_keys(block);
+                // Of a committee that was made anew since: read again after a start, when only the newest is known. What
+                // is made under it counts for nothing, now as it did then.
+                self.announced.clear();
+                self.generation = None;
                 return Vec::new();
             }
-            self.recipients = Arc::clone(next);
-            self.generation = None;
+            self.start_over(next);
         }
         self.take_keys(block);
         let mut events = Vec::new();
@@ -222,7 +249,13 @@ impl KeyBook {
         events
     }
 
-    /// Keys are bound to node and epoch, so they stay whatever becomes of the committee.
+    /// Another committee is scheduled: its members announce their keys anew.
+    fn start_over(&mut self, recipients: &Arc<Committee>) {
+        self.recipients = Arc::clone(recipients);
+        self.announced.clear();
+        self.generation = None;
+    }
+
     fn take_keys(&mut self, block: &SealedBlock) {
         for item in &block.body.system {
             if let SystemItem::RecipientKey(bytes) = item
@@ -236,8 +269,11 @@ impl KeyBook {
 
     fn are_fixed(&self, height: Height) -> bool {
         let announced = self.announced_seats();
+        // An epoch leaves time for those that are away, and what it keeps for dealing; epoch 0 has nothing else to do.
+        let first = self.dealers.epoch() == Epoch(0);
+        let patience = if first { self.window } else { self.epoch_length.saturating_sub(self.window) };
         announced == self.recipients.total_seats().0
-            || announced >= self.recipients.quorum().0 && height >= self.first.plus(self.window)
+            || announced >= self.recipients.quorum().0 && height >= self.first.plus(patience)
     }
 
     /// None for a committee with too many seats for threshold keys, which the chain's constants exclude.

@@ -33,7 +33,7 @@ use rand::CryptoRng;
 
 /// Heights above the newest final block for which shares of peers that are ahead are kept.
 const SHARES_AHEAD: u64 = 32;
-/// Bytes of shares that are kept for one block that is not final here.
+/// Bytes of shares that are kept for one block that is not final here, from all members together.
 const EARLY_BYTES: usize = 16 << 20;
 /// Reveals that are kept to answer those who ask.
 const KEPT: usize = 512;
@@ -159,7 +159,6 @@ pub struct Reveals {
     early: BTreeMap<Height, BTreeMap<NodeId, Arc<BlockShares>>>,
     /// What was revealed lately.
     kept: BTreeMap<Height, Arc<Reveal>>,
-    /// Own shares of blocks that are revealed, as long as others may lack them.
     retry_at: TimestampMs,
     effects: Vec<Effect>,
 }
@@ -197,6 +196,13 @@ impl Reveals {
     /// The keys of epochs before this one are no longer needed.
     pub fn forget_before(&mut self, epoch: Epoch) {
         self.holders = self.holders.split_off(&epoch);
+    }
+
+    /// This node's shares of epochs before this one are erased; the public keys stay.
+    pub fn erase_secrets_before(&mut self, epoch: Epoch) {
+        for (_, holder) in self.holders.range_mut(..epoch) {
+            holder.secret = None;
+        }
     }
 
     /// The next final block. Blocks come in order and without gap.
@@ -252,12 +258,15 @@ impl Reveals {
             return Vec::new();
         }
         self.retry_at = now.plus(self.retry_ms);
-        for pending in self.pending.iter().filter(|p| p.opening.is_none()).take(4) {
+        for (place, pending) in self.pending.iter().filter(|p| p.opening.is_none()).take(4).enumerate() {
             if let Some(own) = &pending.own {
                 let message = RevealMessage::Shares(Arc::clone(own), Arc::clone(&pending.block.certificate));
                 self.effects.push(Effect::Broadcast(message));
             }
-            self.effects.push(Effect::Broadcast(RevealMessage::Request(pending.block.height)));
+            // Answers are large, and nothing above the lowest block helps before it is there.
+            if place == 0 {
+                self.effects.push(Effect::Broadcast(RevealMessage::Request(pending.block.height)));
+            }
         }
         self.finish()
     }
@@ -351,8 +360,9 @@ impl Reveals {
         let members = self.holders.values().any(|holder| holder.committee.index_of(&from).is_some());
         let size = |s: &BlockShares| s.beacon.len() + s.decryption.len();
         let early = self.early.entry(shares.height).or_default();
-        let held: usize = early.values().map(|s| size(s)).sum();
-        if members && held + size(shares) <= EARLY_BYTES {
+        // Each member has its own part, so that none can take that of another.
+        let committee = self.holders.values().map(|holder| holder.committee.members().len()).max().unwrap_or(1);
+        if members && size(shares) <= EARLY_BYTES / committee {
             early.entry(from).or_insert_with(|| Arc::clone(shares));
         }
     }
@@ -409,11 +419,14 @@ impl Reveals {
         let holder = self.holders.get(&pending.block.epoch)?;
         let Some(bases) = &pending.block.bases else { return Some(false) };
         let key = holder.keys.beacon.public_key();
-        let signature = beacon::verify(key, &pending.beacon_message, &reveal.beacon);
+        // The cheapest first: nobody can make a beacon before q seats have, and values cost a check each.
+        if reveal.values.len() != bases.len() {
+            return Some(false);
+        }
+        let Some(signature) = beacon::verify(key, &pending.beacon_message, &reveal.beacon) else { return Some(false) };
         let values: Option<Vec<G1Affine>> = reveal.values.iter().map(G1Affine::from_compressed).collect();
-        let (Some(signature), Some(values)) = (signature, values) else { return Some(false) };
-        let right = values.len() == bases.len()
-            && (bases.is_empty() || shares::check_combined(&holder.keys.decryption, bases, &values, rng));
+        let Some(values) = values else { return Some(false) };
+        let right = bases.is_empty() || shares::check_combined(&holder.keys.decryption, bases, &values, rng);
         if right {
             pending.opening = Some(Opening { reveal: Arc::clone(reveal), beacon: beacon::value(&signature), values });
             pending.received.clear();

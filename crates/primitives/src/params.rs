@@ -3,7 +3,15 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{block::MAX_TRANSACTION_BYTES, codec::Encode, ids::ChainId};
+use crate::{
+    block::MAX_TRANSACTION_BYTES,
+    codec::Encode,
+    envelope::{MAX_ENVELOPES_PER_BLOCK, POINT_BYTES},
+    ids::ChainId,
+};
+
+/// Decryption shares in one message: envelopes of a block times seats of a sequencer.
+pub const MAX_SHARES: u64 = 1 << 17;
 
 /// Which column of the table of constants a chain starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -114,8 +122,8 @@ chain_params! {
     old_keys_kept: u64 = 720, 720, 50;
     /// Blocks for which an envelope may be valid at the most.
     max_validity: u64 = 1_200, 1_200, 600;
-    /// Content blocks of an epoch in which the next committee announces its encryption keys, before key generation
-    /// starts without those that did not.
+    /// Content blocks at the end of an epoch that key generation has to itself: from there on it starts without the
+    /// members of the next committee that have not announced their encryption keys. In epoch 0 it does so after as many.
     key_window: u64 = 600, 600, 20;
     /// Transaction bytes in a block.
     max_block_bytes: u32 = 2 << 20, 2 << 20, 8 << 20;
@@ -224,6 +232,26 @@ impl ChainParams {
             ("results_lag", self.results_lag, self.results_lag <= 32, "must be at most 32"),
             ("seats", u64::from(self.seats), self.seats <= 1024, "must be at most 1024"),
         ];
+        // An encrypted chain's messages and blocks must hold what a full block needs.
+        let encrypted = self.transactions == TransactionRule::Encrypted;
+        let envelopes = (self.block_gas_limit / 21_000).min(MAX_ENVELOPES_PER_BLOCK as u64);
+        let most_seats = u64::from(self.seats.saturating_sub(1) / 3).max(1);
+        let sealed = [
+            ("seats", u64::from(self.seats), self.seats <= 256, "must be at most 256 on an encrypted chain"),
+            (
+                "block_gas_limit",
+                self.block_gas_limit,
+                envelopes * most_seats <= MAX_SHARES,
+                "allows more envelopes than one member's message of shares holds",
+            ),
+            (
+                "results_lag",
+                self.results_lag,
+                (self.results_lag + 2) * envelopes * POINT_BYTES as u64 <= 8 << 20,
+                "makes more reveals due than a block holds",
+            ),
+        ];
+        let relations = relations.into_iter().chain(sealed.into_iter().filter(|_| encrypted));
         match relations.into_iter().find(|(_, _, holds, _)| !holds) {
             Some((key, value, _, rule)) => Err(ParamsError { key, value, rule }),
             None => Ok(()),

@@ -83,7 +83,7 @@ fn input(i: &Input) -> String {
         Input::Tick => "tick".to_owned(),
         Input::Work(w) => format!("work {w}"),
         Input::Executed(r) => format!("executed h{}", r.height),
-        Input::KeysReady(epoch) => format!("keys of e{epoch} ready"),
+        Input::KeysReady { epoch, .. } => format!("keys of e{epoch} ready"),
         Input::Built { view, content, .. } => format!("built v{view} {} txs", content.transactions.len()),
         Input::Validated { hash, verdict, .. } => format!("validated {hash:?} {verdict:?}"),
         Input::FinalRange { blocks, .. } => format!("final range of {}", blocks.len()),
@@ -148,7 +148,10 @@ impl<'a> Trace<'a> {
             Input::Tick => self.hasher.update([11]),
             Input::Work(work) => self.hasher.update([12, u8::from(*work)]),
             Input::Executed(result) => self.hasher.update(result.state_root),
-            Input::KeysReady(epoch) => self.hasher.update(epoch.0.to_le_bytes()),
+            Input::KeysReady { epoch, committee_root } => {
+                self.hasher.update(epoch.0.to_le_bytes());
+                self.hasher.update(committee_root);
+            }
             Input::Built { parent, content, .. } => {
                 self.hasher.update(parent.0);
                 self.hasher.update((content.transactions.len() as u64).to_le_bytes());

@@ -142,7 +142,12 @@ pub enum Input {
     Executed(ResultEntry),
     /// On a chain with threshold keys: this node has all it needs to serve in an epoch. Without it, it does not say that
     /// it is ready.
-    KeysReady(Epoch),
+    KeysReady {
+        /// The epoch.
+        epoch: Epoch,
+        /// The committee that the keys are made for.
+        committee_root: B256,
+    },
     /// Answers [`Effect::Build`].
     Built {
         /// The view it was asked for.

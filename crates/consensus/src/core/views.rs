@@ -429,7 +429,7 @@ impl<B: Bugs> Core<B> {
         }
         let epoch = self.head.epoch.next();
         let encrypted = self.config.rules.params().transactions == TransactionRule::Encrypted;
-        if encrypted && self.keys_ready != Some(epoch) {
+        if encrypted && self.keys_ready != Some((epoch, next.root())) {
             return;
         }
         let digest = Ready::digest(&self.config.rules.signing, epoch, &self.config.node, &next.root());

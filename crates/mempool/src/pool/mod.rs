@@ -497,6 +497,16 @@ impl<T: Pooled> Pool<T> {
         dropped
     }
 
+    /// Drops what can never be in a block again. Returns how many transactions went.
+    pub fn drop_where(&mut self, gone: &impl Fn(&T) -> bool) -> usize {
+        let gone: Vec<(Address, u64)> = self.iter().filter(|tx| gone(tx)).map(|tx| (tx.sender(), tx.nonce())).collect();
+        for (sender, nonce) in &gone {
+            self.remove(*sender, *nonce);
+            self.forget_if_empty(sender);
+        }
+        gone.len()
+    }
+
     /// Transactions that entered the network here and were not given out yet: at most `bytes` bytes, but at least one
     /// if there is any. What is gone meanwhile is passed over.
     pub fn take_new_for_gossip(&mut self, bytes: usize) -> Vec<Arc<T>> {

@@ -44,6 +44,19 @@ impl<T: Pooled> Pool<T> {
     /// The block is valid as far as nonces, reserves, the limit of a sender and these limits go.
     #[must_use]
     pub fn select(&self, limits: SelectLimits, base_fee: u64, view: &(impl AccountReader + ?Sized)) -> Vec<Arc<T>> {
+        self.select_where(limits, base_fee, view, &|_: &T| true)
+    }
+
+    /// As [`Pool::select`], of those that a block may carry. What it may not carry takes no room, and holds up what its
+    /// sender has behind it.
+    #[must_use]
+    pub fn select_where(
+        &self,
+        limits: SelectLimits,
+        base_fee: u64,
+        view: &(impl AccountReader + ?Sized),
+        allowed: &impl Fn(&T) -> bool,
+    ) -> Vec<Arc<T>> {
         let base_fee = u128::from(base_fee);
         let mut heads = self.heads(base_fee);
         let mut candidates: BTreeMap<Address, Candidate> = BTreeMap::new();
@@ -62,6 +75,9 @@ impl<T: Pooled> Pool<T> {
                 continue;
             }
             let Some(entry) = self.senders.get(&sender).and_then(|queue| queue.txs.get(&nonce)) else { continue };
+            if !allowed(&entry.tx) {
+                continue;
+            }
             let (cost, size, tx_gas) = (entry.tx.max_cost(), entry.tx.raw().len(), entry.tx.gas_limit());
             if cost > candidate.available {
                 continue;

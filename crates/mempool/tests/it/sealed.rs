@@ -229,8 +229,10 @@ fn a_committee_that_is_made_anew_gets_keys_of_its_own_whenever_the_book_is_read(
     let run = |late: bool| {
         let mut world = Generation::new(4);
         let announcements: Vec<_> = (0..NODES).map(|i| world.announcement(i)).collect();
-        let mut blocks = vec![block(1, 0, &world.next, announcements)];
-        blocks.push(block(2, 0, &smaller, Vec::new()));
+        // Under the first committee all announce; under the second, those that are left do so again.
+        let again: Vec<_> = announcements[..3].to_vec();
+        let blocks =
+            [block(1, 0, &world.next, announcements), block(2, 0, &smaller, Vec::new()), block(3, 0, &smaller, again)];
         if late {
             // Read again after a start: only the newest committee is known.
             world.next = Arc::clone(&smaller);

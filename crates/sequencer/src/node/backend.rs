@@ -312,7 +312,9 @@ impl Backend for NodeBackend {
 
     fn ordered_item(&self, name: &B256) -> Option<(Height, bool)> {
         let heads = self.hub.heads();
-        self.items.find(name, heads.executed, heads.ordered)
+        self.items.find(name, heads.executed, heads.ordered, |height, hash| {
+            self.db.hash_at(height).is_ok_and(|found| found.as_ref() == Some(hash))
+        })
     }
 
     fn events(&self) -> broadcast::Receiver<ChainEvent> {

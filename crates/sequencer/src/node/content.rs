@@ -592,6 +592,9 @@ impl PoolState {
     /// A block is final: its transactions are ordered, those of other blocks at its height no longer are.
     fn on_ordered(&mut self, block: Arc<SealedBlock>) {
         let key = (block.header.height, block.hash());
+        if let Waiting::Sealed(pool) = &mut self.pool {
+            pool.on_final(block.header.epoch, key.0);
+        }
         let abandoned: Vec<_> =
             self.marked.keys().filter(|(height, hash)| *height == key.0 && *hash != key.1).copied().collect();
         for other in abandoned {
@@ -714,10 +717,13 @@ impl Handler<Validate> for ContentActor {
 impl Handler<Offers> for ContentActor {
     type Result = ();
 
-    fn handle(&mut self, Offers(offers): Offers, _: &mut Self::Context) {
-        let work = !offers.is_empty();
+    fn handle(&mut self, Offers { items, forget }: Offers, _: &mut Self::Context) {
+        let work = !items.is_empty();
         if let Waiting::Sealed(pool) = &mut self.shared.lock().pool {
-            pool.set_offers(offers);
+            pool.set_offers(items);
+            if let Some(epoch) = forget {
+                pool.forget_epoch(epoch);
+            }
         }
         if work {
             self.set_work(true);

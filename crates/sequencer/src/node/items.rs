@@ -8,7 +8,9 @@ use cascade_crypto::{
     threshold::EncryptionKey,
 };
 use cascade_execution::BlockLoad;
-use cascade_primitives::{B256, BlockHash, Bytes, ChainParams, Height, RecoveredItem, SealedBlock, SigningContext};
+use cascade_primitives::{
+    B256, BlockHash, Bytes, ChainParams, Epoch, Height, RecoveredItem, SealedBlock, SigningContext,
+};
 use parking_lot::Mutex;
 use thiserror::Error;
 
@@ -30,6 +32,7 @@ pub struct ItemContent {
     pub sealed: Vec<Option<Sealed>>,
     /// What each has in the block.
     pub load: Arc<BlockLoad>,
+    epoch: Epoch,
 }
 
 /// Why bytes are no item that a block may carry.
@@ -97,6 +100,9 @@ pub fn check_all<E: From<CheckError>>(
     answers
 }
 
+/// Blocks whose items are kept.
+const MOST_BLOCKS: usize = 256;
+
 #[derive(Debug, Default)]
 struct Recent {
     blocks: BTreeMap<(Height, BlockHash), Arc<ItemContent>>,
@@ -114,14 +120,28 @@ impl ItemBlocks {
         self.0.lock().blocks.get(&(block.header.height, block.hash())).cloned()
     }
 
-    /// The block above `from`, up to `to`, that holds an item, and whether it is opened: what is executed is dropped later.
+    /// Drops blocks of an epoch whose keys are made anew.
+    pub fn forget_epoch(&self, epoch: Epoch) {
+        self.0.lock().blocks.retain(|_, content| content.epoch != epoch);
+    }
+
+    /// The final block above `from`, up to `to`, that holds an item, and whether it is opened: what is executed is dropped
+    /// later. `is_final` tells final blocks from others at their heights.
     #[must_use]
-    pub fn find(&self, name: &B256, from: Height, to: Height) -> Option<(Height, bool)> {
+    pub fn find(
+        &self,
+        name: &B256,
+        from: Height,
+        to: Height,
+        is_final: impl Fn(Height, &BlockHash) -> bool,
+    ) -> Option<(Height, bool)> {
         let recent = self.0.lock();
         let mut above =
             recent.blocks.range((from.next(), BlockHash::ZERO)..).take_while(|((height, _), _)| *height <= to);
         above
-            .find(|(_, content)| content.items.iter().any(|item| item.hash() == *name))
+            .find(|((height, hash), content)| {
+                is_final(*height, hash) && content.items.iter().any(|item| item.hash() == *name)
+            })
             .map(|((height, _), _)| (*height, *height <= recent.opened))
     }
 
@@ -167,8 +187,13 @@ impl ItemBlocks {
         }
         let (items, sealed): (Vec<_>, Vec<_>) = places.into_iter().flatten().map(|c| (c.item, c.sealed)).unzip();
         let load = Arc::new(BlockLoad::of_items(&items));
-        let content = Arc::new(ItemContent { items, sealed, load });
-        self.0.lock().blocks.insert((block.header.height, block.hash()), Arc::clone(&content));
+        let content = Arc::new(ItemContent { items, sealed, load, epoch });
+        let blocks = &mut self.0.lock().blocks;
+        blocks.insert((block.header.height, block.hash()), Arc::clone(&content));
+        // While nothing becomes final, proposals pile up.
+        if blocks.len() > MOST_BLOCKS {
+            blocks.pop_first();
+        }
         Ok(content)
     }
 }

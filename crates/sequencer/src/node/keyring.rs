@@ -8,14 +8,11 @@ use cascade_crypto::{
     threshold::{EpochKeys, SeatMap, SecretShares, store},
 };
 use cascade_mempool::{keybook::KeyProgress, reveal::Holder};
-use cascade_primitives::{Committee, Decode as _, Epoch};
+use cascade_primitives::{Committee, Decode as _, Epoch, Height};
 use cascade_storage::{ChainDb, KeyKind};
 use parking_lot::RwLock;
 
 use super::NodeError;
-
-/// Epochs whose keys are kept at hand: the current one, the next, and the one before for those that are behind.
-const KNOWN_EPOCHS: usize = 4;
 
 #[derive(Debug, Default)]
 struct Ring {
@@ -28,12 +25,25 @@ struct Ring {
 pub struct Keyring(Arc<RwLock<Ring>>);
 
 impl Keyring {
-    /// Reads what is stored of the keys of the current and the next epoch.
+    /// Reads what is stored of the keys from the epoch of the oldest block that is not executed on, up to the next epoch.
     ///
     /// # Errors
     /// If the database fails, or holds a record that is damaged.
-    pub fn load(db: &ChainDb, context: &ChainContext, owner: Option<&BlsSecretKey>) -> Result<Self, NodeError> {
+    pub fn load(
+        db: &ChainDb,
+        context: &ChainContext,
+        executed: Height,
+        owner: Option<&BlsSecretKey>,
+    ) -> Result<Self, NodeError> {
         let ring = Self::default();
+        let oldest = db.header(executed.next().min(context.height))?.map_or(context.epoch, |(_, header)| header.epoch);
+        for epoch in (oldest.0..context.epoch.0).map(Epoch) {
+            if let Some(committee) = db.committee(epoch)?
+                && let Some(holder) = load_holder(db, &Arc::new(committee), owner)?
+            {
+                ring.insert(holder);
+            }
+        }
         for committee in [&context.committee, &context.next_committee] {
             if let Some(holder) = load_holder(db, committee, owner)? {
                 ring.insert(holder);
@@ -50,11 +60,18 @@ impl Keyring {
 
     /// The keys of an epoch are made.
     pub fn insert(&self, holder: Holder) {
+        self.0.write().holders.insert(holder.keys.epoch, holder);
+    }
+
+    /// The keys of an epoch are made anew.
+    pub fn remove(&self, epoch: Epoch) {
+        self.0.write().holders.remove(&epoch);
+    }
+
+    /// Blocks of earlier epochs are all opened.
+    pub fn forget_before(&self, epoch: Epoch) {
         let mut ring = self.0.write();
-        ring.holders.insert(holder.keys.epoch, holder);
-        while ring.holders.len() > KNOWN_EPOCHS {
-            ring.holders.pop_first();
-        }
+        ring.holders = ring.holders.split_off(&epoch);
     }
 
     /// This node's shares of earlier epochs are erased; the public keys stay.
@@ -89,9 +106,9 @@ fn load_holder(
 ) -> Result<Option<Holder>, NodeError> {
     let epoch = committee.epoch();
     let damaged = |what: String| NodeError::Damaged { path: db.path().to_owned(), what };
-    let Some(record) = db.key(KeyKind::Public, epoch)? else { return Ok(None) };
+    let Some(record) = db.key(KeyKind::Public, epoch, &committee.root())? else { return Ok(None) };
     let keys = EpochKeys::from_slice(&record).map_err(|error| damaged(error.to_string()))?;
-    let secret = match (owner, db.key(KeyKind::Shares, epoch)?) {
+    let secret = match (owner, db.key(KeyKind::Shares, epoch, &committee.root())?) {
         (Some(owner), Some(record)) => Some(open_shares(owner, &keys, committee, &record).map_err(damaged)?),
         _ => None,
     };

@@ -12,12 +12,11 @@ use std::{
 };
 
 use actix::{Actor, AsyncContext, Context, Handler};
-use bytes::Bytes;
 use cascade_consensus::{ChainContext, Finalized, Input, Rules};
 use cascade_crypto::{
     BlsScheme, BlsSecretKey,
     dkg::{DealingError, KeyGeneration, RecipientSecret, VerifiedDealing, dealing},
-    threshold::{EpochKeys, store},
+    threshold::store,
 };
 use cascade_mempool::{
     gossip::{encode_gossip, encode_system_item},
@@ -25,9 +24,7 @@ use cascade_mempool::{
     reveal::Holder,
 };
 use cascade_network::{Channel, Misbehaviour, Network};
-use cascade_primitives::{
-    B256, Decode as _, Encode as _, Epoch, Height, NodeId, SealedBlock, SystemItem, domain, hash,
-};
+use cascade_primitives::{B256, Committee, Encode as _, Epoch, Height, NodeId, SealedBlock, SystemItem, domain, hash};
 use cascade_storage::{ChainDb, KeyKind};
 
 use super::{
@@ -35,13 +32,15 @@ use super::{
     content::ContentActor,
     keyring::Keyring,
     mail::Addr,
-    messages::{Final, KeyItem, KeysReady, NewKeys, Offers},
+    messages::{EraseBefore, Final, KeyItem, KeysReady, NewKeys, Offers},
     reveal::RevealActor,
     stop::{Cause, Stop},
 };
 
 /// How often items that the log does not have yet are given out again.
-const REPEAT: Duration = Duration::from_millis(500);
+const REPEAT: Duration = Duration::from_secs(1);
+/// Rounds of that after which dealings, which are large, are given out again.
+const DEALING_ROUNDS: u64 = 5;
 /// Dealings whose check is remembered.
 const REMEMBERED: usize = 1024;
 
@@ -79,8 +78,12 @@ pub struct KeysActor {
     /// The committee root for which this node has dealt.
     dealt_for: Option<B256>,
     recipient: Option<RecipientSecret>,
-    /// The newest epoch whose keys this node announced to consensus.
-    ready: Option<Epoch>,
+    /// The newest epoch and committee whose keys are complete, and whether this node has its shares of them.
+    ready: Option<(Epoch, B256, bool)>,
+    /// The epoch before which this node's secrets are erased.
+    erased: Epoch,
+    /// Rounds of giving out own items.
+    rounds: u64,
     own: Vec<SystemItem>,
 }
 
@@ -130,28 +133,81 @@ impl KeysActor {
             dealt_for: None,
             recipient: None,
             ready: None,
+            erased: Epoch(0),
+            rounds: 0,
             own: Vec::new(),
         }
     }
 
+    /// Reads the stored blocks of the epoch, and makes up for keys of earlier epochs that were complete in the log when
+    /// this node stopped and not stored yet.
     fn read_stored(&mut self) -> Result<(), Cause> {
         let (db, context) = (Arc::clone(&self.config.db), self.context.clone());
-        let first = first_of_epoch(&db, &context)?;
-        let rules = &self.config.rules;
-        self.book = KeyBook::new(
-            rules.signing,
-            rules.params(),
-            Arc::new(BlsScheme::default()),
-            first,
-            Arc::clone(&context.committee),
-            Arc::clone(&context.next_committee),
-        );
-        for height in (first.0..=context.height.0).map(Height) {
-            if let Some(block) = db.block(height)?.filter(|block| block.header.epoch == context.epoch) {
-                self.read(&block, &context);
+        let oldest = db.heads().executed.unwrap_or(Height::ZERO).next().min(context.height);
+        let oldest = db.header(oldest)?.map_or(context.epoch, |(_, header)| header.epoch);
+        for epoch in (oldest.0.max(1)..=context.epoch.0).map(Epoch) {
+            if self.config.keyring.get(epoch).is_some() {
+                continue;
+            }
+            let recipients = if epoch == context.epoch {
+                Some(Arc::clone(&context.committee))
+            } else {
+                db.committee(epoch)?.map(Arc::new)
+            };
+            let dealers = db.committee(epoch.minus(1))?.map(Arc::new);
+            if let (Some(dealers), Some(recipients)) = (dealers, recipients) {
+                let end = first_of_epoch(&db, epoch, context.height)?;
+                let book = self.read_epoch(dealers, recipients, end)?;
+                if let Some(holder) = self.store_keys(&book)? {
+                    tracing::info!(%epoch, "keys that were not stored yet are made up for");
+                    self.config.keyring.insert(holder.clone());
+                    self.config.reveal.do_send(NewKeys(holder));
+                }
             }
         }
+        let (dealers, next) = (Arc::clone(&context.committee), Arc::clone(&context.next_committee));
+        self.book = self.read_epoch(dealers, next, context.height.next())?;
         Ok(())
+    }
+
+    /// The book of an epoch's blocks below `end`.
+    fn read_epoch(
+        &mut self,
+        dealers: Arc<Committee>,
+        recipients: Arc<Committee>,
+        end: Height,
+    ) -> Result<KeyBook, Cause> {
+        let (db, rules) = (Arc::clone(&self.config.db), Arc::clone(&self.config.rules));
+        let epoch = dealers.epoch();
+        let first = first_of_epoch(&db, epoch, end)?;
+        let scheme = Arc::new(BlsScheme::default());
+        let pair = (&dealers, &recipients);
+        let mut book =
+            KeyBook::new(rules.signing, rules.params(), scheme, first, Arc::clone(pair.0), Arc::clone(pair.1));
+        for height in (first.0..end.0).map(Height) {
+            if let Some(block) = db.block(height)?.filter(|block| block.header.epoch == epoch) {
+                let verdicts = &mut self.verdicts;
+                book.on_final(&block, pair, &mut |generation, dealing| verify(verdicts, generation, dealing));
+            }
+        }
+        Ok(book)
+    }
+
+    /// Stores a book's complete keys, and this node's shares of them.
+    fn store_keys(&self, book: &KeyBook) -> Result<Option<Holder>, Cause> {
+        let Some(keys) = book.generation().and_then(KeyGeneration::keys) else { return Ok(None) };
+        let (db, epoch, root) = (&self.config.db, book.epoch(), book.recipients().root());
+        db.put_key(KeyKind::Public, epoch, &root, &keys.to_bytes())?;
+        let mut secret = None;
+        if let Some(signer) = &self.config.signer
+            && let Some(record) = db.key(KeyKind::Recipient, epoch, &root)?
+            && let Ok(recipient) = store::open_recipient(signer, epoch, &record)
+            && let Some(shares) = book.shares(&self.config.node, &recipient)
+        {
+            db.put_key(KeyKind::Shares, epoch, &root, &store::seal_shares(signer, &shares, &mut rand::rng()))?;
+            secret = Some(Arc::new(shares));
+        }
+        Ok(Some(Holder { keys: Arc::new(keys.clone()), committee: Arc::clone(book.recipients()), secret }))
     }
 
     fn read(&mut self, block: &SealedBlock, context: &ChainContext) -> Vec<KeyEvent> {
@@ -163,21 +219,29 @@ impl KeysActor {
 
     fn on_final(&mut self, finalized: &Finalized) -> Result<(), Cause> {
         let context = &finalized.context;
-        let before = self.book.epoch();
+        let before = (self.book.epoch(), self.book.recipients().root());
         self.read(&finalized.block, context);
-        if self.book.epoch() != before {
-            self.start_epoch(context.epoch);
+        if self.book.epoch() != before.0 {
+            tracing::info!(epoch = %context.epoch, "epoch begins");
+            self.start_over();
+        } else if self.book.recipients().root() != before.1 {
+            tracing::warn!(epoch = %before.0, "the next committee is made anew, and so are its keys");
+            self.start_over();
+            self.ready = None;
+            self.config.keyring.remove(before.0);
+            self.config.content.do_send(Offers { items: Vec::new(), forget: Some(before.0) });
         }
         let kept = self.config.rules.params().old_keys_kept;
-        if context.epoch > Epoch(0) && finalized.block.header.height == self.book.first().plus(kept) {
+        if self.erased < context.epoch && finalized.block.header.height >= self.book.first().plus(kept) {
+            self.erased = context.epoch;
             self.config.keyring.erase_secrets_before(context.epoch);
+            self.config.reveal.do_send(EraseBefore(context.epoch));
             self.config.db.erase_secrets_before(context.epoch)?;
         }
         self.pursue()
     }
 
-    fn start_epoch(&mut self, epoch: Epoch) {
-        tracing::info!(%epoch, "epoch begins");
+    fn start_over(&mut self) {
         self.verdicts.clear();
         self.offers.clear();
         self.own.clear();
@@ -202,12 +266,12 @@ impl KeysActor {
     }
 
     fn announce(&mut self) -> Result<(), Cause> {
-        let (node, epoch) = (self.config.node, self.book.epoch());
+        let (node, epoch, root) = (self.config.node, self.book.epoch(), self.book.recipients().root());
         let Some(signer) = self.config.signer.clone() else { return Ok(()) };
         let recipients = Arc::clone(self.book.recipients());
         let Some(me) = recipients.index_of(&node) else { return Ok(()) };
         if self.recipient.is_none() {
-            self.recipient = match self.config.db.key(KeyKind::Recipient, epoch)? {
+            self.recipient = match self.config.db.key(KeyKind::Recipient, epoch, &root)? {
                 Some(record) => store::open_recipient(&signer, epoch, &record).ok(),
                 None => None,
             };
@@ -223,7 +287,8 @@ impl KeysActor {
         if self.recipient.is_none() {
             let secret = RecipientSecret::generate(epoch, &mut rng);
             // On disk before it is announced: what is dealt to a lost key is lost.
-            self.config.db.put_key(KeyKind::Recipient, epoch, &store::seal_recipient(&signer, &secret, &mut rng))?;
+            let record = store::seal_recipient(&signer, &secret, &mut rng);
+            self.config.db.put_key(KeyKind::Recipient, epoch, &root, &record)?;
             self.recipient = Some(secret);
         }
         let Some(secret) = &self.recipient else { return Ok(()) };
@@ -248,36 +313,29 @@ impl KeysActor {
 
     /// Once the keys are complete: stores them and this node's shares, and says that it is ready.
     fn complete(&mut self) -> Result<(), Cause> {
-        let epoch = self.book.epoch();
-        let Some(keys) = self.book.generation().and_then(KeyGeneration::keys) else { return Ok(()) };
-        if self.ready == Some(epoch) {
+        let (epoch, root) = (self.book.epoch(), self.book.recipients().root());
+        if self.ready.is_some_and(|(ready, of, _)| (ready, of) == (epoch, root)) {
             return Ok(());
         }
-        let keys: Arc<EpochKeys> = Arc::new(keys.clone());
-        let db = &self.config.db;
-        db.put_key(KeyKind::Public, epoch, &keys.to_bytes())?;
-        let mut secret = None;
-        if let (Some(signer), Some(recipient)) = (&self.config.signer, &self.recipient)
-            && let Some(shares) = self.book.shares(&self.config.node, recipient)
-        {
-            db.put_key(KeyKind::Shares, epoch, &store::seal_shares(signer, &shares, &mut rand::rng()))?;
-            secret = Some(Arc::new(shares));
-        }
-        self.ready = Some(epoch);
+        let Some(holder) = self.store_keys(&self.book)? else { return Ok(()) };
+        let can_serve = holder.secret.is_some();
+        self.ready = Some((epoch, root, can_serve));
         let member = self.book.recipients().index_of(&self.config.node).is_some();
-        if member && secret.is_none() && self.config.signer.is_some() {
+        if member && !can_serve && self.config.signer.is_some() {
             tracing::warn!(%epoch, "this node has no share of the epoch's keys: its encryption key was not announced in \
                 time, or was lost with its data; it votes, and helps to open envelopes again in the epoch after");
         }
-        let holder = Holder { keys, committee: Arc::clone(self.book.recipients()), secret };
-        tracing::info!(%epoch, shares = holder.secret.is_some(), "the keys of the next epoch are complete");
-        let can_serve = holder.secret.is_some();
+        tracing::info!(%epoch, shares = can_serve, "the keys of the next epoch are complete");
         self.config.keyring.insert(holder.clone());
         self.config.reveal.do_send(NewKeys(holder));
-        if let Some(consensus) = self.consensus.as_ref().filter(|_| can_serve) {
-            consensus.do_send(KeysReady(epoch));
-        }
+        self.tell_ready();
         Ok(())
+    }
+
+    fn tell_ready(&self) {
+        if let (Some((epoch, committee_root, true)), Some(consensus)) = (self.ready, &self.consensus) {
+            consensus.do_send(KeysReady { epoch, committee_root });
+        }
     }
 
     /// An item of this node: to the leader of whatever view, which is anybody.
@@ -301,11 +359,20 @@ impl KeysActor {
     }
 
     fn offer(&self) {
-        self.config.content.do_send(Offers(self.offers.values().cloned().collect()));
+        let items = self.offers.values().cloned().collect();
+        self.config.content.do_send(Offers { items, forget: None });
     }
 
-    /// An item by gossip: checked before a block of ours carries it.
+    /// An item by gossip, from whoever made it: checked before a block of ours carries it.
     fn on_item(&mut self, from: NodeId, item: SystemItem) {
+        if self.book.author(&item) != Some(from) {
+            self.config.network.report(from, Misbehaviour::InvalidContent);
+            return;
+        }
+        if self.book.is_forged(&item) {
+            self.config.network.report(from, Misbehaviour::InvalidContent);
+            return;
+        }
         if !self.book.wants(&item) {
             return;
         }
@@ -314,29 +381,30 @@ impl KeysActor {
             && let Some(generation) = self.book.generation()
         {
             let waits =
-                |offer: &SystemItem| matches!(offer, SystemItem::Dealing(b) if dealer_of(b) == dealer_of(bytes));
+                |offer: &SystemItem| matches!(offer, SystemItem::Dealing(_)) && self.book.author(offer) == Some(from);
             if self.offers.values().any(waits) {
                 return;
             }
-            if verify(&mut self.verdicts, generation, &dealing).is_err() {
-                self.config.network.report(from, Misbehaviour::InvalidContent);
-                return;
+            match verify(&mut self.verdicts, generation, &dealing) {
+                Ok(_) => {}
+                // Bound to another committee than the one that this node knows: it may be the one that is behind.
+                Err(DealingError::Signature) => return,
+                Err(_) => {
+                    self.config.network.report(from, Misbehaviour::InvalidContent);
+                    return;
+                }
             }
         }
         self.take(item);
     }
 }
 
-fn dealer_of(bytes: &Bytes) -> Option<cascade_primitives::MemberIndex> {
-    dealing::Dealing::from_slice(bytes).ok().map(|d| d.dealer)
-}
-
-/// The height of the first block of the context's epoch, by bisection: epochs only rise.
-fn first_of_epoch(db: &ChainDb, context: &ChainContext) -> Result<Height, Cause> {
-    let (mut low, mut high) = (0, context.height.0);
+/// The height of the first block of an epoch, at or below `end`, by bisection: epochs only rise.
+fn first_of_epoch(db: &ChainDb, epoch: Epoch, end: Height) -> Result<Height, Cause> {
+    let (mut low, mut high) = (0, end.0);
     while low < high {
         let middle = low + (high - low) / 2;
-        let below = db.header(Height(middle))?.is_none_or(|(_, header)| header.epoch < context.epoch);
+        let below = db.header(Height(middle))?.is_some_and(|(_, header)| header.epoch < epoch);
         if below {
             low = middle + 1;
         } else {
@@ -354,9 +422,10 @@ impl Actor for KeysActor {
             self.config.stop.fail(cause);
         }
         ctx.run_interval(REPEAT, |actor, _| {
-            let own = std::mem::take(&mut actor.own);
-            actor.spread(&own);
-            actor.own = own;
+            actor.rounds += 1;
+            let all = actor.rounds.is_multiple_of(DEALING_ROUNDS);
+            let due = actor.own.iter().filter(|item| all || !matches!(item, SystemItem::Dealing(_))).cloned();
+            actor.spread(&due.collect::<Vec<_>>());
         });
     }
 }
@@ -366,6 +435,7 @@ impl Handler<SetConsensus> for KeysActor {
 
     fn handle(&mut self, message: SetConsensus, _: &mut Self::Context) {
         self.consensus = Some(message.0);
+        self.tell_ready();
         if let Err(cause) = self.pursue() {
             self.config.stop.fail(cause);
         }
@@ -393,7 +463,7 @@ impl Handler<KeyItem> for KeysActor {
 impl Handler<KeysReady> for ConsensusActor {
     type Result = ();
 
-    fn handle(&mut self, KeysReady(epoch): KeysReady, ctx: &mut Self::Context) {
-        self.step(Input::KeysReady(epoch), ctx);
+    fn handle(&mut self, KeysReady { epoch, committee_root }: KeysReady, ctx: &mut Self::Context) {
+        self.step(Input::KeysReady { epoch, committee_root }, ctx);
     }
 }

@@ -184,7 +184,12 @@ pub struct Behind(pub NodeId);
 /// To content: what key generation would have in a block, in place of what it had before.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Offers(pub Vec<SystemItem>);
+pub struct Offers {
+    /// The items.
+    pub items: Vec<SystemItem>,
+    /// The epoch whose keys are made anew, if they are.
+    pub forget: Option<Epoch>,
+}
 
 /// To keys: an item of key generation that a peer gossiped.
 #[derive(Message)]
@@ -199,7 +204,17 @@ pub struct KeyItem {
 /// To consensus: this node has the keys for an epoch.
 #[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]
-pub struct KeysReady(pub Epoch);
+pub struct KeysReady {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The committee that the keys are made for.
+    pub committee_root: B256,
+}
+
+/// To reveal: this node's shares of epochs before this one are erased.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct EraseBefore(pub Epoch);
 
 /// To reveal: the keys of an epoch are complete.
 #[derive(Message)]

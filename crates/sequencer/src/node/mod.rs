@@ -312,6 +312,10 @@ impl Running {
             );
             (keys, reveal)
         });
+        if let Some((_, reveal)) = &sealed {
+            // Before consensus runs, so that they come before what becomes final next.
+            unexecuted.into_iter().for_each(|finalized| reveal.do_send(messages::Final(finalized)));
+        }
         let next = match &sealed {
             Some((keys, reveal)) => storage::Next::Sealed { keys: keys.clone(), reveal: reveal.clone() },
             None => storage::Next::Execution(execution.clone()),
@@ -366,9 +370,8 @@ impl Running {
         storage.do_send(storage::SetConsensus(consensus.clone()));
         sync.do_send(sync::SetConsensus(consensus.clone()));
         let notices = Notices::new(Instant::now(), !config.network.bootstrap.is_empty());
-        if let Some((keys, reveal)) = &sealed {
+        if let Some((keys, _)) = &sealed {
             keys.do_send(keys::SetConsensus(consensus.clone()));
-            unexecuted.into_iter().for_each(|finalized| reveal.do_send(messages::Final(finalized)));
         }
         let admitter = Admitter::new(Arc::clone(&pool), content, Arc::clone(&rules), keyring.clone());
         pumps::start(receivers, &network, &rules, &consensus, &admitter, &sync, &db, &light, &hub, notices, sealed);

@@ -45,6 +45,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Gossiped transactions from which on no further message is added to a batch.
 const GOSSIP_BATCH: usize = 1024;
 
+/// Items of key generation that may wait to be checked.
+const KEY_ITEMS: usize = 64;
+
 /// Starts all of them. They end with the network.
 #[expect(clippy::too_many_arguments, reason = "it is where everything meets")]
 pub(super) fn start(
@@ -128,6 +131,7 @@ async fn pump_mempool(
     admitter: Admitter,
     keys: Option<Addr<KeysActor>>,
 ) {
+    let keys = keys.map(forward_key_items);
     while let Some(first) = gossip.recv().await {
         let mut batches: [Vec<Candidate>; 2] = Default::default();
         let mut next = Some(first);
@@ -136,9 +140,10 @@ async fn pump_mempool(
             // the committee sends may have reached nobody else.
             let member = hub.consensus().is_some_and(|view| view.committee.index_of(&peer).is_some());
             let batch = &mut batches[usize::from(member)];
+            // Nodes give their own items out again until the log has them: one that finds no room comes again.
             let forward = |item| {
                 if let Some(keys) = &keys {
-                    keys.do_send(KeyItem { from: peer, item });
+                    let _ = keys.try_send(KeyItem { from: peer, item });
                 }
             };
             take_gossip(&payload, rules.params(), |misbehaviour| network.report(peer, misbehaviour), forward, batch);
@@ -150,6 +155,19 @@ async fn pump_mempool(
             }
         }
     }
+}
+
+/// Items of key generation, a bounded number at a time: checking one may take long.
+fn forward_key_items(keys: Addr<KeysActor>) -> mpsc::Sender<KeyItem> {
+    let (sender, mut receiver) = mpsc::channel(KEY_ITEMS);
+    tokio::spawn(async move {
+        while let Some(item) = receiver.recv().await {
+            if keys.send(item).await.is_err() {
+                return;
+            }
+        }
+    });
+    sender
 }
 
 fn take_gossip(

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix::{Actor, AsyncContext, Context, Handler};
@@ -21,7 +21,7 @@ use cascade_crypto::{
 use cascade_execution::{OpenFailure, OpenedItem};
 use cascade_mempool::reveal::{Effect, FinalBlock, Opening, RevealMessage, Reveals};
 use cascade_network::{Channel, Misbehaviour, Network};
-use cascade_primitives::{B256, ChainParams, Encode as _, Height, RecoveredItem, Reveal};
+use cascade_primitives::{B256, ChainParams, Encode as _, Height, NodeId, RecoveredItem, Reveal};
 use cascade_storage::ChainDb;
 use rayon::prelude::*;
 
@@ -32,13 +32,20 @@ use super::{
     items::{ItemBlocks, ItemContent},
     keyring::Keyring,
     mail::Addr,
-    messages::{Final, FromData, NewKeys, Opened},
+    messages::{EraseBefore, Final, FromData, NewKeys, Opened},
     metrics::Metrics,
     stop::{Cause, Stop},
 };
 
 /// How often it is looked whether a block waits for its reveal.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// A peer is answered about a height again after so long,
+const ANSWER_AGAIN: Duration = Duration::from_millis(400);
+/// about so many heights in that time,
+const ANSWERS: usize = 8;
+/// and all peers together about so many.
+const ALL_ANSWERS: usize = 128;
 
 /// A block's items in the order in which they run.
 #[derive(Debug)]
@@ -75,6 +82,14 @@ pub struct RevealConfig {
     pub stop: Stop,
 }
 
+/// A block that the core has.
+struct Pending {
+    finalized: Arc<Finalized>,
+    /// Its items; none if it has none.
+    content: Option<Arc<ItemContent>>,
+    since: Instant,
+}
+
 /// The reveal actor.
 pub struct RevealActor {
     config: RevealConfig,
@@ -82,7 +97,9 @@ pub struct RevealActor {
     /// Final blocks whose epoch's keys this node does not know yet, and all above them.
     waiting: VecDeque<Arc<Finalized>>,
     /// Blocks that the core has.
-    pending: BTreeMap<Height, (Arc<Finalized>, Option<Arc<ItemContent>>, std::time::Instant)>,
+    pending: BTreeMap<Height, Pending>,
+    /// When which peer was last answered about which height, or asked for too much.
+    answered: BTreeMap<(NodeId, Height), Instant>,
     failed: bool,
 }
 
@@ -96,7 +113,14 @@ impl RevealActor {
         for holder in config.keyring.all() {
             core.on_keys(holder, &mut rand::rng());
         }
-        Self { config, core, waiting: VecDeque::new(), pending: BTreeMap::new(), failed: false }
+        Self {
+            config,
+            core,
+            waiting: VecDeque::new(),
+            pending: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            failed: false,
+        }
     }
 
     /// Hands final blocks to the core as far as the keys are known.
@@ -106,7 +130,10 @@ impl RevealActor {
             let (height, epoch) = (block.header.height, block.header.epoch);
             let mut content = None;
             if !block.body.transactions.is_empty() {
-                let Some(holder) = self.config.keyring.get(epoch) else { return Ok(()) };
+                let Some(holder) = self.config.keyring.get(epoch) else {
+                    tracing::debug!(%height, %epoch, "a final block waits for its epoch's keys");
+                    return Ok(());
+                };
                 let key = holder.keys.decryption.encryption_key();
                 let rules = &self.config.rules;
                 let pool = &self.config.pool;
@@ -128,7 +155,7 @@ impl RevealActor {
                 bases,
                 reveals: block.body.reveals.clone(),
             };
-            self.pending.insert(height, (finalized, content, std::time::Instant::now()));
+            self.pending.insert(height, Pending { finalized, content, since: Instant::now() });
             let effects = self.core.on_final(self.config.clock.now(), block, &mut rand::rng());
             self.execute(effects)?;
         }
@@ -161,7 +188,7 @@ impl RevealActor {
     }
 
     fn revealed(&mut self, height: Height, opening: Option<Opening>) {
-        let Some((finalized, content, since)) = self.pending.remove(&height) else { return };
+        let Some(Pending { finalized, content, since }) = self.pending.remove(&height) else { return };
         let opened = match (opening, content) {
             (Some(opening), Some(content)) => {
                 self.config.metrics.reveal_seconds.observe(since.elapsed().as_secs_f64());
@@ -169,9 +196,26 @@ impl RevealActor {
             }
             _ => None,
         };
+        // Whoever reads blocks after this one needs no keys of epochs before its own.
+        let epoch = finalized.block.header.epoch;
+        self.core.forget_before(epoch);
+        self.config.keyring.forget_before(epoch);
         self.config.blocks.set_opened(height);
         self.config.blocks.drop_up_to(height.minus(8));
         self.config.execution.do_send(Opened(finalized, opened));
+    }
+
+    /// Whether a peer is answered about a height: once in a while about each, and about so many in all. An answer is a
+    /// hundred thousand times as large as a question.
+    fn may_answer(&mut self, from: NodeId, height: Height) -> bool {
+        let now = Instant::now();
+        self.answered.retain(|_, at| now.duration_since(*at) < ANSWER_AGAIN);
+        let of_peer = self.answered.range((from, Height(0))..=(from, Height(u64::MAX))).count();
+        if of_peer >= ANSWERS || self.answered.len() >= ALL_ANSWERS || self.answered.contains_key(&(from, height)) {
+            return false;
+        }
+        self.answered.insert((from, height), now);
+        true
     }
 
     fn guard(&mut self, result: Result<(), Cause>) {
@@ -262,20 +306,30 @@ impl Handler<NewKeys> for RevealActor {
     }
 }
 
+impl Handler<EraseBefore> for RevealActor {
+    type Result = ();
+
+    fn handle(&mut self, EraseBefore(epoch): EraseBefore, _: &mut Self::Context) {
+        self.core.erase_secrets_before(epoch);
+    }
+}
+
 impl Handler<FromData> for RevealActor {
     type Result = ();
 
     fn handle(&mut self, FromData { from, message }: FromData, _: &mut Self::Context) {
-        if let RevealMessage::Request(height) = message
-            && height < self.core.next()
-            && self.core.revealed(height).is_none()
-        {
-            // Long ago: from the database.
-            if let Ok(Some(opened)) = self.config.db.opened(height) {
-                let reply = RevealMessage::Reveal(Arc::new(opened.reveal));
-                let _ = self.config.network.send(from, Channel::Data, Bytes::from(reply.to_bytes()));
+        if let RevealMessage::Request(height) = message {
+            if !self.may_answer(from, height) {
+                return;
             }
-            return;
+            if height < self.core.next() && self.core.revealed(height).is_none() {
+                // Long ago: from the database.
+                if let Ok(Some(reveal)) = self.config.db.reveal(height) {
+                    let reply = RevealMessage::Reveal(Arc::new(reveal));
+                    let _ = self.config.network.send(from, Channel::Data, Bytes::from(reply.to_bytes()));
+                }
+                return;
+            }
         }
         let effects = self.core.on_message(from, message, &mut rand::rng());
         let result = self.execute(effects);

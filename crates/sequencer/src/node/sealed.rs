@@ -12,7 +12,7 @@ use cascade_mempool::{
     AccountState, Admission, CheckedEnvelope, Pool, PoolLimits, SelectLimits, Source, gossip::GOSSIP_BYTES,
 };
 use cascade_primitives::{
-    Address, B256, ChainParams, Height, RecoveredDeposit, RecoveredItem, Reveal, SealedBlock, SigningContext,
+    Address, B256, ChainParams, Epoch, Height, RecoveredDeposit, RecoveredItem, Reveal, SealedBlock, SigningContext,
     SystemItem, TimestampMs, envelope::MAX_ENVELOPES_PER_BLOCK, keccak256, system::MAX_DEALINGS_PER_BLOCK,
 };
 use cascade_storage::ChainDb;
@@ -53,6 +53,8 @@ pub struct SealedPool {
     /// Names of pooled items by the hash of their bytes: what a block carries is found without recovering its payer.
     names: HashMap<B256, B256>,
     offers: Vec<SystemItem>,
+    /// The newest final block.
+    head: (Epoch, Height),
 }
 
 impl SealedPool {
@@ -67,12 +69,30 @@ impl SealedPool {
             deposits: Pool::new(PoolLimits { count: 4096, bytes: 4 << 20, sender_pool_txs: 4, ..limits }),
             names: HashMap::new(),
             offers: Vec::new(),
+            head: (Epoch(0), Height::ZERO),
         }
     }
 
     /// What key generation would have in a block, in place of what it had before.
     pub fn set_offers(&mut self, offers: Vec<SystemItem>) {
         self.offers = offers;
+    }
+
+    /// A block is final: what no later block can carry is of no use.
+    pub fn on_final(&mut self, epoch: Epoch, height: Height) {
+        let ended = self.head.0 < epoch;
+        self.head = (epoch, height);
+        // At most once in a while, since it visits all.
+        if ended || height.0.is_multiple_of(16) {
+            self.envelopes
+                .drop_where(&|p: &CheckedEnvelope| p.envelope.epoch < epoch || p.envelope.valid_until <= height);
+        }
+    }
+
+    /// The keys of an epoch are made anew: what is sealed to others opens nothing.
+    pub fn forget_epoch(&mut self, epoch: Epoch) {
+        self.envelopes.drop_where(&|pooled: &CheckedEnvelope| pooled.envelope.epoch == epoch);
+        self.sources.blocks.forget_epoch(epoch);
     }
 
     /// Drops what is too old. Answers the pool's size and whether a block could carry any of it.
@@ -89,7 +109,10 @@ impl SealedPool {
     }
 
     fn has_work(&self) -> bool {
-        !self.offers.is_empty() || self.envelopes.status().pending + self.deposits.status().pending > 0
+        let (epoch, height) = (self.head.0, self.head.1.next());
+        // Envelopes for the next epoch wait for it; none of them is a reason to make blocks.
+        let fit = || self.envelopes.iter().any(|pooled| fits(pooled, epoch, height));
+        !self.offers.is_empty() || self.deposits.status().pending > 0 || self.envelopes.status().pending > 0 && fit()
     }
 
     /// Items that entered here and were not given out yet.
@@ -186,9 +209,16 @@ impl SealedPool {
         in_flight: &InFlight,
     ) -> Result<(B256, bool), SubmitError> {
         let (name, raw) = (checked.item.hash(), keccak256(checked.item.raw()));
+        let current = match &checked.item {
+            RecoveredItem::Envelope(envelope) => envelope.epoch == self.head.0,
+            RecoveredItem::Deposit(_) => true,
+        };
         let admission = match (checked.item, checked.sealed) {
             (RecoveredItem::Envelope(envelope), Some(sealed)) => {
-                let next = view.version().next();
+                let next = view.version().max(self.head.1).next();
+                if envelope.epoch < self.head.0 {
+                    return Err(SubmitError::PastEpoch { epoch: envelope.epoch.0, now: self.head.0.0 });
+                }
                 if envelope.valid_until < next {
                     return Err(SubmitError::Expired { valid_until: envelope.valid_until.0, next: next.0 });
                 }
@@ -206,7 +236,7 @@ impl SealedPool {
             (RecoveredItem::Envelope(_), None) => unreachable!("an envelope is checked before it is admitted"),
         };
         self.names.insert(raw, name);
-        let work = matches!(admission, Admission::New { executable: true } | Admission::Replaced { .. });
+        let work = current && matches!(admission, Admission::New { executable: true } | Admission::Replaced { .. });
         Ok((name, work))
     }
 
@@ -224,8 +254,8 @@ impl SealedPool {
     fn reveals(&self, request: &BuildRequest) -> Option<Vec<Reveal>> {
         let mut reveals = Vec::new();
         for height in request.parent.last_result.0 + 1..=request.state_height.0 {
-            match self.sources.db.opened(Height(height)) {
-                Ok(opened) => reveals.extend(opened.map(|opened| opened.reveal)),
+            match self.sources.db.reveal(Height(height)) {
+                Ok(reveal) => reveals.extend(reveal),
                 Err(error) => {
                     tracing::error!(%error, "what opened a block is unreadable");
                     return None;
@@ -260,11 +290,10 @@ impl SealedPool {
             base_fee,
             &|a: &Address| sender_account(&view, &in_flight, a),
         );
-        let envelopes = self.envelopes.select(
-            SelectLimits { bytes: limits.bytes - limits.bytes / 8, ..limits },
-            base_fee,
-            &|a: &Address| payer_account(&view, &in_flight, a),
-        );
+        let limits = SelectLimits { bytes: limits.bytes - limits.bytes / 8, ..limits };
+        let accounts = |payer: &Address| payer_account(&view, &in_flight, payer);
+        let allowed = |pooled: &CheckedEnvelope| fits(pooled, request.epoch, request.height);
+        let envelopes = self.envelopes.select_where(limits, base_fee, &accounts, &allowed);
         let deposits = deposits.iter().map(|d| RecoveredItem::Deposit(Box::new(d.as_ref().clone())));
         let envelopes = envelopes.iter().map(|e| RecoveredItem::Envelope(Box::new(e.envelope.clone())));
         for item in deposits.chain(envelopes) {
@@ -282,9 +311,14 @@ impl SealedPool {
     }
 
     fn select_offers(&self, request: &BuildRequest) -> Vec<SystemItem> {
+        // The first block of an epoch stands on a committee that has yet to be scheduled a successor's keys.
+        if request.epoch != request.parent.epoch {
+            return Vec::new();
+        }
         let carried = |item: &SystemItem| request.ancestors.iter().any(|block| block.body.system.contains(item));
         let (mut dealings, mut selected) = (0, Vec::new());
-        for item in self.offers.iter().filter(|item| !carried(item)) {
+        let wanted = |item: &&SystemItem| request.parent.accepts_key_item(item) && !carried(item);
+        for item in self.offers.iter().filter(wanted) {
             if matches!(item, SystemItem::Dealing(_)) {
                 dealings += 1;
                 if dealings > MAX_DEALINGS_PER_BLOCK {
@@ -324,6 +358,11 @@ impl SealedPool {
             }
         }
     }
+}
+
+/// Whether a block of an epoch at a height may carry an envelope, as far as these go.
+fn fits(pooled: &CheckedEnvelope, epoch: Epoch, height: Height) -> bool {
+    pooled.envelope.epoch == epoch && pooled.envelope.valid_until >= height
 }
 
 /// A payer in the fee ledger, as the pool sees it.

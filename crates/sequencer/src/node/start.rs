@@ -78,13 +78,14 @@ pub(super) fn load(config: &NodeConfig, metrics: &Arc<Metrics>, clock: Clock) ->
         recovered: recovered.clone(),
         metrics: Arc::clone(metrics),
     };
-    let keyring = Keyring::load(&db, &context, keys.bls.as_ref().filter(|_| config.role == Role::Sequencer))?;
     // What is final and not opened yet is opened, and then executed, by the actors.
     let executed = if params.transactions == TransactionRule::Encrypted {
         db.heads().executed.unwrap_or(Height::ZERO)
     } else {
         execute_backlog(&executor, &producers)?
     };
+    let owner = keys.bls.as_ref().filter(|_| config.role == Role::Sequencer);
+    let keyring = Keyring::load(&db, &context, executed, owner)?;
     let (log, raw, recovery) = VoteLog::open_collect(data.log_path(), LogOptions::default())?;
     if let Some(torn) = &recovery.torn {
         tracing::info!(

@@ -72,6 +72,16 @@ pub enum SubmitError {
         /// Its epoch.
         epoch: u64,
     },
+    /// An envelope for an epoch that is over.
+    #[error(
+        "the envelope is sealed to the key of epoch {epoch}, and epoch {now} has begun; l2_epochKey tells the key in use"
+    )]
+    PastEpoch {
+        /// Its epoch.
+        epoch: u64,
+        /// The epoch that votes now.
+        now: u64,
+    },
     /// An envelope that no block can carry any more.
     #[error("the envelope is valid until block {valid_until}, the next is {next}")]
     Expired {

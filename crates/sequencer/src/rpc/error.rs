@@ -94,9 +94,10 @@ pub(super) fn refusal(reason: &SubmitError) -> String {
         SubmitError::Admission(reason) => reason.to_string(),
         SubmitError::Opaque(reason) => reason.to_string(),
         SubmitError::Item(reason) => reason.to_string(),
-        reason @ (SubmitError::NoKey { .. } | SubmitError::Expired { .. } | SubmitError::ValidTooLong { .. }) => {
-            reason.to_string()
-        }
+        reason @ (SubmitError::NoKey { .. }
+        | SubmitError::PastEpoch { .. }
+        | SubmitError::Expired { .. }
+        | SubmitError::ValidTooLong { .. }) => reason.to_string(),
         SubmitError::Unavailable(reason) => reason.clone(),
     }
 }

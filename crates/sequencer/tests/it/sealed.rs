@@ -22,7 +22,9 @@ pub fn payer() -> Wallet {
 pub fn encrypted(genesis: &mut Genesis) {
     genesis.params.transactions = TransactionRule::Encrypted;
     let fees = U256::from(10).pow(U256::from(24));
-    genesis.alloc.insert(payer().address(), GenesisAccount { fees, ..GenesisAccount::default() });
+    for payer in [payer(), Wallet::public("integration test payer", 1)] {
+        genesis.alloc.insert(payer.address(), GenesisAccount { fees, ..GenesisAccount::default() });
+    }
 }
 
 /// An encrypted chain; nothing runs yet.
@@ -160,21 +162,96 @@ fn a_wallet_funds_a_payer_once() {
 #[test]
 fn every_epoch_has_a_key_of_its_own_and_a_killed_node_misses_nothing() {
     let mut cluster = start(4, |genesis| genesis.params.epoch_length = 40);
-    let mut nonce = 0;
     let mut last = None;
-    for epoch in 1..=3 {
+    for (nonce, epoch) in (1..=3).enumerate() {
+        let nonce = nonce as u64;
         let seal = wait_key(&cluster, 0, epoch);
         let (_, raw) = transfer(&cluster, &funded(0), nonce, 1);
         let hash = send(&cluster, 0, &seal, &raw, nonce);
         // One node is away whenever the keys of the epoch after are made, and back for the one after that.
         cluster.kill(3);
         assert_eq!(wait_done(&cluster, 0, hash).status, EnvelopeState::Executed);
-        nonce += 1;
         cluster.start_node(3);
         last = Some(hash);
     }
     let last = last.expect("three were sent");
     assert_eq!(wait_done(&cluster, 3, last).status, EnvelopeState::Executed);
+    cluster.assert_agree();
+}
+
+#[test]
+fn an_envelope_that_no_block_can_carry_holds_up_nobody() {
+    let cluster = start(4, |genesis| genesis.params.epoch_length = 60);
+    let seal = wait_key(&cluster, 0, 1);
+    // Sealed to the next epoch, with the highest tip and all of a block's gas: nobody can carry it yet.
+    let rich = Wallet::public("integration test payer", 1);
+    let next = wait_for("the next epoch's key", || {
+        let keys = cluster.runtime.block_on(cluster.client(0).epoch_keys()).ok()?;
+        keys.keys.iter().any(|key| key.epoch.0 == seal.epoch.0 + 1).then_some(())?;
+        let ahead = cascade_sequencer::rpc::types::EpochKeys { epoch: seal.epoch.next(), ..keys };
+        Seal::of(&ahead, 200).ok()
+    });
+    let (_, greedy) = rich.sign(&Transfer {
+        chain: cluster.genesis.params.chain_id,
+        nonce: 0,
+        to: TO,
+        value: U256::ZERO,
+        data: Bytes::new(),
+        gas: cluster.genesis.params.block_gas_limit,
+        fees: Fees { max: 1_000_000_000, tip: 1_000_000_000 },
+    });
+    let greedy = next.transaction(&greedy.into(), rich.signing_key(), 0, &cluster.genesis.params).unwrap();
+    cluster.runtime.block_on(cluster.client(0).send_item(greedy.raw())).expect("it is admitted");
+    let now = wait_key(&cluster, 0, seal.epoch.0);
+    if now.epoch == seal.epoch {
+        let (_, raw) = transfer(&cluster, &funded(0), 0, 1);
+        let hash = send(&cluster, 0, &now, &raw, 0);
+        let status = wait_for("the ordinary one is ordered, or its epoch is over", || {
+            let status = cluster.runtime.block_on(cluster.client(0).envelope_status(hash)).ok()?;
+            let over = || cluster.runtime.block_on(cluster.client(0).epoch_keys()).is_ok_and(|k| k.epoch > seal.epoch);
+            match status {
+                Some(status) if status.status != EnvelopeState::Pending => Some(Some(status)),
+                _ => over().then_some(None),
+            }
+        });
+        assert!(status.is_some(), "one envelope for later must not keep others out of this epoch's blocks");
+    }
+    // In its own epoch it is carried like any other.
+    assert!(matches!(wait_done(&cluster, 1, greedy.hash()).status, EnvelopeState::Executed | EnvelopeState::Failed));
+}
+
+#[test]
+fn a_node_that_was_away_for_epochs_opens_them_all_and_may_be_killed_meanwhile() {
+    let mut cluster = start(4, |genesis| genesis.params.epoch_length = 25);
+    cluster.kill(3);
+    let mut last = None;
+    for (nonce, epoch) in (1..=3).enumerate() {
+        let seal = wait_key(&cluster, 0, epoch);
+        let (_, raw) = transfer(&cluster, &funded(0), nonce as u64, 1);
+        last = Some(send(&cluster, 0, &seal, &raw, nonce as u64));
+        // The epoch may end before it is ordered; then the next one's takes its nonce.
+        if wait_for("it is executed, or too late", || {
+            let status = cluster.runtime.block_on(cluster.client(0).envelope_status(last?)).ok()?;
+            let over = cluster.runtime.block_on(cluster.client(0).epoch_keys()).is_ok_and(|k| k.epoch > seal.epoch);
+            match status {
+                Some(s) if matches!(s.status, EnvelopeState::Executed | EnvelopeState::Failed) => Some(true),
+                None if over => Some(false),
+                _ => None,
+            }
+        }) {
+            continue;
+        }
+        panic!("an envelope that was admitted at the start of an epoch was not ordered in it");
+    }
+    let target = cluster.height(0);
+    cluster.start_node(3);
+    // Killed in the middle of catching up, at whatever it does.
+    for part in [4, 2] {
+        wait_for("it catches up for a while", || (cluster.height(3) >= target / part).then_some(()));
+        cluster.kill(3);
+        cluster.start_node(3);
+    }
+    assert_eq!(wait_done(&cluster, 3, last.expect("three were sent")).status, EnvelopeState::Executed);
     cluster.assert_agree();
 }
 

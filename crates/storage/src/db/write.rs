@@ -136,23 +136,36 @@ pub enum KeyKind {
 }
 
 impl ChainDb {
-    /// Keeps a record of an epoch's keys, durably: a secret that is announced before it is on disk may be lost.
+    /// Keeps a record of an epoch's keys, durably: a secret that is announced before it is on disk may be lost. `owner` is
+    /// the committee that the keys are made for: should it be made anew, its keys are too.
     ///
     /// # Errors
     /// What the system reports.
-    pub fn put_key(&self, kind: KeyKind, epoch: Epoch, record: &[u8]) -> Result<()> {
+    pub fn put_key(&self, kind: KeyKind, epoch: Epoch, owner: &B256, record: &[u8]) -> Result<()> {
         let _writer = self.lock_writer();
         let mut batch = WriteBatch::default();
+        let record = [owner.as_slice(), record].concat();
         batch.put_cf(self.family(Family::Keys), schema::key_record(kind as u8, epoch), record);
         self.write(batch, true, self.heads())
     }
 
-    /// A record of an epoch's keys.
+    /// A record of an epoch's keys; none if what is there was made for another committee.
     ///
     /// # Errors
     /// What the system reports.
-    pub fn key(&self, kind: KeyKind, epoch: Epoch) -> Result<Option<Vec<u8>>> {
-        self.get(Family::Keys, schema::key_record(kind as u8, epoch))
+    pub fn key(&self, kind: KeyKind, epoch: Epoch, owner: &B256) -> Result<Option<Vec<u8>>> {
+        let record = self.get(Family::Keys, schema::key_record(kind as u8, epoch))?;
+        Ok(record.and_then(|record| record.strip_prefix(owner.as_slice()).map(<[u8]>::to_vec)))
+    }
+
+    /// What opened the block at a height, without what was inside; none if it has no items or is not executed.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn reveal(&self, height: Height) -> Result<Option<Reveal>> {
+        self.get(Family::Opened, schema::number(height.0))?
+            .map(|bytes| Reveal::decode(&mut Reader::new(&bytes)).map_err(|error| self.damaged("reveal", &error)))
+            .transpose()
     }
 
     /// Erases this node's secrets of epochs before this one. Their bytes leave the disk when the database next compacts
