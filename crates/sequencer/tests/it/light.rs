@@ -150,7 +150,8 @@ fn a_corner_withheld_by_all_is_named_and_never_called_available_while_certificat
     cluster.start_all();
     let _traffic = Traffic::start(&cluster);
     cluster.wait_height(0, 5);
-    let output = light(&cluster, &["--samples", "16", "--heights", "50"]).output().unwrap();
+    // A quarter of the shares is withheld: 16 samples miss them all in one block of a hundred, 64 in one of 10^8.
+    let output = light(&cluster, &["--samples", "64", "--heights", "50"]).output().unwrap();
     assert_eq!(output.status.code(), Some(i32::from(ExitCode::Unavailable.code())), "{}", stderr(&output));
     let report = report(&output);
     let (heights, failed) = (report["heights"].as_u64().unwrap(), report["failed"].as_u64().unwrap());

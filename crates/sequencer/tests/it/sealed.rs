@@ -181,7 +181,8 @@ fn every_epoch_has_a_key_of_its_own_and_a_killed_node_misses_nothing() {
 
 #[test]
 fn an_envelope_that_no_block_can_carry_holds_up_nobody() {
-    let cluster = start(4, |genesis| genesis.params.epoch_length = 60);
+    // Idle blocks come every two seconds, so the next epoch is a minute away at the most.
+    let cluster = start(4, |genesis| genesis.params.epoch_length = 25);
     let seal = wait_key(&cluster, 0, 1);
     // Sealed to the next epoch, with the highest tip and all of a block's gas: nobody can carry it yet.
     let rich = Wallet::public("integration test payer", 1);
