@@ -243,11 +243,17 @@ impl Totals {
     }
 
     fn receipt(&self, tx: &RecoveredTransaction, outcome: Outcome) -> Receipt {
+        let to = tx.envelope().to();
+        self.blank(tx.hash(), tx.envelope().tx_type() as u8, tx.sender(), to, outcome)
+    }
+
+    /// A receipt at this place in the block, of something that took no gas and left no logs.
+    fn blank(&self, hash: B256, kind: u8, from: Address, to: Option<Address>, outcome: Outcome) -> Receipt {
         Receipt {
-            transaction_hash: tx.hash(),
-            transaction_type: tx.envelope().tx_type() as u8,
-            from: tx.sender(),
-            to: tx.envelope().to(),
+            transaction_hash: hash,
+            transaction_type: kind,
+            from,
+            to,
             outcome,
             gas_used: 0,
             evm_gas_used: 0,

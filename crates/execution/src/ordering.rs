@@ -503,15 +503,7 @@ impl<'a> OrderingCheck<'a> {
         if state.is_contract {
             return Err(Refusal::SenderIsContract.into());
         }
-        if tx.nonce() != state.next_nonce {
-            return Err(Refusal::Nonce { found: tx.nonce(), due: state.next_nonce }.into());
-        }
-        let cost = tx.max_cost();
-        let Some(available) = state.available.checked_sub(cost) else {
-            return Err(Refusal::Reserve { cost, available: state.available }.into());
-        };
-        state.available = available;
-        state.next_nonce += 1;
+        reserve((&mut state.next_nonce, &mut state.available), tx.nonce(), tx.max_cost())?;
         self.load.add(tx);
         self.ordered_gas += gas_limit;
         self.count += 1;
@@ -529,6 +521,17 @@ impl<'a> OrderingCheck<'a> {
     pub fn finish(self) -> (OrderedGas, BlockLoad) {
         (OrderedGas(self.ordered_gas), self.load)
     }
+}
+
+/// Takes a nonce and the most that comes with it from what somebody may still order. Refused, it takes nothing.
+fn reserve((next_nonce, available): (&mut u64, &mut U256), nonce: u64, cost: U256) -> Result<(), Refusal> {
+    if nonce != *next_nonce {
+        return Err(Refusal::Nonce { found: nonce, due: *next_nonce });
+    }
+    let left = available.checked_sub(cost).ok_or(Refusal::Reserve { cost, available: *available })?;
+    *available = left;
+    *next_nonce += 1;
+    Ok(())
 }
 
 /// Checks the transactions of a whole block.

@@ -32,7 +32,7 @@ use cascade_primitives::{
 use rand::CryptoRng;
 
 /// Heights above the newest final block for which shares of peers that are ahead are kept.
-const SHARES_AHEAD: u64 = 32;
+const SHARES_AHEAD: u64 = 8;
 /// Bytes of shares that are kept for one block that is not final here, from all members together.
 const EARLY_BYTES: usize = 16 << 20;
 /// Reveals that are kept to answer those who ask.

@@ -176,19 +176,6 @@ impl Totals {
 
     /// The receipt of an envelope of which nothing ran.
     fn sealed(&self, envelope: &RecoveredEnvelope, outcome: Outcome) -> Receipt {
-        Receipt {
-            transaction_hash: envelope.hash(),
-            transaction_type: ENVELOPE_RECEIPT_TYPE,
-            from: envelope.payer(),
-            to: None,
-            outcome,
-            gas_used: 0,
-            evm_gas_used: 0,
-            cumulative_gas_used: self.gas_used,
-            effective_gas_price: 0,
-            contract_address: None,
-            first_log_index: self.logs,
-            logs: Vec::new(),
-        }
+        self.blank(envelope.hash(), ENVELOPE_RECEIPT_TYPE, envelope.payer(), None, outcome)
     }
 }

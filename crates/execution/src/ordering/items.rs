@@ -35,7 +35,9 @@ use cascade_primitives::{
     envelope::{MAX_ENVELOPES_PER_BLOCK, POINT_BYTES},
 };
 
-use super::{BlockLoad, InFlight, OrderedGas, OrderingError, PushError, Refusal, check_transaction, sender_state};
+use super::{
+    BlockLoad, InFlight, OrderedGas, OrderingError, PushError, Refusal, check_transaction, reserve, sender_state,
+};
 use crate::{fees::least_envelope_gas, ledger::fee_account, state::StateView, store::StoreError};
 
 /// What a payer may still order.
@@ -197,15 +199,7 @@ impl<'a> ItemCheck<'a> {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(payer_state(self.view, self.in_flight, &payer)?),
         };
-        if envelope.nonce != state.next_nonce {
-            return Err(Refusal::Nonce { found: envelope.nonce, due: state.next_nonce }.into());
-        }
-        let cost = envelope.max_cost();
-        let Some(available) = state.available.checked_sub(cost) else {
-            return Err(Refusal::Reserve { cost, available: state.available }.into());
-        };
-        state.available = available;
-        state.next_nonce += 1;
+        reserve((&mut state.next_nonce, &mut state.available), envelope.nonce, envelope.max_cost())?;
         self.components.insert(component);
         Ok(())
     }
@@ -217,18 +211,11 @@ impl<'a> ItemCheck<'a> {
         if self.in_flight.sender(&sender).count > 0 || self.load.sender(&sender).count > 0 {
             return Err(Refusal::DepositInFlight.into());
         }
-        let state = sender_state(self.view, self.in_flight, &sender)?;
+        let mut state = sender_state(self.view, self.in_flight, &sender)?;
         if state.is_contract {
             return Err(Refusal::SenderIsContract.into());
         }
-        if tx.nonce() != state.next_nonce {
-            return Err(Refusal::Nonce { found: tx.nonce(), due: state.next_nonce }.into());
-        }
-        let (cost, available) = (tx.max_cost(), state.available);
-        if cost > available {
-            return Err(Refusal::Reserve { cost, available }.into());
-        }
-        Ok(())
+        Ok(reserve((&mut state.next_nonce, &mut state.available), tx.nonce(), tx.max_cost())?)
     }
 
     /// Gas limits so far.

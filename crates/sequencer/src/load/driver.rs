@@ -62,9 +62,13 @@ async fn wait_for_key(job: &Job) -> Result<(Seal, ChainParams), Failure> {
     let client = Client::new(&job.observe_http)?;
     let params = client.params().await?;
     let end = tokio::time::Instant::now() + KEY_WAIT;
+    output::note("driver: waits for the chain's first key");
     loop {
         match Seal::of(&client.epoch_keys().await?, params.max_validity) {
-            Ok(seal) => return Ok((seal, params)),
+            Ok(seal) => {
+                output::note(&format!("driver: seals {} transfers", job.rate * (job.warmup + job.secs)));
+                return Ok((seal, params));
+            }
             Err(error) if tokio::time::Instant::now() >= end => return Err(Failure::new(error)),
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,7 +24,7 @@ use cascade_storage::ChainDb;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::batches::publish::Publisher;
+use crate::{batches::publish::Publisher, rpc::backend::SubmitError};
 
 use super::{
     admission::Admitter,
@@ -74,22 +75,52 @@ pub(super) fn start(
     tokio::spawn(pump_consensus(votes, network.clone(), Arc::clone(&lanes)));
     tokio::spawn(pump_mempool(mempool, network.clone(), Arc::clone(rules), Arc::clone(hub), admitter.clone(), keys));
     tokio::spawn(pump_requests(requests, network.clone(), Arc::clone(db), Arc::clone(light)));
-    let forget = move |peer: &NodeId| lanes.lock().close(peer);
+    let reveals = reveal.map(|reveal| {
+        let deliver = move |from, message| {
+            let reveal = reveal.clone();
+            async move { reveal.send(FromData { from, message }).await.is_ok() }
+        };
+        Arc::new(Mutex::new(Lanes::new(deliver)))
+    });
+    tokio::spawn(pump_data(data, network.clone(), Arc::clone(hub), reveals.clone(), Arc::clone(&lanes)));
+    let forget = move |peer: &NodeId| {
+        lanes.lock().close(peer);
+        if let Some(reveals) = &reveals {
+            reveals.lock().close(peer);
+        }
+    };
     tokio::spawn(pump_events(events, consensus.clone(), sync.clone(), Arc::clone(hub), notices, forget));
-    tokio::spawn(pump_data(data, network.clone(), reveal));
 }
 
-/// Shares and reveals; nothing on a chain without threshold keys.
-async fn pump_data(mut data: mpsc::Receiver<Message>, network: Network, reveal: Option<Addr<RevealActor>>) {
+/// Shares and reveals; nothing on a chain without threshold keys. A message of shares carries the certificate that made its
+/// block final: a node that has yet to hear of it hears of it so.
+async fn pump_data<D, E, F, G>(
+    mut data: mpsc::Receiver<Message>,
+    network: Network,
+    hub: Arc<Hub>,
+    lanes: Option<Arc<Mutex<Lanes<RevealMessage, D>>>>,
+    consensus: Arc<Mutex<Lanes<cascade_consensus::Message, E>>>,
+) where
+    D: Fn(NodeId, RevealMessage) -> F + Clone + Send + Sync + 'static,
+    E: Fn(NodeId, cascade_consensus::Message) -> G + Clone + Send + Sync + 'static,
+    F: Future<Output = bool> + Send + 'static,
+    G: Future<Output = bool> + Send + 'static,
+{
     while let Some(Message { peer, payload, .. }) = data.recv().await {
-        let Some(reveal) = &reveal else {
+        let Some(lanes) = &lanes else {
             network.report(peer, Misbehaviour::Spam);
             continue;
         };
         match RevealMessage::from_shared(&payload) {
             Ok(message) => {
-                if reveal.send(FromData { from: peer, message }).await.is_err() {
-                    return;
+                if let RevealMessage::Shares(shares, certificate) = &message
+                    && shares.height > hub.heads().ordered
+                {
+                    let news = cascade_consensus::Message::Certificate(Arc::clone(certificate));
+                    let _ = consensus.lock().offer(peer, news, payload.len());
+                }
+                if !lanes.lock().offer(peer, message, payload.len()) {
+                    tracing::debug!(%peer, "a peer reveals more than can be taken; a message is dropped");
                 }
             }
             Err(error) => {
@@ -134,12 +165,13 @@ async fn pump_mempool(
     let keys = keys.map(forward_key_items);
     while let Some(first) = gossip.recv().await {
         let mut batches: [Vec<Candidate>; 2] = Default::default();
+        let mut senders: [Vec<NodeId>; 2] = Default::default();
         let mut next = Some(first);
         while let Some(Message { peer, payload, .. }) = next {
             // Sequencers are connected with each other, so what one gossips the others get from it. What a node outside
             // the committee sends may have reached nobody else.
             let member = hub.consensus().is_some_and(|view| view.committee.index_of(&peer).is_some());
-            let batch = &mut batches[usize::from(member)];
+            let (batch, senders) = (&mut batches[usize::from(member)], &mut senders[usize::from(member)]);
             // Nodes give their own items out again until the log has them: one that finds no room comes again.
             let forward = |item| {
                 if let Some(keys) = &keys {
@@ -147,11 +179,20 @@ async fn pump_mempool(
                 }
             };
             take_gossip(&payload, rules.params(), |misbehaviour| network.report(peer, misbehaviour), forward, batch);
+            senders.resize(batch.len(), peer);
             next = if batch.len() < GOSSIP_BATCH { gossip.try_recv().ok() } else { None };
         }
-        for (batch, source) in batches.into_iter().zip([Source::Local, Source::Peer]) {
-            if !batch.is_empty() && admitter.admit(batch, source).await.is_none() {
-                return;
+        for ((batch, senders), source) in batches.into_iter().zip(senders).zip([Source::Local, Source::Peer]) {
+            if batch.is_empty() {
+                continue;
+            }
+            let Some(results) = admitter.admit(batch, source).await else { return };
+            for (sender, result) in senders.into_iter().zip(results) {
+                // Wrong signatures and proofs: an honest node has checked them before it gave the item on.
+                if let Err(SubmitError::Item(error)) = result {
+                    tracing::debug!(peer = %sender, %error, "gossip that no honest node gives on");
+                    network.report(sender, Misbehaviour::InvalidContent);
+                }
             }
         }
     }

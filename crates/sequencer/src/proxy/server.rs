@@ -24,7 +24,7 @@ use super::methods::Methods;
 use crate::{
     cli::{AsIs, Failure, with_sources},
     rpc::{
-        RpcConfig,
+        InnerService, RpcConfig,
         error::{limit, method},
         gate::{Gate, WebSocket},
         subscribe::HexIds,
@@ -88,14 +88,7 @@ struct Middleware<S> {
 
 impl<S> Middleware<S>
 where
-    S: RpcServiceT<
-            MethodResponse = MethodResponse,
-            BatchResponse = MethodResponse,
-            NotificationResponse = MethodResponse,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: InnerService,
 {
     async fn one(&self, request: Request<'_>) -> MethodResponse {
         let name = request.method_name();
@@ -117,14 +110,7 @@ where
 
 impl<S> RpcServiceT for Middleware<S>
 where
-    S: RpcServiceT<
-            MethodResponse = MethodResponse,
-            BatchResponse = MethodResponse,
-            NotificationResponse = MethodResponse,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: InnerService,
 {
     type MethodResponse = MethodResponse;
     type NotificationResponse = MethodResponse;

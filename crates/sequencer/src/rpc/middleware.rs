@@ -105,6 +105,31 @@ fn parameter_bytes(request: &Request<'_>) -> usize {
     request.params.as_ref().map_or(0, |params| params.get().len())
 }
 
+/// What a middleware stands in front of.
+pub(crate) trait InnerService:
+    RpcServiceT<MethodResponse = MethodResponse, BatchResponse = MethodResponse, NotificationResponse = MethodResponse>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> InnerService for S where
+    S: RpcServiceT<
+            MethodResponse = MethodResponse,
+            BatchResponse = MethodResponse,
+            NotificationResponse = MethodResponse,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A call or notification of a batch, or what is none.
+type Entry<'a> = Result<BatchEntry<'a>, BatchEntryErr<'a>>;
+
 /// What the middleware of all connections shares.
 #[derive(Clone)]
 pub(super) struct Shared {
@@ -129,14 +154,7 @@ pub(super) struct Middleware<S> {
 
 impl<S> RpcServiceT for Middleware<S>
 where
-    S: RpcServiceT<
-            MethodResponse = MethodResponse,
-            BatchResponse = MethodResponse,
-            NotificationResponse = MethodResponse,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: InnerService,
 {
     type MethodResponse = MethodResponse;
     type NotificationResponse = MethodResponse;
@@ -183,18 +201,9 @@ where
     }
 }
 
-type Entry<'a> = Result<BatchEntry<'a>, BatchEntryErr<'a>>;
-
 impl<S> Middleware<S>
 where
-    S: RpcServiceT<
-            MethodResponse = MethodResponse,
-            BatchResponse = MethodResponse,
-            NotificationResponse = MethodResponse,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: InnerService,
 {
     async fn one(&self, request: Request<'_>) -> MethodResponse {
         let Some(&method) = self.shared.methods.get(request.method_name()) else {

@@ -55,6 +55,7 @@ pub use server::{RpcServer, RpcServerError};
 use backend::{BlockData, Heads};
 use error::Answer;
 use filters::Filters;
+pub(crate) use middleware::InnerService;
 use params::{Args, BlockRef};
 
 use crate::node::SEALED_ONLY;

@@ -1,6 +1,10 @@
 //! An encrypted chain: keys made by the nodes themselves, envelopes ordered and then opened, restarts at any point.
 
+use std::time::Duration;
+
 use alloy_primitives::{Address, B256, Bytes, U256};
+use cascade_mempool::gossip::encode_gossip;
+use cascade_network::{Channel, Identity, Network, NetworkConfig, NetworkId};
 use cascade_primitives::{Deposit, Genesis, GenesisAccount, Item, SigningContext, TransactionRule};
 use cascade_sequencer::{
     cli::Client,
@@ -177,6 +181,44 @@ fn every_epoch_has_a_key_of_its_own_and_a_killed_node_misses_nothing() {
     let last = last.expect("three were sent");
     assert_eq!(wait_done(&cluster, 3, last).status, EnvelopeState::Executed);
     cluster.assert_agree();
+}
+
+#[test]
+fn a_stranger_that_gossips_damaged_envelopes_is_cut_off_and_others_are_served() {
+    let cluster = start(4, |_| ());
+    let seal = wait_key(&cluster, 0, 1);
+    let node = cluster.nodes[0].file.as_ref().unwrap();
+    let id = NetworkId { chain_id: cluster.genesis.params.chain_id, genesis_hash: cluster.genesis.hash() };
+    cluster.runtime.block_on(async {
+        let config = NetworkConfig::new("127.0.0.1:0".parse().unwrap(), id);
+        let identity = Identity::generate().expect("randomness");
+        let (network, mut receivers) =
+            Network::start(config, identity, &prometheus::Registry::new()).await.expect("a network");
+        network.dial(node.network, Some(node.node_id));
+        while !network.peers().iter().any(|peer| peer.node == node.node_id) {
+            receivers.events.recv().await.expect("events");
+        }
+        let mut sent = 0;
+        for nonce in 0.. {
+            let (_, raw) = transfer(&cluster, &funded(1), nonce, 1);
+            let sealed = seal.transaction(&raw, payer().signing_key(), nonce, &cluster.genesis.params).unwrap();
+            let mut bytes = sealed.raw().to_vec();
+            // Within the ciphertext: it decodes, and its payer has not signed it.
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            if network.send(node.node_id, Channel::Mempool, encode_gossip(&[bytes.into()])).is_err() {
+                break;
+            }
+            sent += 1;
+            assert!(sent <= 64, "damaged envelopes are taken from a stranger for ever");
+            // Either the next look at the peer's connection, or news that it is gone.
+            let _ = tokio::time::timeout(Duration::from_millis(250), receivers.events.recv()).await;
+        }
+        network.shutdown().await;
+    });
+    let (_, raw) = transfer(&cluster, &funded(0), 0, 1);
+    let hash = send(&cluster, 0, &seal, &raw, 0);
+    assert_eq!(wait_done(&cluster, 3, hash).status, EnvelopeState::Executed);
 }
 
 #[test]
