@@ -27,7 +27,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 const NODES: usize = 4;
 
-fn context() -> SigningContext {
+pub fn context() -> SigningContext {
     SigningContext { chain_id: ChainId(20252), genesis_hash: B256::repeat_byte(7), fork: Fork(0) }
 }
 
@@ -35,7 +35,7 @@ fn voting(i: usize) -> BlsSecretKey {
     BlsSecretKey::derive(&[i as u8 + 1; 32]).unwrap()
 }
 
-fn node(i: usize) -> NodeId {
+pub fn node(i: usize) -> NodeId {
     NodeId([i as u8 + 1; 32])
 }
 
@@ -264,16 +264,16 @@ fn seal(
 
 // --- reveals ------------------------------------------------------------------------------------------------------
 
-struct Chain {
-    keys: Arc<cascade_crypto::threshold::EpochKeys>,
-    committee: Arc<Committee>,
-    secrets: Vec<Arc<SecretShares>>,
+pub struct Chain {
+    pub keys: Arc<cascade_crypto::threshold::EpochKeys>,
+    pub committee: Arc<Committee>,
+    pub secrets: Vec<Arc<SecretShares>>,
     /// For each height its bases; none for an empty block.
-    blocks: Vec<Option<Vec<G1Affine>>>,
+    pub blocks: Vec<Option<Vec<G1Affine>>>,
 }
 
 /// One chain for all seeds: what differs is what happens to it.
-fn chain() -> &'static Chain {
+pub fn chain() -> &'static Chain {
     static CHAIN: OnceLock<Chain> = OnceLock::new();
     CHAIN.get_or_init(|| {
         let mut world = Generation::complete(9);
@@ -288,11 +288,11 @@ fn chain() -> &'static Chain {
     })
 }
 
-fn hash_of(height: u64) -> BlockHash {
+pub fn hash_of(height: u64) -> BlockHash {
     BlockHash([0x40 + height as u8; 32])
 }
 
-fn certificate(height: u64) -> Arc<Certificate> {
+pub fn certificate(height: u64) -> Arc<Certificate> {
     let target = VoteTarget::commit(Epoch(1), View(height), hash_of(height));
     Arc::new(Certificate { target, signers: SignerSet::new(NODES), signature: BlsSignature([9; 96]) })
 }

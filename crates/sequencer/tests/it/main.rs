@@ -1,6 +1,7 @@
 //! Integration tests: real processes.
 
 mod alloy;
+mod attacker;
 mod cli;
 mod cluster;
 mod crash;
