@@ -1,6 +1,7 @@
 //! What the benches share: a chain with funded accounts, and transactions that its users signed.
 //!
 //! `./dev bench` runs the benches, `./dev bench state_tree` those of one topic; README.md beside this crate has figures.
+//! [`market`] is something else: what an attacker earns on others' trades.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,6 +18,7 @@ use secp256k1::{Message, SECP256K1, SecretKey};
 
 #[path = "../../crates/execution/tests/it/asm.rs"]
 pub mod asm;
+pub mod market;
 
 /// Who gets the tips.
 const PRODUCER: Address = Address::repeat_byte(0xee);

@@ -1,0 +1,228 @@
+//! What an attacker earns on trades of others: on a chain in the clear and on an encrypted one.
+//!
+//! A constant-product exchange (testnet/contracts/Exchange.sol), users who trade on it, and an attacker who runs f of the
+//! n sequencers. Everything is drawn from a seed, and everything that decides is the chain's own code: EVM and fees, the
+//! reserve rule, what pools select, who leads, and on the encrypted chain envelopes, keys, shares, the beacon and the
+//! shuffle. What is not there is the network: the attacker sees whatever comes in at once, and has its answer in every pool
+//! before the next block is made, which is the best that it could hope for.
+//!
+//! ```text
+//!  round:   users' trades come in ----> the attacker answers ----> block: by its own will if the attacker leads,
+//!           (1 to 3)                    (sees what is in the       by tip if another one does
+//!                                        clear, and the state)        |
+//!                                                                     v
+//!           next round <---- the attacker closes what it <---- executed; on the encrypted chain ordered, then
+//!                            left open, in the next block      opened and shuffled by the beacon
+//! ```
+//!
+//! # What counts as profit
+//!
+//! A token is worth a fixed number of coins, at which the pool stands when a round begins; so each trade has a gain, and
+//! holding something for longer has none. All fees are paid; tips of the attacker's own transactions come back to it in its
+//! own blocks. Of each block three things are measured:
+//!
+//! - `total`: what the attacker gains, if nobody is faster than it in closing what is left open after the block.
+//! - `back`: what it would have gained in the very same block, at the same places, had it not traded *ahead* of anybody
+//!   but only brought the price back after others had moved it (arbitrage). Users lose nothing by that: their trades run
+//!   as if there was no attacker. It is open to everybody, on both chains.
+//! - `front` = `total - back`: what trading ahead of others earns, that is what knowing a trade, or its place, is worth.
+//!   Without an exchange fee, and where no trade fails, it is what the users lose (`loss`), but for gas.
+//!
+//! # The attacker
+//!
+//! In the clear ([`Strategy::Sandwich`]) it knows size, direction and slippage of each trade, computes the entry that gains
+//! most, and puts itself right before and after its victim: as the leader by placing, else by tip.
+//!
+//! Encrypted, it sees payers and gas limits. It sends a contract (testnet/contracts/Sandwich.sol) that looks at the pool when
+//! it comes to run, so that it needs no luck to know whether a trade has come before it. [`Strategy::Blind`] enters and
+//! closes once. [`Strategy::Strew`] fills the block with transactions of which each enters if nobody has traded yet and
+//! closes if somebody has; the direction is a guess ([`Guess`]), and as the leader it may leave out all but one trade of
+//! others. It may withhold its shares. [`copies`] tries what else one can do with others' ciphertexts.
+
+pub mod chain;
+pub mod cipher;
+pub mod copies;
+pub mod curve;
+mod plain;
+mod round;
+mod sealed;
+pub mod stats;
+pub mod users;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use alloy_primitives::{B256, hex};
+use cascade_primitives::Height;
+use rayon::prelude::*;
+
+use self::{cipher::Keys, stats::Estimate, users::Habits};
+
+/// How the attacker finds a direction for what it cannot read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guess {
+    /// A coin.
+    Coin,
+    /// What the payers' trades were that were revealed before.
+    History,
+    /// What trades with such gas limits were.
+    Gas,
+}
+
+/// What the attacker does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Strategy {
+    /// In the clear: the best entry ahead of each trade, and out after it.
+    Sandwich,
+    /// Encrypted: in and out once, without looking.
+    Blind {
+        /// What it enters with, as a share of the pool.
+        size: f64,
+    },
+    /// Encrypted: a block full of transactions that look before they act.
+    Strew {
+        /// How many.
+        count: usize,
+        /// What it enters with, as a share of the pool.
+        size: f64,
+        /// In which direction.
+        guess: Guess,
+        /// Whether it leaves out all trades but one when it leads.
+        isolate: bool,
+        /// Whether it withholds its shares of every block.
+        withhold: bool,
+    },
+}
+
+/// What stands for the encryption.
+#[derive(Clone, Debug)]
+pub enum Sealing {
+    /// It is done.
+    Real(Keys),
+    /// It is taken for granted; given beacons are used.
+    Assumed(BTreeMap<Height, B256>),
+}
+
+/// A measurement.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What the attacker does, which also says whether the chain is encrypted.
+    pub strategy: Strategy,
+    /// What stands for the encryption.
+    pub sealing: Sealing,
+    /// Sequencers.
+    pub nodes: usize,
+    /// Those of them that the attacker runs.
+    pub attackers: usize,
+    /// The exchange's fee in millionths.
+    pub fee: u32,
+    /// The users.
+    pub habits: Habits,
+    /// Where all randomness comes from.
+    pub seed: u64,
+    /// Chains of their own, each from genesis on: the batches of the statistics.
+    pub chains: usize,
+    /// Rounds of each chain.
+    pub rounds: usize,
+}
+
+/// Sums over rounds, in coins.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Trades of users that were executed or failed for their limit.
+    pub trades: f64,
+    /// See the module.
+    pub total: f64,
+    /// See the module.
+    pub back: f64,
+    /// What of `back` was gained in the blocks themselves, before anybody else could.
+    pub back_inside: f64,
+    /// What users got less than they would have without the attacker, where they traded in both cases.
+    pub loss: f64,
+    /// Trades that failed for their limit, less those that would have without the attacker.
+    pub spoiled: f64,
+    /// Fees of the attacker.
+    pub fees: f64,
+}
+
+impl Sums {
+    fn add(&mut self, other: &Self) {
+        self.trades += other.trades;
+        self.total += other.total;
+        self.back += other.back;
+        self.back_inside += other.back_inside;
+        self.loss += other.loss;
+        self.spoiled += other.spoiled;
+        self.fees += other.fees;
+    }
+}
+
+/// What a measurement gave; all for each trade of a user, in coins.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Trades.
+    pub trades: f64,
+    /// What trading ahead earns.
+    pub front: Estimate,
+    /// What the attacker gains in all.
+    pub total: Estimate,
+    /// What it would gain by closing alone.
+    pub back: Estimate,
+    /// What of that it would gain in the blocks themselves.
+    pub back_inside: Estimate,
+    /// What users lose.
+    pub loss: Estimate,
+    /// Trades spoiled.
+    pub spoiled: Estimate,
+    /// The attacker's fees.
+    pub fees: Estimate,
+}
+
+/// Runs a measurement. Chains run beside each other; the answer does not depend on how many at a time.
+#[must_use]
+pub fn measure(settings: &Settings) -> Report {
+    let settings = Arc::new(settings.clone());
+    let chains: Vec<Sums> = (0..settings.chains as u64)
+        .into_par_iter()
+        .map(|number| {
+            let mut sums = Sums::default();
+            one_chain(&settings, number).iter().for_each(|round| sums.add(round));
+            sums
+        })
+        .collect();
+    let each = |of: fn(&Sums) -> f64| Estimate::of(&chains.iter().map(|s| of(s) / s.trades).collect::<Vec<_>>());
+    Report {
+        trades: chains.iter().map(|sums| sums.trades).sum(),
+        front: each(|s| s.total - s.back),
+        total: each(|s| s.total),
+        back: each(|s| s.back),
+        back_inside: each(|s| s.back_inside),
+        loss: each(|s| s.loss),
+        spoiled: each(|s| s.spoiled),
+        fees: each(|s| s.fees),
+    }
+}
+
+/// The rounds of one chain.
+#[must_use]
+pub fn one_chain(settings: &Settings, number: u64) -> Vec<Sums> {
+    play(settings, number, settings.rounds).0
+}
+
+/// The first rounds of one chain, with the beacons of its blocks.
+#[must_use]
+pub fn play(settings: &Settings, number: u64, rounds: usize) -> (Vec<Sums>, BTreeMap<Height, B256>) {
+    match settings.strategy {
+        Strategy::Sandwich => (plain::Market::new(settings, number).run(rounds), BTreeMap::new()),
+        Strategy::Blind { .. } | Strategy::Strew { .. } => {
+            let mut market = sealed::Market::new(settings, number);
+            (market.run(rounds), market.beacons())
+        }
+    }
+}
+
+/// Code that makes a contract of testnet/contracts.
+fn artifact(json: &str) -> Vec<u8> {
+    let (_, rest) = json.split_once("\"bytecode\": \"0x").expect("an artifact has bytecode");
+    let (digits, _) = rest.split_once('"').expect("a string ends");
+    hex::decode(digits).expect("bytecode is hex")
+}

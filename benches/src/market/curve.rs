@@ -1,0 +1,170 @@
+//! The exchange's arithmetic in floats: what an attacker computes before it acts, and what the measurement marks with.
+
+/// The pool of a constant-product exchange, in whole coins and tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Curve {
+    /// Coins in the pool.
+    pub coins: f64,
+    /// Tokens in the pool.
+    pub tokens: f64,
+    /// What of each payment counts: one less the exchange's fee.
+    pub kept: f64,
+}
+
+/// Relative distance from the best price below which nobody trades for the rest (the contract's, too).
+const DUST: f64 = 1e-9;
+
+impl Curve {
+    /// What a payment gets; changes nothing.
+    #[must_use]
+    pub fn quote(&self, buying: bool, paid: f64) -> f64 {
+        let (from, to) = if buying { (self.coins, self.tokens) } else { (self.tokens, self.coins) };
+        to * paid * self.kept / (from + paid * self.kept)
+    }
+
+    /// Trades.
+    pub fn trade(&mut self, buying: bool, paid: f64) -> f64 {
+        let got = self.quote(buying, paid);
+        self.apply(buying, paid, got);
+        got
+    }
+
+    /// Takes a trade that the chain has made.
+    pub fn apply(&mut self, buying: bool, paid: f64, got: f64) {
+        if buying {
+            self.coins += paid;
+            self.tokens -= got;
+        } else {
+            self.tokens += paid;
+            self.coins -= got;
+        }
+    }
+
+    /// The trade that gains most if a token is worth so many coins; none if none gains.
+    #[must_use]
+    pub fn closing(&self, worth: f64) -> Option<(bool, f64)> {
+        let product = self.kept * self.coins * self.tokens;
+        let sides = [(true, (product * worth).sqrt(), self.coins), (false, (product / worth).sqrt(), self.tokens)];
+        sides
+            .into_iter()
+            .find(|(_, target, reserve)| *target > reserve * (1.0 + DUST))
+            .map(|(buying, target, reserve)| (buying, (target - reserve) / self.kept))
+    }
+
+    /// Makes the closing trade; answers what it gains in coins, a token being worth so many.
+    pub fn close(&mut self, worth: f64) -> f64 {
+        let Some((buying, paid)) = self.closing(worth) else { return 0.0 };
+        let got = self.trade(buying, paid);
+        gain(buying, paid, got, worth)
+    }
+
+    /// What entering with `paid` ahead of a victim's trade and closing after it gains. A victim that would get less than
+    /// it asks for does not trade.
+    fn sandwich(mut self, worth: f64, paid: f64, victim: &Victim) -> f64 {
+        let got = self.trade(victim.buying, paid);
+        let ahead = gain(victim.buying, paid, got, worth);
+        if self.quote(victim.buying, victim.paid) >= victim.least {
+            self.trade(victim.buying, victim.paid);
+        }
+        ahead + self.close(worth)
+    }
+
+    /// The payment with which to enter ahead of a victim so that the sandwich gains most; zero if none gains anything
+    /// beyond closing alone.
+    #[must_use]
+    pub fn best_entry(&self, worth: f64, victim: &Victim) -> f64 {
+        let reserve = if victim.buying { self.coins } else { self.tokens };
+        let bears = |paid: f64| {
+            let mut pool = *self;
+            pool.trade(victim.buying, paid);
+            pool.quote(victim.buying, victim.paid) >= victim.least
+        };
+        if !bears(0.0) {
+            return 0.0;
+        }
+        let (mut low, mut high) = (0.0, reserve);
+        for _ in 0..60 {
+            let middle = f64::midpoint(low, high);
+            if bears(middle) { low = middle } else { high = middle }
+        }
+        // The gain rises to one peak and falls: golden section.
+        let most = low * (1.0 - 1e-7);
+        let ratio = 0.5 * (5f64.sqrt() - 1.0);
+        let (mut left, mut right) = (0.0, most);
+        for _ in 0..60 {
+            let (a, b) = (right - ratio * (right - left), left + ratio * (right - left));
+            if self.sandwich(worth, a, victim) < self.sandwich(worth, b, victim) { left = a } else { right = b }
+        }
+        let found = f64::midpoint(left, right);
+        if self.sandwich(worth, found, victim) > self.sandwich(worth, 0.0, victim) { found } else { 0.0 }
+    }
+}
+
+/// What a victim asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Victim {
+    /// Whether it pays coins for tokens.
+    pub buying: bool,
+    /// What it pays.
+    pub paid: f64,
+    /// The least that it wants for it.
+    pub least: f64,
+}
+
+/// What a trade gains in coins, a token being worth so many.
+#[must_use]
+pub fn gain(buying: bool, paid: f64, got: f64, worth: f64) -> f64 {
+    if buying { got * worth - paid } else { got - paid * worth }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(kept: f64) -> Curve {
+        Curve { coins: 1000.0, tokens: 1_000_000.0, kept }
+    }
+
+    #[test]
+    fn without_a_fee_a_sandwich_takes_what_the_victim_tolerates_and_the_back_run() {
+        let mut fair = pool(1.0);
+        let least = fair.quote(true, 10.0) * 0.99;
+        let victim = Victim { buying: true, paid: 10.0, least };
+        let paid = pool(1.0).best_entry(0.001, &victim);
+        let all = pool(1.0).sandwich(0.001, paid, &victim);
+        fair.trade(true, 10.0);
+        let back_run = fair.close(0.001);
+        // The pool ends as it began, so what the attacker gains the victim has paid.
+        let slippage = 0.01 * least / 0.99 * 0.001;
+        assert!((all - back_run - slippage).abs() < 1e-6, "{all} {back_run} {slippage}");
+    }
+
+    #[test]
+    fn closing_is_the_best_trade() {
+        for (kept, moved) in [(1.0, 30.0), (0.997, 30.0), (0.997, 1.0)] {
+            let mut moved_pool = pool(kept);
+            moved_pool.trade(true, moved);
+            let best = moved_pool.clone_closed();
+            for nudge in [0.9, 0.99, 1.01, 1.1] {
+                if let Some((buying, paid)) = moved_pool.closing(0.001) {
+                    let got = moved_pool.quote(buying, paid * nudge);
+                    assert!(gain(buying, paid * nudge, got, 0.001) < best);
+                }
+            }
+        }
+        assert_eq!(pool(0.997).closing(0.001), None);
+    }
+
+    #[test]
+    fn where_the_fee_eats_the_gain_nothing_is_entered() {
+        let least = pool(0.97).quote(true, 1.0) * 0.999;
+        assert_eq!(pool(0.97).best_entry(0.001, &Victim { buying: true, paid: 1.0, least }), 0.0);
+    }
+
+    impl Curve {
+        fn clone_closed(&self) -> f64 {
+            let mut pool = *self;
+            pool.close(0.001)
+        }
+    }
+}

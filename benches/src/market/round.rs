@@ -1,0 +1,263 @@
+//! What both markets share: the contracts, what they are called with, and how a block is accounted for.
+
+use alloy_primitives::{Address, B256, U256, keccak256};
+use cascade_consensus::election::{Leaders, genesis_seed};
+use cascade_execution::{CallRequest, ExecutedBlock, Outcome, Receipt, estimate_gas};
+use cascade_primitives::{ChainParams, GenesisAccount, MemberIndex, Network, TransactionRule, View};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha20Rng;
+
+use super::{
+    Settings, Sums, artifact,
+    chain::{Account, Call, Chain},
+    cipher,
+    curve::{Curve, gain},
+    users::{Gas, Order, UNIT, Users, units},
+};
+
+/// Coins in the pool when a chain begins.
+const POOL_COINS: f64 = 1000.0;
+/// Tokens in it.
+const POOL_TOKENS: f64 = 1_000_000.0;
+/// Coins that a token is worth.
+pub(super) const WORTH: f64 = POOL_COINS / POOL_TOKENS;
+/// Who trades on one chain.
+const USERS: usize = 24;
+/// Gas limit that an application sets for a trade.
+const TRADE_GAS: u64 = 200_000;
+/// Gas limit of the attacker's transactions.
+pub(super) const ATTACK_GAS: u64 = 250_000;
+/// Tip of what nobody bids for, in wei per gas.
+pub(super) const TIP: u64 = 1_000_000;
+
+const EXCHANGE: &str = include_str!("../../../testnet/contracts/Exchange.json");
+const SANDWICH: &str = include_str!("../../../testnet/contracts/Sandwich.json");
+
+/// The contracts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Contracts {
+    pub exchange: Address,
+    pub sandwich: Address,
+}
+
+/// A chain with its market, whatever its rule.
+pub(super) struct Ground {
+    pub chain: Chain,
+    pub contracts: Contracts,
+    pub users: Users,
+    pub attacker: Account,
+    pub payer: Account,
+    pub leaders: Leaders,
+    /// Numbers from here on are the attacker's.
+    pub honest: usize,
+    pub nodes: usize,
+    pub kept: f64,
+    pub habits: super::Habits,
+    pub rng: ChaCha20Rng,
+}
+
+/// Words of a call.
+fn words(signature: &str, arguments: &[U256]) -> Vec<u8> {
+    let mut data = if signature.is_empty() { Vec::new() } else { keccak256(signature)[..4].to_vec() };
+    arguments.iter().for_each(|argument| data.extend(argument.to_be_bytes::<32>()));
+    data
+}
+
+fn word(address: Address) -> U256 {
+    U256::from_be_slice(address.as_slice())
+}
+
+pub(super) fn attack(contracts: &Contracts, data: Vec<u8>, tip: u64) -> Call {
+    Call { to: Some(contracts.sandwich), value: U256::ZERO, data, gas: ATTACK_GAS, tip }
+}
+
+pub(super) fn enter(buying: bool, paid: f64) -> Vec<u8> {
+    words("enter(bool,uint256)", &[U256::from(u8::from(buying)), units(paid)])
+}
+
+pub(super) fn close() -> Vec<u8> {
+    words("close()", &[])
+}
+
+pub(super) fn lurk(buying: bool, paid: f64, entries: usize) -> Vec<u8> {
+    words("lurk(bool,uint256,uint256)", &[U256::from(u8::from(buying)), units(paid), U256::from(entries)])
+}
+
+impl Ground {
+    /// Genesis, and what of it both kinds of chain share.
+    pub fn new(settings: &Settings, number: u64, rule: TransactionRule) -> Self {
+        let seed = settings.seed.wrapping_mul(1_000_003).wrapping_add(number);
+        let params = ChainParams { transactions: rule, ..ChainParams::of(Network::Mainnet) };
+        let users = Users::new(USERS, settings.habits, seed);
+        let (attacker, payer) = (Account::of("attacker", 0), Account::of("attacker's payer", 0));
+        let account = |coins: f64| GenesisAccount { balance: units(coins), ..Default::default() };
+        let wallets = users.all.iter().map(|user| user.wallet.address).chain([attacker.address]);
+        let mut alloc: std::collections::BTreeMap<_, _> = wallets.map(|a| (a, account(100_000.0))).collect();
+        if rule == TransactionRule::Encrypted {
+            for address in users.all.iter().map(|user| user.payer.address).chain([payer.address]) {
+                alloc.insert(address, GenesisAccount { fees: units(1000.0), ..Default::default() });
+            }
+        }
+        let leaders = Leaders::new(
+            genesis_seed(&keccak256(seed.to_be_bytes()), cipher::EPOCH),
+            &cipher::committee(settings.nodes),
+            params.views_per_term,
+        );
+        let create = |nonce| attacker.address.create(nonce);
+        Self {
+            contracts: Contracts { exchange: create(0), sandwich: create(1) },
+            chain: Chain::new(params, alloc),
+            users,
+            attacker,
+            payer,
+            leaders,
+            honest: settings.nodes - settings.attackers,
+            nodes: settings.nodes,
+            kept: 1.0 - f64::from(settings.fee) / 1e6,
+            habits: settings.habits,
+            rng: ChaCha20Rng::seed_from_u64(seed ^ 0x5a5a),
+        }
+    }
+
+    /// The calls with which the attacker's account sets the market up.
+    pub fn set_up(&self, fee: u32) -> Vec<Call> {
+        let tokens = POOL_TOKENS * 100.0;
+        let exchange = words("", &[units(tokens), units(POOL_TOKENS), U256::from(fee)]);
+        let worth = [word(self.contracts.exchange), U256::from(POOL_COINS), U256::from(POOL_TOKENS)];
+        let create = |artifact_: &str, arguments: Vec<u8>, value: f64| Call {
+            to: None,
+            value: units(value),
+            data: [artifact(artifact_), arguments].concat(),
+            gas: 3_000_000,
+            tip: TIP,
+        };
+        let give = |to: Address, amount: f64| Call {
+            to: Some(self.contracts.exchange),
+            value: U256::ZERO,
+            data: words("transfer(address,uint256)", &[word(to), units(amount)]),
+            gas: 100_000,
+            tip: TIP,
+        };
+        let mut calls = vec![
+            create(EXCHANGE, exchange, POOL_COINS),
+            create(SANDWICH, words("", &worth), 10_000.0),
+            give(self.contracts.sandwich, POOL_TOKENS * 10.0),
+        ];
+        calls.extend(self.users.all.iter().map(|user| give(user.wallet.address, POOL_TOKENS)));
+        calls
+    }
+
+    /// The pool as it stands.
+    pub fn pool(&self) -> Curve {
+        let view = self.chain.executed();
+        let slot = |n: u64| {
+            let value = view.storage(&self.contracts.exchange, &U256::from(n)).expect("a store that works");
+            value.to::<u128>() as f64 / UNIT
+        };
+        Curve { coins: slot(0), tokens: slot(1), kept: self.kept }
+    }
+
+    /// Whether the attacker leads the next block.
+    pub fn leads(&mut self) -> bool {
+        let view = View(self.chain.height.next().0);
+        self.leaders.of_view(view).index() >= self.honest
+    }
+
+    /// The attacker's seats.
+    pub fn seats(&self) -> Vec<MemberIndex> {
+        (self.honest..self.nodes).map(|i| MemberIndex(u16::try_from(i).expect("few nodes"))).collect()
+    }
+
+    /// What a user signs for a trade.
+    pub fn call(&self, order: &Order, tip: u64) -> Call {
+        let (value, data) = if order.victim.buying {
+            (order.paid, words("buy(uint256)", &[order.least]))
+        } else {
+            (U256::ZERO, words("sell(uint256,uint256)", &[order.paid, order.least]))
+        };
+        let mut call = Call { to: Some(self.contracts.exchange), value, data, gas: TRADE_GAS, tip };
+        if self.habits.gas != Gas::Set {
+            call.gas = self.estimate(order.user, &call) * 3 / 2;
+        }
+        call
+    }
+
+    fn estimate(&self, user: usize, call: &Call) -> u64 {
+        let request = CallRequest {
+            from: self.users.all[user].wallet.address,
+            to: call.to,
+            value: call.value,
+            data: call.data.clone().into(),
+            ..CallRequest::default()
+        };
+        let env = self.chain.env(B256::ZERO);
+        estimate_gas(&self.chain.executed(), &env, &request, 30_000_000).expect("the trade succeeds as things stand")
+    }
+}
+
+/// What a block did on the exchange.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    /// What the attacker gained by trades in the block, fees apart.
+    gained: f64,
+    /// What it paid in fees.
+    fees: f64,
+    /// What it gains by closing, and with which trade.
+    closing: f64,
+    pub closes: Option<(bool, f64)>,
+    /// Of each user's trade what it was worth to it; none if it failed.
+    worth: Vec<Option<f64>>,
+}
+
+struct Trade {
+    buying: bool,
+    paid: f64,
+    got: f64,
+}
+
+fn trade_of(receipt: &Receipt) -> impl Iterator<Item = Trade> + '_ {
+    receipt.logs.iter().map(|log| {
+        let word = |n: usize| U256::from_be_slice(&log.data.data[n * 32..][..32]);
+        let whole = |n: usize| word(n).to::<u128>() as f64 / UNIT;
+        Trade { buying: !word(0).is_zero(), paid: whole(1), got: whole(2) }
+    })
+}
+
+impl Round {
+    /// Accounts for a block that ran on a pool. The trades of users are those with the given hashes.
+    pub fn of(ground: &Ground, block: &ExecutedBlock, mut pool: Curve, orders: &[B256], leads: bool) -> Self {
+        let mut round = Self { worth: vec![None; orders.len()], ..Self::default() };
+        for receipt in &block.receipts {
+            for trade in trade_of(receipt) {
+                pool.apply(trade.buying, trade.paid, trade.got);
+                let gained = gain(trade.buying, trade.paid, trade.got, WORTH);
+                match orders.iter().position(|hash| *hash == receipt.transaction_hash) {
+                    Some(order) => round.worth[order] = Some(gained),
+                    None => round.gained += gained,
+                }
+            }
+            if receipt.from == ground.attacker.address || receipt.from == ground.payer.address {
+                assert!(receipt.outcome == Outcome::Success, "what the attacker sends runs: {:?}", receipt.outcome);
+                let base = if leads { u128::from(ground.chain.base_fee) } else { receipt.effective_gas_price };
+                round.fees += receipt.gas_used as f64 * base as f64 / UNIT;
+            }
+        }
+        round.closes = pool.closing(WORTH);
+        round.closing = pool.close(WORTH);
+        round
+    }
+
+    /// Compares the block with the same block in which the attacker traded ahead of nobody.
+    pub fn against(&self, without: &Self) -> Sums {
+        let pairs = || self.worth.iter().zip(&without.worth);
+        Sums {
+            trades: self.worth.len() as f64,
+            total: self.gained + self.closing - self.fees,
+            back: without.gained + without.closing - without.fees,
+            back_inside: without.gained - without.fees,
+            loss: pairs().filter_map(|(with, without)| Some((*without)? - (*with)?)).sum(),
+            spoiled: pairs().map(|(w, o)| f64::from(u8::from(w.is_none())) - f64::from(u8::from(o.is_none()))).sum(),
+            fees: self.fees,
+        }
+    }
+}

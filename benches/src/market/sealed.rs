@@ -1,0 +1,256 @@
+//! The market on an encrypted chain.
+
+use std::collections::{BTreeMap, HashMap};
+
+use alloy_primitives::{Address, B256};
+use cascade_crypto::envelope::{Sealed, Terms};
+use cascade_execution::{ExecutedBlock, InFlight, OpenedItem, check_block_items};
+use cascade_mempool::{CheckedEnvelope, Pool, PoolLimits, Source};
+use cascade_primitives::{
+    Height, RecoveredEnvelope, RecoveredItem, RecoveredTransaction, TimestampMs, TransactionRule,
+};
+use rand::Rng as _;
+
+use super::{
+    Guess, Sealing, Settings, Strategy, Sums,
+    chain::{Account, payer},
+    cipher::{Cipher, EPOCH, terms},
+    plain::limits,
+    round::{Ground, Round, TIP, WORTH, attack, close, enter, lurk},
+    users::{Gas, Knowledge, Order, Seen},
+};
+
+type Checked = (RecoveredEnvelope, Sealed);
+
+/// An encrypted chain with its market.
+pub(super) struct Market {
+    pub ground: Ground,
+    pub cipher: Cipher,
+    strategy: Strategy,
+    pool: Pool<CheckedEnvelope>,
+    waiting: Vec<Waiting>,
+    knowledge: Knowledge,
+}
+
+/// A trade that waits. What the attacker may look at is `seen`.
+struct Waiting {
+    order: Order,
+    inside: B256,
+    sealed: Checked,
+    seen: Seen,
+}
+
+/// What the attacker sends: envelopes, and for each transaction inside the one that trades ahead of nobody.
+struct Attack {
+    envelopes: Vec<Checked>,
+    without: HashMap<B256, RecoveredTransaction>,
+}
+
+impl Market {
+    pub fn new(settings: &Settings, number: u64) -> Self {
+        let ground = Ground::new(settings, number, TransactionRule::Encrypted);
+        let (params, seed) = (&ground.chain.params, settings.seed ^ number << 32);
+        let cipher = match &settings.sealing {
+            Sealing::Real(keys) => Cipher::real(keys.clone(), params.clone(), seed),
+            Sealing::Assumed(beacons) => Cipher::assumed(params, seed, beacons.clone()),
+        };
+        let pool = Pool::new(PoolLimits::of(params));
+        let (waiting, knowledge) = (Vec::new(), Knowledge::default());
+        let mut market = Self { ground, cipher, strategy: settings.strategy, pool, waiting, knowledge };
+        let calls = market.ground.set_up(settings.fee);
+        let params = market.ground.chain.params.clone();
+        let sealed: Vec<Checked> = calls
+            .iter()
+            .map(|call| {
+                let transaction = market.ground.attacker.sign(&params, call);
+                market.seal_own(&transaction)
+            })
+            .collect();
+        market.commit(&sealed, &[]);
+        market
+    }
+
+    pub fn beacons(&self) -> BTreeMap<Height, B256> {
+        self.cipher.beacons().clone()
+    }
+
+    pub fn run(&mut self, rounds: usize) -> Vec<Sums> {
+        (0..rounds).map(|_| self.round()).collect()
+    }
+
+    fn round(&mut self) -> Sums {
+        let leads = self.ground.leads();
+        let start = self.ground.pool();
+        self.orders();
+        let chosen = match self.strategy {
+            Strategy::Strew { isolate: true, .. } if leads => self.waiting.len().min(1),
+            _ => self.waiting.len(),
+        };
+        let Attack { envelopes, without } = self.attack(chosen);
+        let block = if leads {
+            // Its own first, then others', then its own: should the order of a proposal mean anything.
+            let half = envelopes.len() / 2;
+            let others = self.waiting[..chosen].iter().map(|trade| trade.sealed.clone());
+            envelopes[..half].iter().cloned().chain(others).chain(envelopes[half..].iter().cloned()).collect()
+        } else {
+            envelopes.into_iter().for_each(|envelope| self.admit(envelope));
+            self.select()
+        };
+        assert_eq!(block.len(), chosen + without.len(), "all of it fits a block");
+        let silent = match self.strategy {
+            Strategy::Strew { withhold: true, .. } => self.ground.seats(),
+            _ => Vec::new(),
+        };
+        let base_fee = self.ground.chain.base_fee;
+        let (done, alone) = self.commit_against(&block, &silent, &without);
+        assert_eq!(base_fee, self.ground.chain.params.base_fee_floor, "blocks are far from full");
+        let trades: Vec<Waiting> = self.waiting.drain(..chosen).collect();
+        let hashes: Vec<B256> = trades.iter().map(|trade| trade.inside).collect();
+        let round = Round::of(&self.ground, &done, start, &hashes, leads);
+        let alone = Round::of(&self.ground, &alone, start, &hashes, leads);
+        for trade in &trades {
+            self.ground.users.all[trade.order.user].waits = false;
+            self.knowledge.learn(&trade.seen, trade.order.victim.buying);
+        }
+        if round.closes.is_some() {
+            let params = self.ground.chain.params.clone();
+            let call = attack(&self.ground.contracts, close(), TIP);
+            let closing = self.ground.attacker.sign(&params, &call);
+            let sealed = self.seal_own(&closing);
+            self.commit(&[sealed], &silent);
+        }
+        round.against(&alone)
+    }
+
+    fn orders(&mut self) {
+        let (pool, params) = (self.ground.pool(), self.ground.chain.params.clone());
+        for order in self.ground.users.orders(&pool, WORTH) {
+            let call = self.ground.call(&order, TIP);
+            let transaction = self.ground.users.all[order.user].wallet.sign(&params, &call);
+            let sealed = self.seal_for(order.user, &transaction);
+            let seen = Seen { payer: sealed.0.payer(), gas_limit: sealed.0.gas_limit };
+            self.admit(sealed.clone());
+            self.waiting.push(Waiting { order, inside: transaction.hash(), sealed, seen });
+        }
+    }
+
+    /// What the attacker sends against the first trades that wait.
+    fn attack(&mut self, chosen: usize) -> Attack {
+        let votes = |guess: Guess, market: &mut Self| {
+            let seen = market.waiting[..chosen].iter().map(|trade| trade.seen);
+            let sum: i64 = match guess {
+                Guess::Coin => 0,
+                Guess::History => seen.map(|seen| market.knowledge.by_history(&seen)).sum(),
+                Guess::Gas => seen.map(|seen| market.knowledge.by_gas(&seen)).sum(),
+            };
+            if sum == 0 { market.ground.rng.random_bool(0.5) } else { sum > 0 }
+        };
+        let coins = self.ground.pool().coins;
+        let amount = |buying: bool, size: f64| if buying { coins * size } else { coins * size / WORTH };
+        let calls: Vec<(Vec<u8>, Vec<u8>)> = match self.strategy {
+            Strategy::Sandwich => unreachable!("it needs a chain in the clear"),
+            Strategy::Blind { size } => {
+                let buying = votes(Guess::Coin, self);
+                vec![(enter(buying, amount(buying, size)), enter(buying, 0.0)), (close(), close())]
+            }
+            Strategy::Strew { count, size, guess, .. } => {
+                let buying = votes(guess, self);
+                // The last one to run only closes: nobody is left to be ahead of.
+                let one = |i| if i + 1 < count { amount(buying, size) } else { 0.0 };
+                (0..count).map(|i| (lurk(buying, one(i), chosen), lurk(buying, 0.0, chosen))).collect()
+            }
+        };
+        let params = self.ground.chain.params.clone();
+        let mut attack_ = Attack { envelopes: Vec::new(), without: HashMap::new() };
+        for (with, without) in calls {
+            let nonce = self.ground.attacker.nonce;
+            let call = |data| attack(&self.ground.contracts, data, TIP);
+            let without = self.ground.attacker.signed(&params, &call(without), nonce);
+            let call = call(with);
+            let with = self.ground.attacker.sign(&params, &call);
+            attack_.without.insert(with.hash(), without);
+            attack_.envelopes.push(self.seal_own(&with));
+        }
+        attack_
+    }
+
+    /// What a user's proxy makes of a transaction.
+    pub fn seal_for(&mut self, user: usize, transaction: &RecoveredTransaction) -> Checked {
+        let payer = &mut self.ground.users.all[user].payer;
+        let mut terms = terms_for(payer, transaction, self.ground.chain.height.plus(1000));
+        if self.ground.habits.gas == Gas::Rounded {
+            terms.gas_limit = terms.gas_limit.next_power_of_two();
+        }
+        let envelope = self.cipher.seal(&terms, transaction, &payer.key);
+        let checked = self.cipher.check(&envelope).expect("an honest envelope");
+        (envelope, checked)
+    }
+
+    /// The same for the attacker.
+    pub fn seal_own(&mut self, transaction: &RecoveredTransaction) -> Checked {
+        let terms = terms_for(&mut self.ground.payer, transaction, self.ground.chain.height.plus(1000));
+        let envelope = self.cipher.seal(&terms, transaction, &self.ground.payer.key);
+        let checked = self.cipher.check(&envelope).expect("a well-formed envelope");
+        (envelope, checked)
+    }
+
+    fn admit(&mut self, (envelope, sealed): Checked) {
+        let (view, above) = (self.ground.chain.executed(), InFlight::empty(self.ground.chain.height));
+        let accounts = |address: &Address| payer(&view, &above, address);
+        let envelope = CheckedEnvelope { envelope, sealed };
+        self.pool.admit(TimestampMs(1), envelope, Source::Peer, &accounts).expect("it pays");
+    }
+
+    /// What an honest leader takes.
+    fn select(&self) -> Vec<Checked> {
+        let chain = &self.ground.chain;
+        let (view, in_flight) = chain.basis();
+        let accounts = |address: &Address| payer(&view, &in_flight, address);
+        let selected = self.pool.select(limits(&chain.params), chain.base_fee, &accounts);
+        selected.iter().map(|pooled| (pooled.envelope.clone(), pooled.sealed.clone())).collect()
+    }
+
+    /// A block that is checked as every validator does, opened, run and stored.
+    pub fn commit(&mut self, block: &[Checked], silent: &[cascade_primitives::MemberIndex]) -> ExecutedBlock {
+        self.commit_against(block, silent, &HashMap::new()).0
+    }
+
+    /// The same, and what would have happened with other transactions in some of the envelopes.
+    fn commit_against(
+        &mut self,
+        block: &[Checked],
+        silent: &[cascade_primitives::MemberIndex],
+        without: &HashMap<B256, RecoveredTransaction>,
+    ) -> (ExecutedBlock, ExecutedBlock) {
+        let chain = &mut self.ground.chain;
+        let (view, in_flight) = chain.basis();
+        let items: Vec<_> = block.iter().map(|(e, _)| RecoveredItem::Envelope(Box::new(e.clone()))).collect();
+        let height = chain.height.next();
+        let checked = check_block_items(&chain.params, chain.base_fee, height, EPOCH, &view, &in_flight, &items);
+        let checked = checked.expect("a valid block");
+        let (beacon, opened) = self.cipher.open(height, block, silent);
+        let other: Vec<OpenedItem> = opened.iter().map(|item| exchanged(item, without)).collect();
+        let alone = chain.run_items(beacon, &other);
+        let done = chain.run_items(beacon, &opened);
+        chain.commit(&done, checked);
+        let (view, above) = (chain.executed(), InFlight::empty(chain.height));
+        self.pool.on_executed(block.iter().map(|(e, _)| (e.payer(), payer(&view, &above, &e.payer()))));
+        (done, alone)
+    }
+}
+
+fn exchanged(item: &OpenedItem, without: &HashMap<B256, RecoveredTransaction>) -> OpenedItem {
+    match item {
+        OpenedItem::Envelope { envelope, opened: Ok(inside) } if without.contains_key(&inside.hash()) => {
+            OpenedItem::Envelope { envelope: envelope.clone(), opened: Ok(without[&inside.hash()].clone()) }
+        }
+        other => other.clone(),
+    }
+}
+
+/// The terms under which a proxy seals a transaction: it offers what the transaction offers.
+fn terms_for(payer: &mut Account, transaction: &RecoveredTransaction, valid_until: Height) -> Terms {
+    let gas = Terms::gas_for(transaction.raw().len(), transaction.gas_limit()).expect("it is small");
+    payer.nonce += 1;
+    terms(payer.nonce - 1, gas, TIP, valid_until)
+}

@@ -1,0 +1,119 @@
+//! What an attacker earns on others' trades (`cascade_benches::market`).
+
+use std::collections::BTreeMap;
+
+use cascade_benches::market::{
+    Guess, Sealing, Settings, Strategy,
+    cipher::Keys,
+    copies::copies,
+    measure, one_chain, play,
+    users::{Gas, Habits, UNFORESEEN},
+};
+
+fn strewn(count: usize, size: f64, guess: Guess) -> Strategy {
+    Strategy::Strew { count, size, guess, isolate: true, withhold: false }
+}
+
+fn settings(strategy: Strategy) -> Settings {
+    Settings {
+        strategy,
+        sealing: Sealing::Assumed(BTreeMap::new()),
+        nodes: 4,
+        attackers: 1,
+        fee: 0,
+        habits: UNFORESEEN,
+        seed: 1,
+        chains: 30,
+        rounds: 20,
+    }
+}
+
+/// A twentieth of what the plain chain gives, counted from the lower end of its interval.
+fn margin(settings: &Settings) -> f64 {
+    let plain = measure(&Settings { strategy: Strategy::Sandwich, ..settings.clone() });
+    assert!(plain.front.low() > 0.0, "clearly positive on a chain in the clear: {plain:?}");
+    assert!(plain.front.mean > plain.back.mean, "{plain:?}");
+    0.05 * plain.front.low()
+}
+
+#[test]
+fn trading_ahead_pays_in_the_clear_and_nothing_when_sealed() {
+    let sealed = settings(strewn(8, 0.0005, Guess::Coin));
+    let margin = margin(&sealed);
+    let report = measure(&sealed);
+    assert!(report.trades > 900.0, "{report:?}");
+    assert!(report.front.equivalent_to_zero(margin), "margin {margin}: {report:?}");
+    assert!(report.front.power(margin) > 0.9, "margin {margin}: {report:?}");
+    // The control: the same attack, where the gas limit gives the direction away, is found out by the same test.
+    let habits = Habits { gas: Gas::Estimated, ..UNFORESEEN };
+    let told = measure(&Settings { habits, strategy: strewn(8, 0.001, Guess::Gas), ..sealed });
+    assert!(told.front.low() > 0.0 && !told.front.equivalent_to_zero(margin), "margin {margin}: {told:?}");
+}
+
+/// The long run: enough trades to tell a twentieth from nothing for attacks of every size, on 4 and on 7 sequencers.
+#[test]
+fn trading_ahead_of_sealed_trades_earns_nothing_at_any_size() {
+    if std::env::var_os("CASCADE_SLOW").is_none() {
+        return;
+    }
+    let ways = [
+        (0.0005, Guess::Coin),
+        (0.001, Guess::Coin),
+        (0.001, Guess::History),
+        (0.001, Guess::Gas),
+        (0.0025, Guess::Coin),
+    ];
+    for (nodes, attackers) in [(4, 1), (7, 2)] {
+        let long = |strategy| Settings { nodes, attackers, seed: 7, chains: 120, rounds: 50, ..settings(strategy) };
+        let margin = margin(&long(Strategy::Sandwich));
+        for (size, guess) in ways {
+            let report = measure(&long(strewn(16, size, guess)));
+            println!("{nodes} sequencers, size {size}, {guess:?}: margin {margin:.5}, {report:?}");
+            assert!(report.front.equivalent_to_zero(margin), "{guess:?} {size}: margin {margin}: {report:?}");
+            assert!(report.front.power(margin) > 0.99, "{guess:?} {size}: margin {margin}: {report:?}");
+        }
+        let large = measure(&long(strewn(16, 0.005, Guess::Coin)));
+        assert!(large.front.high() < 0.0, "large entries lose, since they make trades fail: {large:?}");
+    }
+}
+
+#[test]
+fn without_a_fee_the_attacker_gains_what_users_lose() {
+    for strategy in [Strategy::Sandwich, strewn(6, 0.001, Guess::Coin), Strategy::Blind { size: 0.001 }] {
+        let rounds = one_chain(&settings(strategy), 3);
+        assert!(rounds.iter().any(|round| round.loss.abs() > 1e-4), "{strategy:?}");
+        for round in rounds.iter().filter(|round| round.spoiled == 0.0) {
+            let difference = round.total - round.back - round.loss;
+            assert!(difference.abs() < 1e-5, "{strategy:?}: {round:?}");
+        }
+    }
+}
+
+#[test]
+fn real_keys_play_the_same_game_and_withheld_shares_change_nothing() {
+    let keys = Keys::generate(4, 1);
+    let market = |withhold| Settings {
+        strategy: Strategy::Strew { count: 4, size: 0.001, guess: Guess::Coin, isolate: true, withhold },
+        sealing: Sealing::Real(keys.clone()),
+        ..settings(Strategy::Sandwich)
+    };
+    let (real, beacons) = play(&market(false), 0, 8);
+    assert!(beacons.len() > 8 && real.iter().any(|round| round.total != round.back));
+    assert_eq!(
+        play(&market(true), 0, 8),
+        (real.clone(), beacons.clone()),
+        "the beacon is the same without these shares"
+    );
+    let assumed = Settings { sealing: Sealing::Assumed(beacons.clone()), ..market(false) };
+    assert_eq!(play(&assumed, 0, 8), (real, beacons));
+}
+
+#[test]
+fn copied_changed_repeated_and_rewrapped_envelopes_come_to_nothing() {
+    let sealing = Sealing::Real(Keys::generate(4, 2));
+    let tried = copies(&Settings { sealing, ..settings(strewn(2, 0.001, Guess::Coin)) }, 6);
+    assert_eq!(tried.len(), 7);
+    for way in tried {
+        assert!(way.attempts >= 6 && way.taken == 0, "{way:?}");
+    }
+}
