@@ -126,6 +126,12 @@ enum Waiting {
     Opaque(Box<OpaquePool>),
 }
 
+/// A block on the branch that is built on, and by what names the pool knows what it holds.
+struct Marked {
+    block: Arc<SealedBlock>,
+    names: Vec<B256>,
+}
+
 /// The pool and what is known of the branch that the next block extends. The RPC reads it, the actor changes it.
 pub struct PoolState {
     params: ChainParams,
@@ -133,7 +139,7 @@ pub struct PoolState {
     recovered: RecoveredBlocks,
     pool: Waiting,
     /// Blocks above the executed height whose transactions are marked as ordered in the pool.
-    marked: BTreeMap<(Height, BlockHash), Arc<SealedBlock>>,
+    marked: BTreeMap<(Height, BlockHash), Marked>,
     executed: Height,
     executed_view: Option<StateView>,
     throttle: Throttle,
@@ -390,23 +396,26 @@ impl PoolState {
         for block in &request.ancestors {
             let key = (block.header.height, block.hash());
             if block.header.height > self.executed && !self.marked.contains_key(&key) {
-                let hashes = self.hashes_of(block);
-                match &mut self.pool {
-                    Waiting::Plain(pool) => pool.on_ordered(&hashes),
-                    Waiting::Sealed(pool) => pool.on_ordered(&hashes),
-                    Waiting::Opaque(pool) => pool.on_ordered(&hashes),
-                }
-                self.marked.insert(key, Arc::clone(block));
+                self.mark(key, Arc::clone(block));
             }
         }
     }
 
-    fn unmark(&mut self, block: &SealedBlock) {
-        let hashes = self.hashes_of(block);
+    fn mark(&mut self, key: (Height, BlockHash), block: Arc<SealedBlock>) {
+        let names = self.hashes_of(&block);
         match &mut self.pool {
-            Waiting::Plain(pool) => pool.on_unordered(&hashes),
-            Waiting::Sealed(pool) => pool.on_unordered(&hashes),
-            Waiting::Opaque(pool) => pool.on_unordered(&hashes),
+            Waiting::Plain(pool) => pool.on_ordered(&names),
+            Waiting::Sealed(pool) => pool.on_ordered(&names),
+            Waiting::Opaque(pool) => pool.on_ordered(&names),
+        }
+        self.marked.insert(key, Marked { block, names });
+    }
+
+    fn unmark(&mut self, Marked { names, .. }: &Marked) {
+        match &mut self.pool {
+            Waiting::Plain(pool) => pool.on_unordered(names),
+            Waiting::Sealed(pool) => pool.on_unordered(names),
+            Waiting::Opaque(pool) => pool.on_unordered(names),
         }
     }
 
@@ -602,24 +611,17 @@ impl PoolState {
                 self.unmark(&other);
             }
         }
-        let hashes = self.hashes_of(&block);
-        match &mut self.pool {
-            Waiting::Opaque(pool) => {
-                pool.on_final(&hashes);
-                let mut door = self.door.lock();
-                door.ordered(door::work(hashes.len(), block.body.transaction_bytes()));
-                door.pooled(Instant::now(), door::work(pool.len(), pool.bytes()));
-            }
-            Waiting::Plain(_) | Waiting::Sealed(_) => {
-                if key.0 > self.executed && !self.marked.contains_key(&key) {
-                    match &mut self.pool {
-                        Waiting::Plain(pool) => pool.on_ordered(&hashes),
-                        Waiting::Sealed(pool) => pool.on_ordered(&hashes),
-                        Waiting::Opaque(_) => {}
-                    }
-                    self.marked.insert(key, block);
-                }
-            }
+        if let Waiting::Opaque(pool) = &mut self.pool {
+            let names = match self.marked.get(&key) {
+                Some(marked) => &marked.names,
+                None => &block.body.transactions.iter().map(|payload| OpaquePool::key(payload)).collect(),
+            };
+            pool.on_final(names);
+            let mut door = self.door.lock();
+            door.ordered(door::work(names.len(), block.body.transaction_bytes()));
+            door.pooled(Instant::now(), door::work(pool.len(), pool.bytes()));
+        } else if key.0 > self.executed && !self.marked.contains_key(&key) {
+            self.mark(key, block);
         }
     }
 
@@ -647,9 +649,9 @@ impl PoolState {
     fn in_flight_above_executed(&self) -> InFlight {
         let mut in_flight = InFlight::empty(self.executed);
         let mut next = self.executed.next();
-        for ((height, _), block) in &self.marked {
+        for ((height, _), marked) in &self.marked {
             if *height == next
-                && let Ok(load) = self.load_of(block)
+                && let Ok(load) = self.load_of(&marked.block)
             {
                 in_flight = in_flight.with_block(load);
                 next = next.next();
