@@ -59,6 +59,7 @@ impl BlsSecretKey {
     ///
     /// # Errors
     /// [`KeyError::Randomness`] if there is none.
+    #[cfg(feature = "full")]
     pub fn generate() -> Result<Self, KeyError> {
         let mut material = Zeroizing::new([0u8; 32]);
         getrandom::fill(material.as_mut_slice()).map_err(|_| KeyError::Randomness)?;

@@ -10,14 +10,21 @@
 //! - [`envelope`]: transactions sealed into envelopes, checked, and opened again.
 //! - [`ecdsa`]: recovery of the signer of an Ethereum transaction, on libsecp256k1.
 //!
+//! Without the feature `full` only [`bls`] and [`scheme`] are there: what a light client needs.
+//!
 //! No function here panics on bytes from outside.
 
 pub mod bls;
+#[cfg(feature = "full")]
 pub mod curve;
+#[cfg(feature = "full")]
 pub mod dkg;
+#[cfg(feature = "full")]
 pub mod ecdsa;
+#[cfg(feature = "full")]
 pub mod envelope;
 pub mod scheme;
+#[cfg(feature = "full")]
 pub mod threshold;
 
 pub use bls::{BlsScheme, BlsSecretKey};

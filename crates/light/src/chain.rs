@@ -22,6 +22,7 @@
 //! All of it follows from fields that headers have (decision 15 of the architecture) and from what the bodies of F and of
 //! its child carry: a node serves it without signing or storing anything more.
 
+use cascade_crypto::{VoteScheme, scheme, verify_certificate};
 use cascade_primitives::{
     B256, BlockHash, Certificate, Committee, Decode, DecodeError, Encode, Header, HeaderKind, Height, Reader,
     SigningContext, TimestampMs, VoteKind, VoteTarget,
@@ -31,7 +32,16 @@ use cascade_primitives::{
 };
 use thiserror::Error;
 
-use crate::bls::{CertificateError, Verifier, verify_certificate};
+/// Why a certificate does not prove what it has to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CertificateError {
+    /// It says something else, or says it about something else.
+    #[error("it does not say what it has to")]
+    Target,
+    /// It proves nothing at all.
+    #[error(transparent)]
+    Invalid(#[from] scheme::CertificateError),
+}
 
 /// What a user trusts before anything is proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,7 +232,7 @@ impl Chain {
     /// [`ChainError`]; the tip then stays.
     pub fn extend(
         &mut self,
-        verifier: &dyn Verifier,
+        verifier: &dyn VoteScheme,
         headers: &[Header],
         finality: &Finality,
     ) -> Result<(), ChainError> {
@@ -247,7 +257,7 @@ impl Chain {
     /// [`ChainError`]; the tip then stays.
     pub fn jump(
         &mut self,
-        verifier: &dyn Verifier,
+        verifier: &dyn VoteScheme,
         header: Header,
         finality: &Finality,
         ancestor: (Height, BlockHash),
@@ -268,7 +278,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainError`]; nothing then changes.
-    pub fn hand_over(&mut self, verifier: &dyn Verifier, handover: &Handover) -> Result<(), ChainError> {
+    pub fn hand_over(&mut self, verifier: &dyn VoteScheme, handover: &Handover) -> Result<(), ChainError> {
         let Handover { last, end, first, opened, committee } = handover;
         if last.height < self.tip.height {
             return Err(ChainError::Old { found: last.height, tip: self.tip.height });
@@ -296,7 +306,7 @@ impl Chain {
             return Err(ChainError::Certificate { height: first.height, error: CertificateError::Target });
         }
         verify_certificate(verifier, &self.signing, &next, opened)
-            .map_err(|error| ChainError::Certificate { height: first.height, error })?;
+            .map_err(|error| ChainError::Certificate { height: first.height, error: error.into() })?;
         (self.tip, self.hash, self.committee) = (last.clone(), hash, next);
         Ok(())
     }
@@ -312,7 +322,7 @@ impl Chain {
 
     fn check_final(
         &self,
-        verifier: &dyn Verifier,
+        verifier: &dyn VoteScheme,
         header: &Header,
         hash: BlockHash,
         finality: &Finality,
@@ -325,11 +335,11 @@ impl Chain {
             (reached, view) = (filler.hash(), filler.view);
         }
         let certificate = &finality.certificate;
-        let refused = |error| ChainError::Certificate { height: header.height, error };
+        let refused = |error: CertificateError| ChainError::Certificate { height: header.height, error };
         if certificate.target != VoteTarget::commit(header.epoch, view, reached) {
             return Err(refused(CertificateError::Target));
         }
-        verify_certificate(verifier, &self.signing, &self.committee, certificate).map_err(refused)
+        verify_certificate(verifier, &self.signing, &self.committee, certificate).map_err(|error| refused(error.into()))
     }
 }
 

@@ -18,6 +18,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cascade_crypto::VoteScheme;
 use cascade_da::{
     BadEncoding,
     wire::{Answer as DataAnswer, Request as DataRequest},
@@ -30,7 +31,6 @@ use rand_chacha::{
 
 use crate::{
     api::{Answer, Config, Effect, Input, Report, Request, RequestId, Start, Stats, Stop},
-    bls::Verifier,
     chain::{Chain, ChainError, Checkpoint, Finality},
     sampler::{Availability, Sampler},
     wire::{ChainAnswer, ChainRequest},
@@ -82,7 +82,7 @@ impl Followed {
 pub struct Client {
     config: Config,
     checkpoint: Checkpoint,
-    verifier: Box<dyn Verifier>,
+    verifier: Box<dyn VoteScheme>,
     rng: ChaCha20Rng,
     phase: Phase,
     chain: Option<Chain>,
@@ -101,7 +101,7 @@ pub struct Client {
 impl Client {
     /// A client that has not done anything yet.
     #[must_use]
-    pub fn new(config: Config, verifier: Box<dyn Verifier>) -> Self {
+    pub fn new(config: Config, verifier: Box<dyn VoteScheme>) -> Self {
         let (checkpoint, chain) = match &config.start {
             Start::Genesis(checkpoint) | Start::Checkpoint(checkpoint) => (*checkpoint, None),
             Start::Saved(chain, checkpoint) => (*checkpoint, Some(chain.as_ref().clone())),

@@ -8,7 +8,7 @@
 //!   inputs and effects.
 //! - [`ask`]: the envelope of all requests to a node.
 //! - [`sampler`]: the samples of one height.  [`wire`]: what is asked of nodes about the chain.
-//! - [`state`]: state, receipts and old headers against the roots that the chain proves.  [`bls`]: certificates' signatures.
+//! - [`state`]: state, receipts and old headers against the roots that the chain proves.
 //!
 //! What it assumes: that of each committee on the way at most f seats lied while their stake was at risk, that one of
 //! its peers is honest, and that enough clients sample for their samples to make up a square. It does no I/O, reads no
@@ -16,7 +16,6 @@
 
 pub mod api;
 pub mod ask;
-pub mod bls;
 pub mod chain;
 pub mod client;
 pub mod sampler;
@@ -25,8 +24,8 @@ pub mod wire;
 
 pub use api::{Answer, Config, Effect, Input, Report, Request, RequestId, Start, Stats, Stop};
 pub use ask::{Ask, Reply};
-pub use bls::{Bls, CertificateError, Verifier};
-pub use chain::{Chain, ChainError, Checkpoint, Finality, Handover};
+pub use cascade_crypto::{BlsScheme, VoteScheme};
+pub use chain::{CertificateError, Chain, ChainError, Checkpoint, Finality, Handover};
 pub use client::Client;
 pub use sampler::Availability;
 pub use state::{StateError, StateEvidence};

@@ -1,14 +1,19 @@
 //! What a start and a handover have to prove.
 
+use cascade_crypto::scheme::CertificateError as Invalid;
 use cascade_light::{
-    Bls, CertificateError, Chain, ChainAnswer, ChainError, ChainRequest, Checkpoint, Config, Handover, Report, Start,
-    Stop,
+    BlsScheme, CertificateError, Chain, ChainAnswer, ChainError, ChainRequest, Checkpoint, Config, Handover, Report,
+    Start, Stop,
 };
 use cascade_primitives::{B256, BlockHash, Encode, Epoch, Height, VoteTarget};
 
 use super::world::{Kind, TestChain, Voters, World, signing};
 
 const DAY: u64 = 86_400_000;
+
+fn bls() -> BlsScheme {
+    BlsScheme::default()
+}
 
 fn chain(blocks: u64) -> TestChain {
     let mut chain = TestChain::new(4, 10, 500, true);
@@ -91,7 +96,7 @@ fn a_start_that_is_not_the_checkpoints_is_refused() {
 fn a_handover_holds_only_as_a_whole() {
     let chain = chain(25);
     let right = &chain.handovers[0];
-    let accepts = |handover: &Handover| started(&chain).hand_over(&Bls, handover);
+    let accepts = |handover: &Handover| started(&chain).hand_over(&bls(), handover);
     assert_eq!(accepts(right), Ok(()));
 
     let attacker = Voters::new(1, 4, 77);
@@ -114,7 +119,7 @@ fn a_handover_holds_only_as_a_whole() {
     forged.opened = few.certify(right.opened.target, few.quorum() - 1);
     assert!(matches!(
         accepts(&forged),
-        Err(ChainError::Certificate { error: CertificateError::Quorum { found: 2, needed: 3 }, .. })
+        Err(ChainError::Certificate { error: CertificateError::Invalid(Invalid::Quorum { found: 2, needed: 3 }), .. })
     ));
 
     let mut forged = right.clone();
@@ -127,14 +132,17 @@ fn a_handover_holds_only_as_a_whole() {
 
     let mut forged = right.clone();
     forged.end.certificate.signature = forged.opened.signature;
-    assert!(matches!(accepts(&forged), Err(ChainError::Certificate { error: CertificateError::Signature, .. })));
+    assert!(matches!(
+        accepts(&forged),
+        Err(ChainError::Certificate { error: CertificateError::Invalid(Invalid::Signature), .. })
+    ));
 
-    assert!(started(&chain).hand_over(&Bls, &chain.handovers[1]).is_err(), "epochs cannot be left out");
+    assert!(started(&chain).hand_over(&bls(), &chain.handovers[1]).is_err(), "epochs cannot be left out");
     let mut twice = started(&chain);
-    twice.hand_over(&Bls, right).unwrap();
-    assert!(twice.hand_over(&Bls, right).is_err());
+    twice.hand_over(&bls(), right).unwrap();
+    assert!(twice.hand_over(&bls(), right).is_err());
     assert_eq!(twice.committee().epoch(), Epoch(1));
-    twice.hand_over(&Bls, &chain.handovers[1]).unwrap();
+    twice.hand_over(&bls(), &chain.handovers[1]).unwrap();
 }
 
 #[test]
@@ -145,12 +153,12 @@ fn a_head_has_to_contain_the_checkpoint() {
     };
     let mut light = started(&chain);
     let wrong = (Height(5), BlockHash([9; 32]));
-    let refused = light.jump(&Bls, head.header.clone(), &head.finality, wrong, &head.ancestry);
+    let refused = light.jump(&bls(), head.header.clone(), &head.finality, wrong, &head.ancestry);
     assert_eq!(refused, Err(ChainError::History { height: Height(8), ancestor: Height(5) }));
     let right = (Height(5), chain.checkpoint(5).hash);
-    assert_eq!(light.jump(&Bls, head.header.clone(), &head.finality, right, &head.ancestry), Ok(()));
+    assert_eq!(light.jump(&bls(), head.header.clone(), &head.finality, right, &head.ancestry), Ok(()));
     assert!(matches!(
-        light.jump(&Bls, head.header, &head.finality, right, &head.ancestry),
+        light.jump(&bls(), head.header, &head.finality, right, &head.ancestry),
         Err(ChainError::Old { .. })
     ));
 }
@@ -160,7 +168,7 @@ fn headers_in_a_run_are_linked() {
     let chain = chain(9);
     let run: Vec<_> = (6..=8).map(|h| chain.headers[&Height(h)].clone()).collect();
     let finality = chain.finality(&run[2]);
-    assert_eq!(started(&chain).extend(&Bls, &run, &finality), Ok(()));
+    assert_eq!(started(&chain).extend(&bls(), &run, &finality), Ok(()));
     for (at, break_it) in [0, 1, 2].into_iter().flat_map(|at| [0, 1, 2].map(|what| (at, what))) {
         let mut broken = run.clone();
         match break_it {
@@ -168,10 +176,10 @@ fn headers_in_a_run_are_linked() {
             1 => broken[at].timestamp.0 = 0,
             _ => broken[at].parent = BlockHash::ZERO,
         }
-        assert!(started(&chain).extend(&Bls, &broken, &finality).is_err(), "header {at}, change {break_it}");
+        assert!(started(&chain).extend(&bls(), &broken, &finality).is_err(), "header {at}, change {break_it}");
     }
-    assert!(started(&chain).extend(&Bls, &run[1..], &finality).is_err());
-    assert!(started(&chain).extend(&Bls, &[], &finality).is_err());
+    assert!(started(&chain).extend(&bls(), &run[1..], &finality).is_err());
+    assert!(started(&chain).extend(&bls(), &[], &finality).is_err());
 }
 
 #[test]
@@ -186,7 +194,7 @@ fn saved_state_that_was_damaged_is_refused() {
         assert!(Chain::restore(signing(), &damaged).is_err());
         assert!(Chain::restore(signing(), &bytes[..bytes.len() - 1]).is_err());
         if stage == 0 {
-            light.hand_over(&Bls, &chain.handovers[0]).unwrap();
+            light.hand_over(&bls(), &chain.handovers[0]).unwrap();
         }
     }
 }

@@ -11,7 +11,7 @@ use cascade_da::{
     wire::{Answer as DataAnswer, Request as DataRequest},
 };
 use cascade_light::{
-    Answer, Bls, ChainAnswer, ChainRequest, Checkpoint, Client, Config, Effect, Finality, Handover, Head, Input,
+    Answer, BlsScheme, ChainAnswer, ChainRequest, Checkpoint, Client, Config, Effect, Finality, Handover, Head, Input,
     Report, Request, RequestId, Start, Stop,
 };
 use cascade_primitives::{
@@ -308,7 +308,7 @@ impl World {
     pub fn with(chain: TestChain, config: Config, peers: &[Kind], now: u64) -> Self {
         let mut world = Self {
             chain,
-            client: Client::new(config, Box::new(Bls)),
+            client: Client::new(config, Box::new(BlsScheme::default())),
             now,
             peers: BTreeMap::new(),
             queue: BTreeMap::new(),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cascade_light::{
-    Answer, Ask, Availability, Bls, Checkpoint, Client, Config, Effect, Input, Reply, Report, Request, RequestId,
+    Answer, Ask, Availability, BlsScheme, Checkpoint, Client, Config, Effect, Input, Reply, Report, Request, RequestId,
     Start, Stop,
 };
 use cascade_primitives::{Height, NodeId, TimestampMs};
@@ -80,7 +80,7 @@ impl Follower {
         };
         let (sender, inputs) = mpsc::channel(ANSWERS);
         Self {
-            client: Client::new(config, Box::new(Bls)),
+            client: Client::new(config, Box::new(BlsScheme::default())),
             checkpoint,
             peers: peers.into_iter().map(|peer| (peer.id, peer.authority)).collect(),
             inputs,
