@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use cascade_da::{
     Axis, BadEncoding, Commitment, Line, LineData, Repairer, Sample, ShareProof, Square,
-    batch::{BatchReader, Manifest, Piece, Position, Seal},
+    batch::{BatchError, BatchReader, Manifest, Piece, Position, Seal},
     dispersal::Chunk,
     wire,
 };
@@ -171,7 +171,7 @@ fn check_manifest(bytes: &[u8]) {
     let _ = manifest.check_follows(&manifest.before);
     let _ = manifest.anchor();
     let mut reader = BatchReader::new(&manifest);
-    let _ = reader.push(0, b"not the piece", |_| {});
+    let _ = reader.push(0, b"not the piece", |_| Ok::<_, BatchError>(()));
     let _ = reader.finish();
 }
 
@@ -202,7 +202,13 @@ fn check_pieces(source: &mut Source<'_>) {
     let mut reader = BatchReader::new(&manifest);
     let mut heights = Vec::new();
     for (index, bytes) in [first, second].into_iter().enumerate() {
-        if reader.push(index, bytes, |block| heights.push(block.header.height.0)).is_err() {
+        if reader
+            .push(index, bytes, |block| -> Result<(), BatchError> {
+                heights.push(block.header.height.0);
+                Ok(())
+            })
+            .is_err()
+        {
             break;
         }
     }

@@ -447,29 +447,25 @@ impl<'a> BatchReader<'a> {
         BatchError::Stream { first: self.manifest.first(), piece: self.next_piece, what: what.into() }
     }
 
-    /// Takes the piece at `index`, which must be the next one, and hands out the blocks that it completes.
+    /// Takes the piece at `index`, which must be the next one, and hands out the blocks that it completes, one by one: a
+    /// piece of a few bytes may decompress to as much as a whole batch may have.
     ///
     /// # Errors
-    /// [`BatchError`] names the piece or block that is missing or wrong; the reader is then of no more use. What was
+    /// [`BatchError`] names the piece or block that is missing or wrong, or what `each` answers; the reader is then of no more use. What was
     /// handed out before is right as far as the chain's links go, and proved by the seal only once
     /// [`BatchReader::finish`] agrees.
-    pub fn push(&mut self, index: usize, bytes: &[u8], mut each: impl FnMut(Block)) -> Result<(), BatchError> {
-        let first = self.manifest.first();
-        let Some(piece) = self.manifest.pieces.get(index) else {
-            return Err(self.manifest.error("it has no piece of this number"));
-        };
-        if index != self.next_piece {
-            return Err(BatchError::PieceMissing { first, missing: self.next_piece });
-        }
-        let found = piece_hash(bytes);
-        if found != piece.hash || bytes.len() != piece.bytes as usize {
-            return Err(BatchError::PieceDamaged { first, index, found, expected: piece.hash });
-        }
+    pub fn push<E: From<BatchError>>(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+        mut each: impl FnMut(Block) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.check_piece(index, bytes)?;
         let mut input = InBuffer::around(bytes);
         loop {
             if self.ended {
                 if input.pos() < bytes.len() {
-                    return Err(self.stream("bytes follow the end of the stream"));
+                    return Err(self.stream("bytes follow the end of the stream").into());
                 }
                 break;
             }
@@ -488,6 +484,21 @@ impl<'a> BatchReader<'a> {
         Ok(())
     }
 
+    fn check_piece(&self, index: usize, bytes: &[u8]) -> Result<(), BatchError> {
+        let first = self.manifest.first();
+        let Some(piece) = self.manifest.pieces.get(index) else {
+            return Err(self.manifest.error("it has no piece of this number"));
+        };
+        if index != self.next_piece {
+            return Err(BatchError::PieceMissing { first, missing: self.next_piece });
+        }
+        let found = piece_hash(bytes);
+        if found != piece.hash || bytes.len() != piece.bytes as usize {
+            return Err(BatchError::PieceDamaged { first, index, found, expected: piece.hash });
+        }
+        Ok(())
+    }
+
     /// Counts and hashes what was decompressed behind `start`.
     fn take(&mut self, start: usize) -> Result<(), BatchError> {
         let new = &self.pending[start..];
@@ -499,17 +510,18 @@ impl<'a> BatchReader<'a> {
         Ok(())
     }
 
-    fn blocks(&mut self, each: &mut impl FnMut(Block)) -> Result<(), BatchError> {
+    fn blocks<E: From<BatchError>>(&mut self, each: &mut impl FnMut(Block) -> Result<(), E>) -> Result<(), E> {
         let mut at = 0;
         while let Some(length) = self.pending[at..].first_chunk::<4>() {
             let length = u32::from_le_bytes(*length) as usize;
             if length > MAX_BLOCK_BYTES {
-                return Err(self.stream(format!("a block of {length} bytes, the limit is {MAX_BLOCK_BYTES}")));
+                let what = format!("a block of {length} bytes, the limit is {MAX_BLOCK_BYTES}");
+                return Err(self.stream(what).into());
             }
             let Some(bytes) = self.pending.get(at + 4..at + 4 + length) else { break };
             let block = self.block(bytes)?;
             (self.last, self.last_hash) = (block.header.height, block.header.hash());
-            each(block);
+            each(block)?;
             at += 4 + length;
         }
         self.pending.drain(..at);

@@ -11,6 +11,8 @@ use proptest::prelude::*;
 
 use super::noise;
 
+const OK: Result<(), BatchError> = Ok(());
+
 const CHAIN: SigningContext = SigningContext { chain_id: ChainId(5), genesis_hash: B256::ZERO, fork: Fork(0) };
 
 fn block(height: u64, parent: BlockHash, history: &MountainRange, body: Body) -> Block {
@@ -84,7 +86,10 @@ fn write(blocks: &[Block], before: u64, last: u64, piece_bytes: usize) -> (Manif
 fn read(manifest: &Manifest, pieces: &[Vec<u8>]) -> Result<Vec<Block>, BatchError> {
     let (mut reader, mut blocks) = (BatchReader::new(manifest), Vec::new());
     for (index, piece) in pieces.iter().enumerate() {
-        reader.push(index, piece, |block| blocks.push(block))?;
+        reader.push(index, piece, |block| -> Result<(), BatchError> {
+            blocks.push(block);
+            Ok(())
+        })?;
     }
     reader.finish()?;
     Ok(blocks)
@@ -139,11 +144,11 @@ fn a_piece_that_is_left_out_is_named() {
     let blocks = chain(23, bodies);
     let (manifest, pieces) = write(&blocks, 0, 20, 700);
     let mut reader = BatchReader::new(&manifest);
-    reader.push(0, &pieces[0], |_| ()).unwrap();
+    reader.push(0, &pieces[0], |_| OK).unwrap();
     let missing = BatchError::PieceMissing { first: Height(1), missing: 1 };
-    assert_eq!(reader.push(2, &pieces[2], |_| ()), Err(missing.clone()));
+    assert_eq!(reader.push(2, &pieces[2], |_| OK), Err(missing.clone()));
     let mut reader = BatchReader::new(&manifest);
-    reader.push(0, &pieces[0], |_| ()).unwrap();
+    reader.push(0, &pieces[0], |_| OK).unwrap();
     assert_eq!(reader.finish(), Err(missing));
 }
 
@@ -189,6 +194,20 @@ fn a_bomb_is_stopped_at_the_size_that_the_manifest_names() {
     assert!(matches!(read(&bad, &pieces), Err(BatchError::Stream { what, .. }) if what.contains("the limit is")));
     let huge = Manifest { raw_bytes: u64::MAX, ..manifest };
     assert!(huge.check(|_, _| true).is_err());
+}
+
+#[test]
+fn blocks_are_handed_out_one_by_one_and_what_the_caller_refuses_ends_the_piece() {
+    let blocks = chain(23, bodies);
+    let (manifest, pieces) = write(&blocks, 0, 20, 1 << 20);
+    assert_eq!(pieces.len(), 1);
+    let (mut reader, mut seen) = (BatchReader::new(&manifest), 0);
+    let refused = BatchError::Block { height: Height(3), what: "refused".to_owned() };
+    let outcome = reader.push(0, &pieces[0], |_| {
+        seen += 1;
+        if seen == 3 { Err(refused.clone()) } else { OK }
+    });
+    assert_eq!((outcome, seen), (Err(refused), 3));
 }
 
 #[test]

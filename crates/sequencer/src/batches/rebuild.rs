@@ -166,11 +166,7 @@ impl Rebuild {
         for index in 0..manifest.pieces.len() {
             let piece = source.piece(manifest.first(), index).await?;
             let piece = piece.ok_or(BatchError::PieceMissing { first: manifest.first(), missing: index })?;
-            let mut blocks = Vec::new();
-            reader.push(index, &piece, |block| blocks.push(block))?;
-            for block in blocks {
-                self.block(manifest.first(), block)?;
-            }
+            reader.push(index, &piece, |block| self.block(manifest.first(), block))?;
         }
         reader.finish()?;
         self.replay.opened(&manifest.seal.reveals)?;

@@ -7,9 +7,11 @@ use std::{
     process::Output,
 };
 
-use cascade_primitives::{Address, GenesisAccount, U256};
+use cascade_primitives::{Address, ChainId, GenesisAccount, U256};
 use cascade_sequencer::{
     exit::ExitCode,
+    rpc::types::EnvelopeState,
+    sealing::Seal,
     wallet::{Fees, Transfer},
 };
 use serde_json::Value;
@@ -25,6 +27,14 @@ const STORE: [u8; 8] = [0x60, 0x20, 0x35, 0x60, 0x00, 0x35, 0x55, 0x00];
 
 fn contract() -> Address {
     Address::repeat_byte(0xcc)
+}
+
+/// A call that changes the contract's storage.
+fn store_call(chain: ChainId, nonce: u64, fees: Fees) -> Transfer {
+    let mut input = vec![0; 64];
+    input[31] = nonce as u8;
+    input[63] = (nonce >> 3) as u8 | 1;
+    Transfer { chain, nonce, to: contract(), value: U256::ZERO, data: input.into(), gas: 100_000, fees }
 }
 
 /// Blocks that the chain makes: few, or with CASCADE_SLOW=1 the 1,000 of the acceptance.
@@ -50,18 +60,7 @@ fn published(dir: &Path) -> Cluster {
     let (client, chain) = (cluster.client(1), cluster.genesis.params.chain_id);
     let mut nonce = 0;
     while cluster.height(0) < blocks() {
-        let mut input = vec![0; 64];
-        input[31] = nonce as u8;
-        input[63] = (nonce >> 3) as u8 | 1;
-        let call = Transfer {
-            chain,
-            nonce,
-            to: contract(),
-            value: U256::ZERO,
-            data: input.into(),
-            gas: 100_000,
-            fees: Fees { max: 10_000_000_000, tip: 1 },
-        };
+        let call = store_call(chain, nonce, Fees { max: 10_000_000_000, tip: 1 });
         let transfer = Transfer { nonce: nonce + 1, to: funded(9).address(), data: Default::default(), ..call.clone() };
         for transaction in [&call, &Transfer { value: U256::from(nonce), ..transfer }] {
             let (_, raw) = funded(3).sign(transaction);
@@ -87,6 +86,28 @@ fn rebuilt(from: &str) -> Value {
     let output = rebuild(from);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("one line of JSON")
+}
+
+/// The same with the seconds that it took.
+fn timed(from: &str) -> (Value, f64) {
+    let start = std::time::Instant::now();
+    (rebuilt(from), start.elapsed().as_secs_f64())
+}
+
+/// The state root that a running node has at a height.
+fn live_root(cluster: &Cluster, height: u64) -> String {
+    let block = cluster.runtime.block_on(cluster.client(1).block(height)).unwrap().expect("a final block");
+    block.executed.expect("it is executed").state_root.to_string()
+}
+
+/// Batches and bytes in a directory.
+fn size(dir: &Path) -> String {
+    let (mut batches, mut bytes) = (0, 0);
+    for place in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+        batches += 1;
+        bytes += std::fs::read_dir(place).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>();
+    }
+    format!("{batches} batches of {bytes} bytes")
 }
 
 fn assert_named(dir: &Path, words: &[&str]) {
@@ -142,24 +163,14 @@ fn batches_alone_give_the_live_state_root_and_damage_is_named() {
     assert_eq!(cluster.terminate(0), Some(0));
 
     let from = dir.to_str().unwrap();
-    let result = rebuilt(from);
+    let (result, seconds) = timed(from);
     let height = result["height"].as_u64().unwrap();
     assert!(height >= newest(&dir) && height + 20 > blocks(), "{result}");
     assert_eq!(result["root_matches"], true, "{result}");
-    let live = cluster.runtime.block_on(cluster.client(1).block(height)).unwrap().expect("a final block");
-    let live = live.executed.expect("it is executed").state_root.to_string();
+    let live = live_root(&cluster, height);
     assert_eq!(result["state_root"].as_str(), Some(live.as_str()), "{result}");
-    assert!(
-        live != cluster
-            .runtime
-            .block_on(cluster.client(1).block(0))
-            .unwrap()
-            .unwrap()
-            .executed
-            .unwrap()
-            .state_root
-            .to_string()
-    );
+    assert_ne!(live, live_root(&cluster, 0));
+    println!("plain: {height} blocks; {}, rebuilt in {seconds:.1} s", size(&dir));
     assert_eq!(result.as_object().unwrap().len(), 3, "{result}");
     assert_eq!(rebuilt(&serve(dir.clone())), result, "the same over HTTP");
 
@@ -206,42 +217,62 @@ fn batches_alone_give_the_live_state_root_and_damage_is_named() {
     assert_eq!(rebuilt(from), result, "put back, all is well");
 }
 
+/// A transfer of each of six accounts, a call of the contract, and last an envelope whose transaction ran already, which is
+/// charged and fails. Answers where that one lies.
+fn sealed_round(cluster: &Cluster, seal: &Seal, round: u64) -> u64 {
+    let first = round * 8;
+    let mut last = None;
+    for i in 0..6 {
+        let (_, raw) = sealed::transfer(cluster, &funded(i), round, 1 + i);
+        last = Some(sealed::send(cluster, i as usize % 4, seal, &raw, first + i));
+    }
+    let (chain, fees) = (cluster.genesis.params.chain_id, Fees { max: 1_000_000_000, tip: 1 });
+    let (_, raw) = funded(6).sign(&store_call(chain, round, fees));
+    let call = sealed::send(cluster, 2, seal, &raw.into(), first + 6);
+    sealed::wait_done(cluster, 1, last.expect("six were sent"));
+    let status = sealed::wait_done(cluster, 1, call);
+    assert_eq!(status.status, EnvelopeState::Executed, "{status:?}");
+    let (_, raw) = sealed::transfer(cluster, &funded(0), round, 1);
+    let failed = sealed::send(cluster, 1, seal, &raw, first + 7);
+    let status = sealed::wait_done(cluster, 1, failed);
+    assert_eq!(status.status, EnvelopeState::Failed, "{status:?}");
+    status.height.expect("it is in a block").0
+}
+
 #[test]
 fn batches_of_an_encrypted_chain_give_the_live_state_root_failed_envelopes_included() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().join("batches");
     let to = dir.clone();
+    let slow = std::env::var_os("CASCADE_SLOW").is_some();
     let mut cluster = sealed::new(4, |genesis| {
-        genesis.params.epoch_length = 40;
-        genesis.params.empty_block_interval = 2;
+        genesis.params.epoch_length = if slow { 120 } else { 40 };
+        genesis.params.empty_block_interval = if slow { 1 } else { 2 };
+        let code = GenesisAccount { code: STORE.to_vec().into(), ..GenesisAccount::default() };
+        genesis.alloc.insert(contract(), code);
     });
     cluster.nodes[0].more = vec!["--set".to_owned(), format!("batches.dir={}", to.display())];
     cluster.start_all();
-    let mut nonce = 0;
-    let mut last = None;
-    // In the first epoch with a key, and in one after a handover with keys of its own.
-    for epoch in [1, 2] {
+    // In the first epoch with a key, and in at least one after a handover with keys of its own.
+    let (mut epoch, mut rounds, mut done) = (1, 0, 0);
+    while epoch <= 2 || slow && cluster.height(0) < blocks() {
         let seal = sealed::wait_key(&cluster, 0, epoch);
-        for i in 0..6 {
-            let (_, raw) = sealed::transfer(&cluster, &funded(i), nonce / 7, 1 + i);
-            last = Some(sealed::send(&cluster, i as usize % 4, &seal, &raw, nonce));
-            nonce += 1;
+        for _ in 0..if slow { 3 } else { 1 } {
+            done = sealed_round(&cluster, &seal, rounds);
+            rounds += 1;
         }
-        // What ran already: charged, and fails.
-        let (_, raw) = sealed::transfer(&cluster, &funded(0), nonce / 7, 1);
-        let failed = sealed::send(&cluster, 1, &seal, &raw, nonce);
-        nonce += 1;
-        sealed::wait_done(&cluster, 1, last.unwrap());
-        let status = sealed::wait_done(&cluster, 1, failed);
-        assert_eq!(status.status, cascade_sequencer::rpc::types::EnvelopeState::Failed, "{status:?}");
+        epoch = seal.epoch.0 + 1;
     }
-    let done = sealed::wait_done(&cluster, 0, last.unwrap()).height.expect("it is in a block").0;
     wait_for("the last envelopes are published", || (newest(&dir) > done).then_some(()));
     assert_eq!(cluster.terminate(0), Some(0));
-    let result = rebuilt(dir.to_str().unwrap());
+    let (result, seconds) = timed(dir.to_str().unwrap());
     let height = result["height"].as_u64().unwrap();
     assert!(height >= done && result["root_matches"] == true, "{result}");
-    let live = cluster.runtime.block_on(cluster.client(1).block(height)).unwrap().expect("a final block");
-    let live = live.executed.expect("it is executed").state_root.to_string();
-    assert_eq!(result["state_root"].as_str(), Some(live.as_str()), "{result}");
+    assert_eq!(result["state_root"].as_str(), Some(live_root(&cluster, height).as_str()), "{result}");
+    println!(
+        "encrypted: {height} blocks in {} epochs, {} envelopes, {rounds} of them failed; {}, rebuilt in {seconds:.1} s",
+        epoch,
+        rounds * 8,
+        size(&dir)
+    );
 }
