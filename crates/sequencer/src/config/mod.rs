@@ -133,11 +133,14 @@ pub struct SquaresSection {
     pub burst_kib: u64,
     /// What is kept from those who ask. Anything but nothing is for tests, and refused outside regtest.
     pub withhold: Withhold,
+    /// Commits to squares that are no code, and takes such squares of others. For tests, and refused outside regtest.
+    #[serde(default)]
+    pub misencode: bool,
 }
 
 impl Default for SquaresSection {
     fn default() -> Self {
-        Self { memory_mib: 256, kib_per_second: 4096, burst_kib: 65_536, withhold: Withhold::None }
+        Self { memory_mib: 256, kib_per_second: 4096, burst_kib: 65_536, withhold: Withhold::None, misencode: false }
     }
 }
 

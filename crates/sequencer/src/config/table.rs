@@ -291,6 +291,15 @@ pub const KEYS: &[Key] = &[
          Refused by any node whose chain is not a regtest one.",
     ),
     key(
+        "squares.misencode",
+        Kind::Switch,
+        Some("false"),
+        "",
+        None,
+        "For tests: as a leader, commit to squares with a wrong share, and vote for such squares of other leaders. Refused by \
+         any node whose chain is not a regtest one.",
+    ),
+    key(
         "batches.dir",
         Kind::Path,
         None,

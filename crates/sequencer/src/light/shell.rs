@@ -8,7 +8,7 @@ use cascade_light::{
 };
 use cascade_primitives::{Height, NodeId, TimestampMs};
 use parking_lot::RwLock;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     LightReport, Peer,
@@ -61,6 +61,10 @@ pub struct Follower {
     saved_at: u64,
     wake: Option<TimestampMs>,
     newest: Option<(u64, f64)>,
+    /// Bad-encoding proofs on their way to other nodes.
+    passing: JoinSet<()>,
+    /// Why the client stopped, until all of them are there.
+    stopped: Option<Failure>,
     /// What the verified RPC answers from.
     proven: Arc<RwLock<Proven>>,
     /// Prints what happens for people.
@@ -89,6 +93,8 @@ impl Follower {
             saved_at: 0,
             wake: None,
             newest: None,
+            passing: JoinSet::new(),
+            stopped: None,
             proven: Arc::default(),
             verbose,
         }
@@ -120,12 +126,21 @@ impl Follower {
     /// # Errors
     /// Why the client stopped, or that its state cannot be saved.
     pub async fn advance(&mut self) -> Result<(), Failure> {
-        let wait = self.wake.map_or(Duration::from_secs(1), |at| Duration::from_millis(at.0.saturating_sub(now().0)));
-        let input = tokio::select! {
-            input = self.inputs.recv() => input.unwrap_or(Input::Tick),
-            () = tokio::time::sleep(wait) => Input::Tick,
-        };
-        self.step(input)?;
+        if self.stopped.is_none() {
+            let wait =
+                self.wake.map_or(Duration::from_secs(1), |at| Duration::from_millis(at.0.saturating_sub(now().0)));
+            let input = tokio::select! {
+                input = self.inputs.recv() => input.unwrap_or(Input::Tick),
+                () = tokio::time::sleep(wait) => Input::Tick,
+            };
+            self.stopped = self.step(input).err();
+        }
+        if self.stopped.is_some() {
+            // A proof that convinced this client has to get out before its process ends.
+            let passed = async { while self.passing.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout(REQUEST_WITHIN, passed).await;
+            return Err(self.stopped.take().expect("it was just looked at"));
+        }
         if now().0 >= self.saved_at + SAVE_EVERY_MS {
             self.save()?;
         }
@@ -175,7 +190,10 @@ impl Follower {
                 Effect::Ask { id, peer, request, alone: _ } => self.ask(id, peer, request),
                 Effect::PassOn { peer, height, proof } => {
                     if let Some(authority) = self.peers.get(&peer).cloned() {
-                        tokio::spawn(async move { http::ask(&authority, &Ask::Fraud { height, proof }).await });
+                        self.passing.spawn(async move {
+                            // Who does not take it is told by somebody else.
+                            let _ = http::ask(&authority, &Ask::Fraud { height, proof }).await;
+                        });
                     }
                 }
                 Effect::Drop { peer, why } => {

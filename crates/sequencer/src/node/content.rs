@@ -704,7 +704,7 @@ impl Handler<Validate> for ContentActor {
         self.metrics.validate_seconds.observe(started.elapsed().as_secs_f64());
         let Some(mut verdict) = verdict else { return };
         let da = match &verdict {
-            Verdict::Valid => self.squares.commit(&block.body),
+            Verdict::Valid => self.squares.expected(&block.body, &block.header.da),
             Verdict::Invalid(_) => Some(DaCommitment::default()),
         };
         if da.is_none() {

@@ -20,8 +20,8 @@ pub enum NodeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A setting for tests alone.
-    #[error("squares.withhold is for tests on regtest; this chain is not one")]
-    Withholds,
+    #[error("squares.withhold and squares.misencode are for tests on regtest; this chain is not one")]
+    ForTests,
     /// The genesis file.
     #[error(transparent)]
     Genesis(#[from] GenesisFileError),
@@ -110,7 +110,7 @@ impl NodeError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::Withholds => ExitCode::Usage,
+            Self::Config(_) | Self::ForTests => ExitCode::Usage,
             Self::Genesis(error) => error.exit_code(),
             Self::Key(error) => error.exit_code(),
             Self::Storage(error) | Self::Stopped(Cause::Storage(error)) => error.into(),

@@ -33,6 +33,7 @@ pub struct Squares {
     on: bool,
     retention_ms: u64,
     withhold: Withhold,
+    misencode: bool,
     seconds: Histogram,
     state: Mutex<State>,
     /// Held by whoever encodes for a request.
@@ -74,19 +75,43 @@ impl Squares {
             on: params.data_squares,
             retention_ms: params.share_retention_ms,
             withhold: section.withhold,
+            misencode: section.misencode,
             seconds,
             state: Mutex::new(state),
             encoding: Mutex::new(()),
         }
     }
 
-    /// What a header with this body commits to. None if no square is large enough, which `ChainParams` exclude for bodies
-    /// of blocks that follow the rules.
+    /// What the header of a new block with this body commits to. None if no square is large enough, which `ChainParams`
+    /// exclude for bodies of blocks that follow the rules.
     pub fn commit(&self, body: &Body) -> Option<DaCommitment> {
         if !self.on {
             return Some(DaCommitment::default());
         }
-        let square = Arc::new(self.encode(body)?);
+        let square = self.encode(body)?;
+        Some(self.keep(if self.misencode { spoiled(&square) } else { square }))
+    }
+
+    /// What a header with this body has to commit to, where it claims `claimed`.
+    pub fn expected(&self, body: &Body, claimed: &DaCommitment) -> Option<DaCommitment> {
+        if !self.on {
+            return Some(DaCommitment::default());
+        }
+        self.encode_as(body, claimed).map(|square| self.keep(square))
+    }
+
+    /// The square of a body; a spoiled one if that is what is claimed and this node is of those who make such.
+    fn encode_as(&self, body: &Body, claimed: &DaCommitment) -> Option<Square> {
+        let square = self.encode(body)?;
+        if self.misencode && square.header_field() != *claimed {
+            let spoiled = spoiled(&square);
+            return Some(if spoiled.header_field() == *claimed { spoiled } else { square });
+        }
+        Some(square)
+    }
+
+    fn keep(&self, square: Square) -> DaCommitment {
+        let square = Arc::new(square);
         let field = square.header_field();
         let mut state = self.state.lock();
         if state.made.iter().all(|(known, _)| *known != field) {
@@ -96,7 +121,7 @@ impl Squares {
             let gone = state.made.pop_front().map(|(_, square)| square);
             state.recycle(gone);
         }
-        Some(field)
+        field
     }
 
     fn encode(&self, body: &Body) -> Option<Square> {
@@ -169,7 +194,8 @@ impl Squares {
         let Some(_turn) = self.encoding.try_lock_for(ENCODE_WAIT) else { return busy };
         if !self.state.lock().server.has(header.height) {
             let Some(block) = db.block(header.height).ok().flatten() else { return self.outside(db, now) };
-            let Some(square) = self.encode(&block.body).filter(|square| square.header_field() == header.da) else {
+            let square = self.encode_as(&block.body, &header.da).filter(|square| square.header_field() == header.da);
+            let Some(square) = square else {
                 // A quorum certified a commitment that the body does not make: only who encoded it wrongly has its shares.
                 tracing::error!(height = %header.height, "the final block commits to another square than that of its body");
                 return Answer::NotInSquare;
@@ -199,6 +225,13 @@ impl Squares {
             self.state.lock().server.condemn(header.height, proof);
         }
     }
+}
+
+/// The square with its last share changed: its last row and its last column are no codewords.
+fn spoiled(square: &Square) -> Square {
+    let mut shares = square.shares().to_vec();
+    *shares.last_mut().expect("a square has a share") ^= 1;
+    Square::commit_unchecked(*square.shape(), shares, square.commitment().data_hash())
 }
 
 /// Whether a request touches the corner of (k+1) x (k+1) shares without which nothing can be repaired.
@@ -237,5 +270,21 @@ mod tests {
         assert_eq!(on.state.lock().made.len(), MAX_MADE);
         assert!(!on.state.lock().spare.is_empty());
         assert_eq!(off.state.lock().made.len(), 0);
+    }
+
+    #[test]
+    fn a_square_that_was_encoded_wrongly_is_expected_by_those_alone_who_make_such() {
+        let section = SquaresSection { misencode: true, ..SquaresSection::default() };
+        let histogram = Histogram::with_opts(prometheus::HistogramOpts::new("h", "h")).unwrap();
+        let wrong = Squares::new(&ChainParams::of(Network::Regtest), &section, histogram);
+        let honest = squares(true);
+        for bytes in [1, 10_000] {
+            let body = Body { transactions: vec![Bytes::from(vec![7; bytes])], ..Body::default() };
+            let (right, spoiled) = (honest.commit(&body).unwrap(), wrong.commit(&body).unwrap());
+            assert_ne!(right, spoiled);
+            assert_eq!(honest.expected(&body, &spoiled), Some(right), "so a header with the other is refused");
+            assert_eq!(wrong.expected(&body, &spoiled), Some(spoiled));
+            assert_eq!(wrong.expected(&body, &right), Some(right));
+        }
     }
 }

@@ -52,8 +52,9 @@ pub(super) fn load(config: &NodeConfig, metrics: &Arc<Metrics>, clock: Clock) ->
     let genesis = load_genesis(&config.genesis)?;
     let keys = NodeKeys::load(config)?;
     let params = genesis.params.clone();
-    if config.squares.withhold != Withhold::None && params.network != Network::Regtest {
-        return Err(NodeError::Withholds);
+    let harmful = config.squares.withhold != Withhold::None || config.squares.misencode;
+    if harmful && params.network != Network::Regtest {
+        return Err(NodeError::ForTests);
     }
     let identity = ChainIdentity { network: params.network, chain_id: params.chain_id, genesis_hash: genesis.hash() };
     let data = DataDir::open(config.chain_dir(), &identity)?;

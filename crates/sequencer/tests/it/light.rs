@@ -29,11 +29,11 @@ use crate::{
 /// Decides what is sampled.
 const SEED: &str = "0x0909090909090909090909090909090909090909090909090909090909090909";
 
-fn url(cluster: &Cluster, node: usize) -> String {
+pub fn url(cluster: &Cluster, node: usize) -> String {
     cluster.nodes[node].file.as_ref().expect("it runs").rpc_http.clone()
 }
 
-fn authority(cluster: &Cluster, node: usize) -> String {
+pub fn authority(cluster: &Cluster, node: usize) -> String {
     http::authority(&url(cluster, node)).expect("a node's URL").to_owned()
 }
 
@@ -43,7 +43,7 @@ fn light(cluster: &Cluster, more: &[&str]) -> Command {
     light_of(cluster, &urls, more)
 }
 
-fn light_of(cluster: &Cluster, urls: &[String], more: &[&str]) -> Command {
+pub fn light_of(cluster: &Cluster, urls: &[String], more: &[&str]) -> Command {
     let mut command = cascade();
     command.args(["light", "--json", "--seed", SEED, "--genesis"]);
     command.arg(cluster.nodes[0].home.path().join("genesis.json"));
@@ -54,23 +54,23 @@ fn light_of(cluster: &Cluster, urls: &[String], more: &[&str]) -> Command {
     command
 }
 
-fn report(output: &Output) -> Value {
+pub fn report(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text} {}", stderr(output)))
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Keeps blocks coming and makes them large: transfers with a lot of call data.
-struct Traffic {
+pub struct Traffic {
     stop: Arc<AtomicU64>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Traffic {
-    fn start(cluster: &Cluster) -> Self {
+    pub fn start(cluster: &Cluster) -> Self {
         let stop = Arc::new(AtomicU64::new(0));
         let (client, chain, seen) = (cluster.client(0), cluster.genesis.params.chain_id, Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
@@ -191,7 +191,7 @@ fn liar(target: String) -> String {
     format!("http://{address}")
 }
 
-fn read_ask(stream: &mut TcpStream) -> Option<Ask> {
+pub fn read_ask(stream: &mut TcpStream) -> Option<Ask> {
     read_request(stream).and_then(|(_, body)| Ask::from_slice(&body).ok())
 }
 

@@ -9,6 +9,7 @@ mod kills;
 mod light;
 mod load;
 mod metrics;
+mod misencoding;
 mod partition;
 mod proxy;
 mod rebuild;
