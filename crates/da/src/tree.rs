@@ -85,9 +85,10 @@ mod tests {
     use super::*;
 
     /// The inputs and roots of the Certificate Transparency log server's published tests
-    /// (google/certificate-transparency, cpp/merkletree/merkle_tree_test.cc, `kSHA256Roots`), sizes 1, 2, 4 and 8.
+    /// (google/certificate-transparency, cpp/merkletree/merkle_tree_test.cc, `kSHA256Roots` and `kSHA256Paths`), sizes 1, 2,
+    /// 4 and 8; the others have a shape that no line of a square has.
     #[test]
-    fn roots_equal_the_published_vectors_of_rfc_6962() {
+    fn roots_and_paths_equal_the_published_vectors_of_rfc_6962() {
         let inputs: Vec<Vec<u8>> =
             ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]
                 .iter()
@@ -101,6 +102,27 @@ mod tests {
             (8, "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328"),
         ] {
             assert_eq!(hex::encode(root(&leaves[..size])), expected, "{size} leaves");
+        }
+        for (index, expected) in [
+            (
+                0,
+                [
+                    "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+                    "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+                    "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+                ],
+            ),
+            (
+                5,
+                [
+                    "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+                    "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+                    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+                ],
+            ),
+        ] {
+            let found: Vec<String> = path(&leaves, index).iter().map(hex::encode).collect();
+            assert_eq!(found, expected, "leaf {index}");
         }
     }
 

@@ -3,17 +3,39 @@
 use cascade_da::Square;
 use reed_solomon_erasure::galois_8::ReedSolomon;
 
-/// Backblaze JavaReedSolomon, `ReedSolomonTest.testOneEncode`; klauspost/reedsolomon, `TestOneEncode`.
+/// The parity of these shards.
+fn parity<const N: usize>(data: &[[u8; N]], count: usize) -> Vec<[u8; N]> {
+    let codec = ReedSolomon::new(data.len(), count).unwrap();
+    let mut shards: Vec<Vec<u8>> = data.iter().map(|shard| shard.to_vec()).collect();
+    shards.resize(data.len() + count, vec![0; N]);
+    codec.encode(&mut shards).unwrap();
+    shards[data.len()..].iter().map(|shard| shard.as_slice().try_into().unwrap()).collect()
+}
+
 #[test]
 fn the_codec_gives_the_published_vandermonde_vectors() {
-    let codec = ReedSolomon::new(5, 5).unwrap();
-    let mut shards: Vec<Vec<u8>> = [[0, 1], [4, 5], [2, 3], [6, 7], [8, 9], [0, 0], [0, 0], [0, 0], [0, 0], [0, 0]]
-        .iter()
-        .map(|shard| shard.to_vec())
-        .collect();
-    codec.encode(&mut shards).unwrap();
-    let expected: [[u8; 2]; 5] = [[12, 13], [10, 11], [14, 15], [90, 91], [94, 95]];
-    assert_eq!(shards[5..].iter().map(|s| [s[0], s[1]]).collect::<Vec<_>>(), expected);
+    // Backblaze JavaReedSolomon, ReedSolomonTest.java, `testOneEncode`; klauspost/reedsolomon, reedsolomon_test.go,
+    // `TestOneEncode`.
+    let data = [[0, 1], [4, 5], [2, 3], [6, 7], [8, 9]];
+    assert_eq!(parity(&data, 5), [[12, 13], [10, 11], [14, 15], [90, 91], [94, 95]]);
+    // The example of Backblaze's announcement (backblaze.com/blog/reed-solomon, 2015): four shards of four bytes and two of
+    // parity, whose rows of the matrix are 1b 1c 12 14 and 1c 1b 14 12.
+    let data = [*b"ABCD", *b"EFGH", *b"IJKL", *b"MNOP"];
+    assert_eq!(parity(&data, 2), [[0x51, 0x52, 0x53, 0x49], [0x55, 0x56, 0x57, 0x25]]);
+    let unit = |at: usize| std::array::from_fn(|i| u8::from(i == at));
+    let rows: Vec<[u8; 4]> = parity(&[unit(0), unit(1), unit(2), unit(3)], 2);
+    assert_eq!(rows, [[0x1b, 0x1c, 0x12, 0x14], [0x1c, 0x1b, 0x14, 0x12]]);
+}
+
+/// klauspost/reedsolomon, galois_test.go, `testGalois`: the field of the second implementation below is that of the first.
+#[test]
+fn the_field_gives_the_published_products_and_powers() {
+    for (a, b, product) in [(3, 4, 12), (7, 7, 21), (23, 45, 41), (25, 50, 0xb8), (25, 255, 0x1f), (177, 201, 0xbd)] {
+        assert_eq!(times(a, b), product, "{a} * {b}");
+    }
+    for (base, exponent, expected) in [(2, 2, 4), (5, 20, 235), (13, 7, 43)] {
+        assert_eq!(power(base, exponent), expected, "{base}^{exponent}");
+    }
 }
 
 fn times(mut a: u8, mut b: u8) -> u8 {
