@@ -272,7 +272,14 @@ async fn wait_sealed(
     let deadline = sent + Duration::from_secs(args.timeout);
     loop {
         let status = client.envelope_status(outcome.envelope.unwrap_or(outcome.hash)).await?;
-        if let Some(status) = status.filter(|status| status.status != EnvelopeState::Pending) {
+        if let Some(status) = status.as_ref().filter(|status| status.status == EnvelopeState::Expired) {
+            return Err(Failure::new(format!(
+                "{} is {}; nothing was charged, send it again",
+                outcome.hash,
+                status.reason.as_deref().unwrap_or("not ordered in its time")
+            )));
+        }
+        if let Some(status) = status.filter(|status| status.status.is_ordered()) {
             let ms = sent.elapsed().as_millis() as u64;
             if outcome.finality_ms.is_none() {
                 (outcome.finality_ms, outcome.height) = (Some(ms), status.height.map(|height| height.0));

@@ -317,6 +317,10 @@ impl Backend for NodeBackend {
         })
     }
 
+    fn envelope_end(&self, name: &B256) -> Option<(Epoch, Height)> {
+        self.pool.lock().envelope_end(name)
+    }
+
     fn events(&self) -> broadcast::Receiver<ChainEvent> {
         self.hub.subscribe()
     }

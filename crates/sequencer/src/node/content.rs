@@ -24,7 +24,7 @@ use cascade_mempool::{
 };
 use cascade_network::{Channel, Network};
 use cascade_primitives::{
-    Address, B256, BlockHash, ChainParams, DaCommitment, Height, RecoveredTransaction, SealedBlock, TimestampMs,
+    Address, B256, BlockHash, ChainParams, DaCommitment, Epoch, Height, RecoveredTransaction, SealedBlock, TimestampMs,
     Transaction, TransactionError, TransactionRule,
 };
 use parking_lot::Mutex;
@@ -356,6 +356,15 @@ impl PoolState {
     pub fn payer_nonce(&self, payer: &Address) -> Option<u64> {
         let (Waiting::Sealed(pool), Some(view)) = (&self.pool, &self.executed_view) else { return None };
         Some(pool.payer_nonce(payer, view, &self.in_flight_above_executed()))
+    }
+
+    /// Until when blocks could carry an envelope that came here lately.
+    #[must_use]
+    pub fn envelope_end(&self, name: &B256) -> Option<(Epoch, Height)> {
+        match &self.pool {
+            Waiting::Sealed(pool) => pool.end_of(name),
+            Waiting::Plain(_) | Waiting::Opaque(_) => None,
+        }
     }
 
     /// A pooled item by its bytes.

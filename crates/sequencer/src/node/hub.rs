@@ -75,6 +75,11 @@ impl Hub {
         self.send(event);
     }
 
+    /// The envelopes of a final block are opened.
+    pub fn opened(&self, height: Height) {
+        self.send(ChainEvent::Opened { height });
+    }
+
     /// Results up to this height stand in a final header.
     pub fn safe(&self, height: Height) {
         self.safe.fetch_max(height.0, Ordering::Release);

@@ -24,6 +24,7 @@ mod content;
 mod door;
 mod error;
 mod execution;
+mod expiry;
 mod hub;
 mod items;
 mod keyring;
@@ -286,6 +287,7 @@ impl Running {
                 keyring: keyring.clone(),
                 clock,
                 metrics: Arc::clone(&metrics),
+                hub: Arc::clone(&hub),
                 stop: stop.clone(),
             };
             let reveal = mailboxes.counted(

@@ -29,6 +29,7 @@ use super::{
     clock::Clock,
     content::SharedPool,
     execution::ExecutionActor,
+    hub::Hub,
     items::{ItemBlocks, ItemContent},
     keyring::Keyring,
     mail::Addr,
@@ -78,6 +79,8 @@ pub struct RevealConfig {
     pub clock: Clock,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Who follows the chain.
+    pub hub: Arc<Hub>,
     /// Stops the node.
     pub stop: Stop,
 }
@@ -202,6 +205,9 @@ impl RevealActor {
         self.config.keyring.forget_before(epoch);
         self.config.blocks.set_opened(height);
         self.config.blocks.drop_up_to(height.minus(8));
+        if opened.is_some() {
+            self.config.hub.opened(height);
+        }
         self.config.execution.do_send(Opened(finalized, opened));
     }
 

@@ -18,6 +18,7 @@ use cascade_primitives::{
 use cascade_storage::ChainDb;
 
 use super::{
+    expiry::Ends,
     items::{CheckedItem, ItemBlocks, ItemContent},
     keyring::Keyring,
 };
@@ -52,6 +53,7 @@ pub struct SealedPool {
     deposits: Pool<RecoveredDeposit>,
     /// Names of pooled items by the hash of their bytes: what a block carries is found without recovering its payer.
     names: HashMap<B256, B256>,
+    ends: Ends,
     offers: Vec<SystemItem>,
     /// The newest final block.
     head: (Epoch, Height),
@@ -68,6 +70,7 @@ impl SealedPool {
             envelopes: Pool::new(limits.clone()),
             deposits: Pool::new(PoolLimits { count: 4096, bytes: 4 << 20, sender_pool_txs: 4, ..limits }),
             names: HashMap::new(),
+            ends: Ends::default(),
             offers: Vec::new(),
             head: (Epoch(0), Height::ZERO),
         }
@@ -82,8 +85,9 @@ impl SealedPool {
     pub fn on_final(&mut self, epoch: Epoch, height: Height) {
         let ended = self.head.0 < epoch;
         self.head = (epoch, height);
-        // At most once in a while, since it visits all.
-        if ended || height.0.is_multiple_of(16) {
+        let due = self.ends.take_due(height);
+        // Only where there is any, since it visits all.
+        if ended || due.iter().any(|name| self.envelopes.contains(name)) {
             self.envelopes
                 .drop_where(&|p: &CheckedEnvelope| p.envelope.epoch < epoch || p.envelope.valid_until <= height);
         }
@@ -141,6 +145,12 @@ impl SealedPool {
         }
         let pooled = self.deposits.get(name)?;
         Some(CheckedItem { item: RecoveredItem::Deposit(Box::new(pooled.as_ref().clone())), sealed: None })
+    }
+
+    /// Until when blocks could carry an envelope that came here lately.
+    #[must_use]
+    pub fn end_of(&self, name: &B256) -> Option<(Epoch, Height)> {
+        self.ends.get(name)
     }
 
     /// How many of which kind.
@@ -227,7 +237,11 @@ impl SealedPool {
                     return Err(SubmitError::ValidTooLong { valid_until: envelope.valid_until.0, limit: limit.0 });
                 }
                 let accounts = |payer: &Address| payer_account(view, in_flight, payer);
-                self.envelopes.admit(now, CheckedEnvelope { envelope: *envelope, sealed }, source, &accounts)?
+                let end = (envelope.epoch, envelope.valid_until);
+                let checked = CheckedEnvelope { envelope: *envelope, sealed };
+                let admission = self.envelopes.admit(now, checked, source, &accounts)?;
+                self.ends.insert(name, end);
+                admission
             }
             (RecoveredItem::Deposit(deposit), _) => {
                 let accounts = |sender: &Address| sender_account(view, in_flight, sender);

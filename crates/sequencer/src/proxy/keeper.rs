@@ -1,8 +1,8 @@
 //! The one task that assigns payer nonces, seals, sends, and looks after what it sent.
 //!
 //! Everything is written to disk before it is sent, so that a proxy that was killed at any point goes on with the same
-//! envelopes under the same nonces. A look at the chain (every [`LOOK`] while something is pending) asks for the epoch and
-//! the payer's account, and for single envelopes only where those two say that something has happened:
+//! envelopes under the same nonces. A look at the chain (after each block while something is pending) asks for the epoch
+//! and the payer's account, and for single envelopes only where those two say that something has happened:
 //!
 //! | what is seen | what is done |
 //! |---|---|
@@ -21,11 +21,12 @@ use alloy_primitives::{Address, B256, Bytes};
 use cascade_primitives::{ChainParams, Epoch, Height, RecoveredTransaction};
 use jsonrpsee::types::ErrorObjectOwned;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     book::{Attempt, Book, Failure, Item, Place, Release, raised},
     checks::{self, Sender},
+    news::Seen,
     sending::{Unsent, refused, send},
     store::Store,
 };
@@ -40,8 +41,8 @@ use crate::{
     wallet::Wallet,
 };
 
-/// How often the chain is looked at while something is pending.
-pub const LOOK: Duration = Duration::from_millis(250);
+/// How often the chain is looked at while something is pending and no block comes.
+const STILL: Duration = Duration::from_secs(5);
 /// How old the epoch and the payer's account may be when something is sealed.
 const FRESH: Duration = Duration::from_secs(2);
 /// Blocks for which an envelope is valid, unless the chain allows fewer.
@@ -76,6 +77,14 @@ pub struct Keeper {
     away: bool,
 }
 
+/// How many blocks were executed, once that is not `before` or nothing happened for a while. None when the proxy stops.
+async fn block(news: &mut watch::Receiver<Seen>, before: u64) -> Option<u64> {
+    match tokio::time::timeout(STILL, news.wait_for(|seen| seen.executed != before)).await {
+        Ok(seen) => seen.ok().map(|seen| seen.executed),
+        Err(_) => Some(before),
+    }
+}
+
 struct View {
     at: Instant,
     keys: EpochKeys,
@@ -89,9 +98,8 @@ impl Keeper {
     }
 
     /// Works until nobody can submit any more.
-    pub async fn run(mut self, mut submissions: mpsc::Receiver<Submission>) {
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    pub async fn run(mut self, mut submissions: mpsc::Receiver<Submission>, mut news: watch::Receiver<Seen>) {
+        let mut executed = 0;
         loop {
             tokio::select! {
                 submission = submissions.recv() => match submission {
@@ -101,8 +109,12 @@ impl Keeper {
                     }
                     None => return,
                 },
-                _ = look.tick() => if !self.book.lock().items.is_empty() {
-                    self.look().await;
+                now = block(&mut news, executed) => {
+                    let Some(now) = now else { return };
+                    executed = now;
+                    if !self.book.lock().items.is_empty() {
+                        self.look().await;
+                    }
                 },
             }
         }
@@ -384,7 +396,7 @@ impl Keeper {
     async fn is_ordered(&self, item: &Item) -> Result<bool, ClientError> {
         for attempt in &item.attempts {
             let status = self.client.envelope_status(attempt.name).await?;
-            if status.is_some_and(|status| status.status != EnvelopeState::Pending) {
+            if status.is_some_and(|status| status.status.is_ordered()) {
                 return Ok(true);
             }
         }
@@ -457,7 +469,7 @@ impl Keeper {
                 }
                 // Executed already, or its nonce would not be used: the answers are of different moments.
                 EnvelopeState::Ordered | EnvelopeState::Revealed => return Ok(()),
-                EnvelopeState::Pending => {}
+                EnvelopeState::Pending | EnvelopeState::Expired => {}
             }
         }
         tracing::warn!(

@@ -9,12 +9,13 @@ use jsonrpsee::types::{ErrorObjectOwned, Params};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     book::{Book, Failure, Found},
     checks::{self, Sender},
     keeper::Submission,
+    news::Seen,
 };
 use crate::{
     cli::Client,
@@ -43,6 +44,15 @@ pub struct Methods {
     pub book: Arc<Mutex<Book>>,
     /// The keeper.
     pub keeper: mpsc::Sender<Submission>,
+    /// When something happens on the chain.
+    pub news: watch::Receiver<Seen>,
+}
+
+/// What the proxy knows of a transaction.
+struct Known {
+    hash: B256,
+    found: Option<Found>,
+    failure: Option<Failure>,
 }
 
 type Json = Answer<Box<RawValue>>;
@@ -66,17 +76,23 @@ impl Methods {
             "eth_sendRawTransaction" => json(&self.send(Bytes(Args::new(&params, 1)?.bytes(0)?)).await?),
             "eth_sendRawTransactionSync" => self.send_sync(&params).await,
             "l2_proxy" => json(&self.info().await?),
-            _ => {
+            "eth_getTransactionCount" => self.count(&params, raw).await,
+            "eth_getTransactionByHash" | "eth_getTransactionReceipt" | "l2_envelopeStatus" | "l2_finality" => {
+                // Looked up before the node is asked, too: what is executed and forgotten meanwhile is in one of the two.
+                let before = self.found(&params);
                 let answer = self.client.forward(method, raw).await?;
+                if !is_null(&answer) {
+                    return Ok(answer);
+                }
+                let known = self.found(&params).or(before);
                 match method {
-                    "eth_getTransactionCount" => self.count(&params, answer),
-                    "eth_getTransactionByHash" if is_null(&answer) => self.transaction(&params, answer).await,
-                    "eth_getTransactionReceipt" if is_null(&answer) => self.receipt(&params, answer).await,
-                    "l2_envelopeStatus" if is_null(&answer) => self.status(&params, answer).await,
-                    "l2_finality" if is_null(&answer) => self.finality(&params, answer).await,
-                    _ => Ok(answer),
+                    "eth_getTransactionByHash" => self.transaction(known, answer).await,
+                    "eth_getTransactionReceipt" => self.receipt(known, answer).await,
+                    "l2_envelopeStatus" => self.status(known, answer).await,
+                    _ => self.finality(known, answer).await,
                 }
             }
+            _ => self.client.forward(method, raw).await,
         }
     }
 
@@ -143,25 +159,31 @@ impl Methods {
     }
 
     /// With `pending`, what waits here counts, too.
-    fn count(&self, params: &Params<'_>, answer: Box<RawValue>) -> Json {
-        let args = Args::new(params, 2)?;
-        let tag = args.optional::<Value>(1)?;
-        if tag.as_ref().and_then(Value::as_str) != Some("pending") {
-            return Ok(answer);
-        }
-        let next: U64 = serde_json::from_str(answer.get()).map_err(|error| server(error.to_string()))?;
-        let pending = self.book.lock().pending_nonce(args.get(0)?, next.to());
+    async fn count(&self, params: &Params<'_>, raw: Option<&RawValue>) -> Json {
+        let sender = {
+            let args = Args::new(params, 2)?;
+            let tag = args.optional::<Value>(1)?;
+            let is_pending = tag.as_ref().and_then(Value::as_str) == Some("pending");
+            is_pending.then(|| args.get::<Address>(0)).transpose()?
+        };
+        let Some(sender) = sender else { return self.client.forward("eth_getTransactionCount", raw).await };
+        // Read before the node is asked: what is executed and forgotten meanwhile is counted here or there.
+        let waiting = self.book.lock().nonces(sender);
+        let next: U64 = self.ask("eth_getTransactionCount", serde_json::json!([sender, "pending"])).await?;
+        let pending = (next.to::<u64>()..).find(|nonce| !waiting.contains(nonce)).unwrap_or(u64::MAX);
         json(&U64::from(pending))
     }
 
-    fn found(&self, params: &Params<'_>, most: usize) -> Answer<(B256, Option<Found>, Option<Failure>)> {
-        let hash: B256 = Args::new(params, most)?.get(0)?;
+    /// What is pending, or has failed, by the hash that is asked for.
+    fn found(&self, params: &Params<'_>) -> Option<Known> {
+        let hash: B256 = Args::new(params, 2).ok()?.get(0).ok()?;
         let book = self.book.lock();
-        Ok((hash, book.find(&hash), book.failure(&hash).cloned()))
+        let (found, failure) = (book.find(&hash), book.failure(&hash).cloned());
+        (found.is_some() || failure.is_some()).then_some(Known { hash, found, failure })
     }
 
-    async fn transaction(&self, params: &Params<'_>, null: Box<RawValue>) -> Json {
-        let (_, found, failure) = self.found(params, 1)?;
+    async fn transaction(&self, known: Option<Known>, null: Box<RawValue>) -> Json {
+        let Some(Known { found, failure, .. }) = known else { return Ok(null) };
         match (found, failure) {
             (Some(found), _) => json(&convert::pending(&found.transaction)),
             (None, Some(failure)) => {
@@ -180,9 +202,8 @@ impl Methods {
 
     /// The receipt of a transaction that was charged in its envelope and did not run: the envelope's, with the
     /// transaction's names. A wallet that waits for it sees a failure, and that the nonce is free.
-    async fn receipt(&self, params: &Params<'_>, null: Box<RawValue>) -> Json {
-        let (hash, found, failure) = self.found(params, 1)?;
-        let (None, Some(failure)) = (found, failure) else { return Ok(null) };
+    async fn receipt(&self, known: Option<Known>, null: Box<RawValue>) -> Json {
+        let Some(Known { hash, found: None, failure: Some(failure) }) = known else { return Ok(null) };
         let mut receipt: Value = self.ask("eth_getTransactionReceipt", serde_json::json!([failure.envelope])).await?;
         if receipt.is_null() {
             return Ok(null);
@@ -195,8 +216,8 @@ impl Methods {
         json(&receipt)
     }
 
-    async fn status(&self, params: &Params<'_>, null: Box<RawValue>) -> Json {
-        let (hash, found, failure) = self.found(params, 1)?;
+    async fn status(&self, known: Option<Known>, null: Box<RawValue>) -> Json {
+        let Some(Known { hash, found, failure }) = known else { return Ok(null) };
         let name = match (&found, &failure) {
             (Some(Found { name: Some(name), .. }), _) => *name,
             (Some(_), _) => {
@@ -207,14 +228,26 @@ impl Methods {
             (None, None) => return Ok(null),
         };
         let status: Option<EnvelopeStatus> = self.ask("l2_envelopeStatus", serde_json::json!([name])).await?;
+        // What expires while it is pending here is sealed again.
+        let status = status.filter(|status| found.is_none() || status.status != EnvelopeState::Expired);
         let mut status = status.unwrap_or_else(|| pending_status(hash, None));
         status.hash = hash;
         status.reason = status.reason.or_else(|| failure.filter(|_| found.is_none()).map(|failure| failure.reason));
         json(&status)
     }
 
-    async fn finality(&self, params: &Params<'_>, null: Box<RawValue>) -> Json {
-        let Ok((_, Some(Found { name: Some(name), .. }), _)) = self.found(params, 1) else { return Ok(null) };
+    /// What an envelope, or the transaction in it, has come to. None if neither the node nor the proxy knows it.
+    ///
+    /// # Errors
+    /// The node's.
+    pub async fn envelope_status(&self, hash: B256) -> Answer<Option<EnvelopeStatus>> {
+        let asked = serde_json::value::to_raw_value(&[hash]).map_err(|error| server(error.to_string()))?;
+        let answer = self.call("l2_envelopeStatus", Some(&asked)).await?;
+        serde_json::from_str(answer.get()).map_err(|error| server(format!("the node's answer: {error}")))
+    }
+
+    async fn finality(&self, known: Option<Known>, null: Box<RawValue>) -> Json {
+        let Some(Known { found: Some(Found { name: Some(name), .. }), .. }) = known else { return Ok(null) };
         let asked = serde_json::value::to_raw_value(&[name]).map_err(|error| server(error.to_string()))?;
         self.client.forward("l2_finality", Some(&asked)).await
     }

@@ -50,6 +50,7 @@ pub mod book;
 pub mod checks;
 pub mod keeper;
 pub mod methods;
+mod news;
 mod sending;
 pub mod server;
 pub mod store;
@@ -64,7 +65,10 @@ use alloy_primitives::{Address, U256};
 use cascade_primitives::{ChainParams, Network, TransactionRule};
 use jsonrpsee::server::ServerHandle;
 use parking_lot::Mutex;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 use crate::{
     cli::{Client, Failure, units},
@@ -74,6 +78,7 @@ use crate::{
 };
 use keeper::Keeper;
 use methods::Methods;
+use news::{LOOK, Seen};
 use store::Store;
 
 /// Submissions that may wait for the keeper; then requests wait.
@@ -113,6 +118,7 @@ pub struct Proxy {
     balance: U256,
     server: ServerHandle,
     keeper: JoinHandle<()>,
+    news: JoinHandle<()>,
 }
 
 impl Proxy {
@@ -144,7 +150,9 @@ impl Proxy {
         let address = listener.local_addr().map_err(|error| Failure::io(config.listen, &error))?;
         let (sender, submissions) = mpsc::channel(WAITING);
         let keeper = Keeper::new(client.clone(), wallet.clone(), params.clone(), Arc::clone(&book), store);
-        let methods = Arc::new(Methods { client, params, book, keeper: sender });
+        let (seen, news) = watch::channel(Seen::default());
+        let methods = Arc::new(Methods { client, params, book, keeper: sender, news: news.clone() });
+        let url = server::websocket_url(&config.node);
         let rpc = RpcConfig {
             listen: address,
             cors_origins: config.cors_origins.clone(),
@@ -152,8 +160,9 @@ impl Proxy {
             ..RpcConfig::default()
         };
         let server = server::start(&rpc, listener, methods)?;
-        let keeper = tokio::spawn(keeper.run(submissions));
-        Ok(Self { address, payer: wallet.address(), balance: account.balance, server, keeper })
+        let keeper = tokio::spawn(keeper.run(submissions, news));
+        let news = tokio::spawn(news::follow(url, LOOK, seen));
+        Ok(Self { address, payer: wallet.address(), balance: account.balance, server, keeper, news })
     }
 
     /// Where wallets find it.
@@ -195,6 +204,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         let _ = self.server.stop();
         self.keeper.abort();
+        self.news.abort();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{future::Future, net::TcpListener, sync::Arc, time::Duration};
 
+use alloy_primitives::B256;
 use futures::StreamExt as _;
 use jsonrpsee::{
     BatchResponseBuilder, Extensions, MethodResponse, PendingSubscriptionSink, ResponsePayload, RpcModule,
@@ -27,6 +28,7 @@ use crate::{
         InnerService, RpcConfig,
         error::{limit, method},
         gate::{Gate, WebSocket},
+        params::Args,
         subscribe::HexIds,
     },
 };
@@ -163,12 +165,17 @@ where
     }
 }
 
-/// `eth_subscribe`: a subscription at the node for each one here, begun anew when the node was away.
+/// `eth_subscribe`: a subscription at the node for each one here, begun anew when the node was away. Those to envelopes are
+/// the proxy's own: it knows which envelope holds a transaction, and that another takes its place when it expires.
 fn subscriptions(methods: Arc<Methods>) -> RpcModule<Arc<Methods>> {
     let subscribe = |params: Params<'static>,
                      pending: PendingSubscriptionSink,
                      methods: Arc<Arc<Methods>>,
                      _: Extensions| async move {
+        if let Some(hash) = envelope(&params) {
+            let Ok(sink) = pending.accept().await else { return Ok(()) };
+            return follow(&methods, hash, &sink).await;
+        }
         let params = params.as_str().and_then(|text| RawValue::from_string(text.to_owned()).ok());
         let url = websocket_url(methods.client.url());
         let first = match subscribe_at(&url, params.as_deref()).await {
@@ -188,8 +195,45 @@ fn subscriptions(methods: Arc<Methods>) -> RpcModule<Arc<Methods>> {
     module
 }
 
+/// The transaction or envelope that a subscription is to, if it is to one.
+fn envelope(params: &Params<'_>) -> Option<B256> {
+    let args = Args::new(params, 2).ok()?;
+    let kind: String = args.get(0).ok()?;
+    (kind == "l2_envelopeStatus").then(|| args.get(1).ok()).flatten()
+}
+
+/// Sends what becomes of an envelope, until its last state.
+async fn follow(methods: &Methods, hash: B256, sink: &SubscriptionSink) -> Result<(), SubscriptionError> {
+    let (mut news, mut last) = (methods.news.clone(), None);
+    loop {
+        // Before the node is asked: what happens meanwhile counts.
+        news.mark_unchanged();
+        // A node that is away is asked again.
+        let now = methods.envelope_status(hash).await.ok().flatten();
+        if let Some(now) = now.filter(|now| last != Some(now.status)) {
+            last = Some(now.status);
+            if !send(sink, &now).await? || now.status.is_last() {
+                return Ok(());
+            }
+        }
+        tokio::select! {
+            () = sink.closed() => return Ok(()),
+            changed = news.changed() => if changed.is_err() {
+                return Ok(());
+            },
+        }
+    }
+}
+
+/// Whether the client is still there.
+async fn send(sink: &SubscriptionSink, value: &impl serde::Serialize) -> Result<bool, SubscriptionError> {
+    let message = SubscriptionMessage::new(sink.method_name(), sink.subscription_id(), value)
+        .map_err(|error| SubscriptionError::from(error.to_string()))?;
+    Ok(sink.send(message).await.is_ok())
+}
+
 /// A node's WebSocket is on the port of its HTTP.
-fn websocket_url(http: &str) -> String {
+pub fn websocket_url(http: &str) -> String {
     http.strip_prefix("http").map_or_else(|| http.to_owned(), |rest| format!("ws{rest}"))
 }
 
@@ -231,14 +275,9 @@ async fn pump(
         tokio::select! {
             () = sink.closed() => return Ok(()),
             message = subscription.next() => match message {
-                Some(Ok(value)) => {
-                    let (method, id) = (sink.method_name(), sink.subscription_id());
-                    let message = SubscriptionMessage::new(method, id, &value)
-                        .map_err(|error| SubscriptionError::from(error.to_string()))?;
-                    if sink.send(message).await.is_err() {
-                        return Ok(());
-                    }
-                }
+                Some(Ok(value)) => if !send(sink, &value).await? {
+                    return Ok(());
+                },
                 Some(Err(_)) | None => upstream = None,
             },
         }

@@ -239,7 +239,7 @@ pub struct NodeStatus {
     pub counters: Counters,
 }
 
-/// What happens on the chain. Sent in order; `Final` of a height comes before its `Executed`.
+/// What happens on the chain. Sent in order; `Final` of a height comes before its `Opened`, and that before its `Executed`.
 #[derive(Clone, Debug)]
 pub enum ChainEvent {
     /// A block is final in its order.
@@ -248,6 +248,11 @@ pub enum ChainEvent {
         height: Height,
         /// Its hash.
         hash: BlockHash,
+    },
+    /// The envelopes of a final block are opened; blocks without any are not told of.
+    Opened {
+        /// Its height.
+        height: Height,
     },
     /// A block has been executed and everything about it can be read.
     Executed {
@@ -365,6 +370,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The final block that holds an item and is not executed yet, and whether it is opened.
     fn ordered_item(&self, name: &B256) -> Option<(Height, bool)>;
+
+    /// Until when blocks could carry an envelope that came here lately: its epoch, and its last height. It need not be in the
+    /// pool any more. None for what is unknown, or was forgotten because too many others came.
+    fn envelope_end(&self, name: &B256) -> Option<(Epoch, Height)>;
 
     /// What happens from now on. A receiver that lags loses the oldest events and is told how many.
     fn events(&self) -> broadcast::Receiver<ChainEvent>;

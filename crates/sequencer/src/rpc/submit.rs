@@ -69,7 +69,7 @@ async fn send_sync(params: Params<'static>, rpc: Arc<Rpc>, _: Extensions) -> Ans
                         return Ok(receipt);
                     }
                 }
-                Ok(ChainEvent::Final { .. } | ChainEvent::Pending(_)) => {}
+                Ok(ChainEvent::Final { .. } | ChainEvent::Opened { .. } | ChainEvent::Pending(_)) => {}
                 Err(RecvError::Closed) => return Err(error::server("the node stops")),
             }
         }

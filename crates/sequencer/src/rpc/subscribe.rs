@@ -6,6 +6,9 @@
 //! | `logs` (filter) | a log of such a block |
 //! | `newPendingTransactions` | the hash of a transaction that entered the pool; some are missing if the client is slow |
 //! | `l2_finalBlocks` | height and hash of a block whose order became final, in order |
+//! | `l2_envelopeStatus` (hash) | `l2_envelopeStatus` of an envelope: at once if it is known, then on each change |
+//!
+//! A subscription to an envelope ends after a last state. A state that is over before it could be told is left out.
 //!
 //! A client that reads slowly holds nothing but its own subscription up: heads, logs and final blocks are read from the
 //! chain where it went on meanwhile, up to [`MAX_BEHIND`] blocks. One that falls further behind is cut off from the
@@ -13,6 +16,7 @@
 
 use std::sync::Arc;
 
+use alloy_primitives::B256;
 use alloy_rpc_types_eth::Filter;
 use cascade_execution::Receipt;
 use cascade_primitives::Height;
@@ -32,7 +36,7 @@ use super::{
     filters::random_id,
     logs,
     params::Args,
-    registered,
+    registered, sealed,
     types::FinalBlock,
 };
 
@@ -54,6 +58,7 @@ enum Kind {
     Logs(Box<Filter>),
     Pending,
     Final,
+    Envelope(B256),
 }
 
 pub(super) fn register(methods: &mut Methods) {
@@ -74,6 +79,7 @@ pub(super) fn register(methods: &mut Methods) {
             Kind::Logs(filter) => feed.executed(heads.executed, Some(&filter)).await,
             Kind::Pending => feed.pending().await,
             Kind::Final => feed.finals(heads.ordered).await,
+            Kind::Envelope(hash) => feed.envelope(hash).await,
         }
     };
     let module = &mut methods.module;
@@ -98,6 +104,10 @@ fn kind(rpc: &Rpc, params: &Params<'_>) -> Answer<Kind> {
             Some(false) | None => Ok(Kind::Pending),
         },
         "l2_finalBlocks" => Ok(Kind::Final),
+        "l2_envelopeStatus" => {
+            rpc.sealed()?;
+            Ok(Kind::Envelope(args.get(1)?))
+        }
         other => {
             let name: String = other.chars().take(64).collect();
             Err(error::method(&format!("eth_subscribe(\"{name}\")"), ""))
@@ -156,7 +166,7 @@ impl Feed {
                     }
                     height
                 }
-                Ok(ChainEvent::Final { .. } | ChainEvent::Pending(_)) => continue,
+                Ok(ChainEvent::Final { .. } | ChainEvent::Opened { .. } | ChainEvent::Pending(_)) => continue,
                 Err(_) => self.rpc.heads().executed,
             };
             check_distance(last, head)?;
@@ -208,7 +218,7 @@ impl Feed {
         while let Some(event) = self.next().await {
             let head = match event {
                 Ok(ChainEvent::Final { height, .. }) => height,
-                Ok(ChainEvent::Executed { .. } | ChainEvent::Pending(_)) => continue,
+                Ok(ChainEvent::Executed { .. } | ChainEvent::Opened { .. } | ChainEvent::Pending(_)) => continue,
                 Err(_) => self.rpc.heads().ordered,
             };
             check_distance(last, head)?;
@@ -221,6 +231,30 @@ impl Feed {
             }
         }
         Ok(())
+    }
+}
+
+impl Feed {
+    /// What an envelope has come to, as long as that changes.
+    async fn envelope(&mut self, hash: B256) -> Result<(), SubscriptionError> {
+        let mut last = None;
+        loop {
+            let now = sealed::status(&self.rpc, hash).map_err(failed)?.filter(|now| last != Some(now.status));
+            if let Some(now) = now {
+                if self.send(&now).await? == Client::Gone || now.status.is_last() {
+                    return Ok(());
+                }
+                last = Some(now.status);
+            }
+            loop {
+                match self.next().await {
+                    None => return Ok(()),
+                    // What others submit changes nothing.
+                    Some(Ok(ChainEvent::Pending(hashes))) if !hashes.contains(&hash) => {}
+                    Some(_) => break,
+                }
+            }
+        }
     }
 }
 

@@ -474,9 +474,25 @@ pub enum EnvelopeState {
     Executed,
     /// It was charged, and nothing ran.
     Failed,
+    /// It was known here and not ordered while it could be. Nothing was charged.
+    Expired,
 }
 
-/// `l2_envelopeStatus`.
+impl EnvelopeState {
+    /// Whether no other state comes after it.
+    #[must_use]
+    pub const fn is_last(self) -> bool {
+        matches!(self, Self::Executed | Self::Failed | Self::Expired)
+    }
+
+    /// Whether it has a place in the final order.
+    #[must_use]
+    pub const fn is_ordered(self) -> bool {
+        matches!(self, Self::Ordered | Self::Revealed | Self::Executed | Self::Failed)
+    }
+}
+
+/// `l2_envelopeStatus`, and a notification of the subscription of that name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvelopeStatus {
@@ -490,7 +506,7 @@ pub struct EnvelopeStatus {
     pub index: Option<u32>,
     /// The transaction inside that ran.
     pub transaction: Option<B256>,
-    /// Why nothing ran.
+    /// Why nothing ran, or will.
     pub reason: Option<String>,
 }
 

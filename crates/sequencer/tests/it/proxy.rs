@@ -232,12 +232,17 @@ fn refusals(cluster: &Cluster, proxy: &Proxy, user: &Wallet) {
 fn subscriptions_and_batches(cluster: &Cluster, proxy: &Proxy, user: &Wallet) {
     let ws = proxy.info["ws"].as_str().expect("a URL").to_owned();
     let (hash, raw) = transfer(cluster, user, 4, TO, 1, FEES);
-    let (first, second) = cluster.runtime.block_on(async {
+    let (first, second, told) = cluster.runtime.block_on(async {
         let socket = WsClientBuilder::default().build(&ws).await.expect("it serves WebSockets");
         let mut heads = socket
             .subscribe::<Value, _>("eth_subscribe", rpc_params!["newHeads"], "eth_unsubscribe")
             .await
             .expect("subscriptions pass");
+        // By the hash that the wallet shows: the proxy knows the envelope.
+        let mut states = socket
+            .subscribe::<EnvelopeStatus, _>("eth_subscribe", rpc_params!["l2_envelopeStatus", hash], "eth_unsubscribe")
+            .await
+            .expect("it has envelopes");
         let sent: B256 = socket.request("eth_sendRawTransaction", rpc_params![raw]).await.expect("sealed");
         assert_eq!(sent, hash);
         let mut batch = jsonrpsee::core::params::BatchRequestBuilder::new();
@@ -252,9 +257,15 @@ fn subscriptions_and_batches(cluster: &Cluster, proxy: &Proxy, user: &Wallet) {
         let number = |head: Value| serde_json::from_value::<U64>(head["number"].clone()).unwrap().to::<u64>();
         let first = number(heads.next().await.expect("a head").expect("JSON"));
         let second = number(heads.next().await.expect("a head").expect("JSON"));
-        (first, second)
+        let mut told = Vec::new();
+        while !told.last().is_some_and(|status: &EnvelopeStatus| status.status.is_last()) {
+            told.push(states.next().await.expect("a state").expect("JSON"));
+        }
+        (first, second, told)
     });
     assert_eq!(first + 1, second);
+    assert!(told.iter().all(|status| status.hash == hash), "{told:?}");
+    assert_eq!(told.last().map(|last| last.status), Some(EnvelopeState::Executed));
     assert_eq!(proxy.receipt(cluster, hash)["status"], "0x1");
     let receipt =
         proxy.ok(cluster, "eth_sendRawTransactionSync", json!([transfer(cluster, user, 5, TO, 1, FEES).1, "0x4e20"]));

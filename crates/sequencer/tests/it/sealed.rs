@@ -5,12 +5,18 @@ use std::time::Duration;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use cascade_mempool::gossip::encode_gossip;
 use cascade_network::{Channel, Identity, Network, NetworkConfig, NetworkId};
-use cascade_primitives::{Deposit, Genesis, GenesisAccount, Item, SigningContext, TransactionRule};
+use cascade_primitives::{Deposit, Genesis, GenesisAccount, Item, RecoveredEnvelope, SigningContext, TransactionRule};
 use cascade_sequencer::{
     cli::Client,
     rpc::types::{EnvelopeState, EnvelopeStatus},
     sealing::Seal,
     wallet::{Fees, TRANSFER_GAS, Transfer, Wallet},
+};
+
+use jsonrpsee::{
+    core::client::{Subscription, SubscriptionClientT as _},
+    rpc_params,
+    ws_client::WsClientBuilder,
 };
 
 use crate::cluster::{Cluster, funded, wait_for};
@@ -117,6 +123,74 @@ fn envelopes_are_ordered_then_opened_and_executed() {
     assert_eq!(again.status, EnvelopeState::Failed);
     assert!(again.reason.as_deref().is_some_and(|reason| reason.contains("nonce too low")), "{again:?}");
     cluster.assert_agree();
+}
+
+/// Follows an envelope over a WebSocket, and says what it was told.
+fn follow(cluster: &Cluster, socket: &str, hash: B256) -> tokio::task::JoinHandle<Vec<EnvelopeStatus>> {
+    let (socket, (ready, subscribed)) = (socket.to_owned(), std::sync::mpsc::channel());
+    let task = cluster.runtime.spawn(async move {
+        let client = WsClientBuilder::default().build(&socket).await.expect("it serves WebSockets");
+        let mut feed: Subscription<EnvelopeStatus> = client
+            .subscribe("eth_subscribe", rpc_params!["l2_envelopeStatus", hash], "eth_unsubscribe")
+            .await
+            .expect("a subscription");
+        ready.send(()).expect("the test waits");
+        let mut told: Vec<EnvelopeStatus> = Vec::new();
+        while !told.last().is_some_and(|status| status.status.is_last()) {
+            told.push(feed.next().await.expect("a state").expect("JSON"));
+        }
+        told
+    });
+    subscribed.recv().expect("subscribed");
+    task
+}
+
+fn states(told: &[EnvelopeStatus]) -> Vec<EnvelopeState> {
+    told.iter().map(|status| status.status).collect()
+}
+
+#[test]
+fn whoever_subscribes_is_told_each_state_of_an_envelope_and_of_one_that_expires() {
+    let cluster = start(4, |_| ());
+    let seal = wait_key(&cluster, 0, 1);
+    let socket = |node: usize| cluster.nodes[node].file.as_ref().expect("it runs").rpc_ws.clone();
+    let seal_it = |seal: &Seal, i, nonce| {
+        let (_, raw) = transfer(&cluster, &funded(i), 0, 1);
+        seal.transaction(&raw, payer().signing_key(), nonce, &cluster.genesis.params).expect("it can be sealed")
+    };
+    let send = |envelope: &RecoveredEnvelope| {
+        cluster.runtime.block_on(cluster.client(0).send_item(envelope.raw())).expect("it is admitted")
+    };
+
+    let first = seal_it(&seal, 0, 0);
+    let (at_first, at_other) = (follow(&cluster, &socket(0), first.hash()), follow(&cluster, &socket(1), first.hash()));
+    send(&first);
+    let told = cluster.runtime.block_on(at_first).expect("it ended");
+    assert_eq!(told[0].status, EnvelopeState::Pending);
+    for told in [told, cluster.runtime.block_on(at_other).expect("it ended")] {
+        let (states, last) = (states(&told), told.last().expect("some"));
+        let order = [EnvelopeState::Pending, EnvelopeState::Ordered, EnvelopeState::Revealed, EnvelopeState::Executed];
+        assert!(states.is_sorted_by_key(|state| order.iter().position(|known| known == state)), "{states:?}");
+        assert!(states.windows(2).all(|two| two[0] != two[1]), "{states:?}");
+        assert_eq!((last.status, last.reason.as_deref()), (EnvelopeState::Executed, None));
+    }
+
+    // Behind a gap in its payer's nonces no block can carry it; once it is too late, that is final.
+    let keys = cluster.runtime.block_on(cluster.client(0).epoch_keys()).expect("it runs");
+    let late = seal_it(&Seal::of(&keys, 2).expect("a key"), 1, 2);
+    let told = follow(&cluster, &socket(0), late.hash());
+    send(&late);
+    let told = cluster.runtime.block_on(told).expect("it ended");
+    assert_eq!(states(&told), [EnvelopeState::Pending, EnvelopeState::Expired]);
+    let until = format!("not ordered up to block {}, until which it was valid", late.valid_until.0);
+    assert_eq!(told[1].reason.as_deref(), Some(until.as_str()));
+    assert!(cluster.height(0) >= late.valid_until.0);
+    // It costs nothing, and its payer's nonces are what they were.
+    let filler = seal_it(&wait_key(&cluster, 0, 1), 2, 1);
+    send(&filler);
+    assert_eq!(wait_done(&cluster, 0, filler.hash()).status, EnvelopeState::Executed);
+    let account = cluster.runtime.block_on(cluster.client(0).payer(payer().address())).expect("it runs");
+    assert_eq!((account.nonce, account.next_nonce), (2, 2));
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! Filters that are polled, and subscriptions over a WebSocket.
 
 use alloy_primitives::{Address, B256, hex};
-use cascade_sequencer::rpc::{Backend, types::FinalBlock};
+use cascade_primitives::{Epoch, Height, TransactionRule};
+use cascade_sequencer::rpc::{
+    Backend,
+    types::{EnvelopeState, EnvelopeStatus, FinalBlock},
+};
 use jsonrpsee::{
     core::client::{ClientT, Error, Subscription, SubscriptionClientT},
     rpc_params,
@@ -9,7 +13,12 @@ use jsonrpsee::{
 };
 use serde_json::{Value, json};
 
-use super::{Token, client::Server, hex_of, mock::Mock};
+use super::{
+    Token,
+    client::Server,
+    hex_of,
+    mock::{Mock, Tx},
+};
 
 const TO: Address = Address::repeat_byte(0x70);
 
@@ -101,6 +110,68 @@ async fn logs_pending_and_final_blocks_are_pushed() {
     assert_eq!(block, server.ok("eth_getBlockByNumber", json!([hex_of(height), false])).await);
 }
 
+async fn state(feed: &mut Subscription<Value>) -> EnvelopeState {
+    let status: EnvelopeStatus = serde_json::from_value(feed.next().await.unwrap().unwrap()).unwrap();
+    status.status
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_state_of_an_envelope_is_pushed_once_and_the_subscription_ends_after_the_last() {
+    let server = Server::with(Mock::new(TransactionRule::Encrypted, false), |config| config.max_subscriptions = 1);
+    let socket = server.socket().await;
+    // To this server, a transaction in the clear stands for an envelope.
+    let tx = Tx::new(0, TO);
+    let hash = tx.hash(0);
+    // Before anybody has heard of it.
+    let mut feed = subscribe(&socket, vec![json!("l2_envelopeStatus"), json!(hash)]).await.unwrap();
+    server.node.submit(vec![tx.raw(0)]).await.pop().unwrap().unwrap();
+    assert_eq!(state(&mut feed).await, EnvelopeState::Pending);
+    // Blocks and transactions of others change nothing.
+    server.node.produce(vec![]);
+    server.node.submit(vec![Tx::new(1, TO).raw(0)]).await.pop().unwrap().unwrap();
+
+    let height = server.node.heads().ordered.next();
+    server.node.ordered_items.lock().insert(hash, (height, false));
+    server.node.order(vec![tx.raw(0)]);
+    assert_eq!(state(&mut feed).await, EnvelopeState::Ordered);
+    server.node.ordered_items.lock().insert(hash, (height, true));
+    server.node.open(height);
+    assert_eq!(state(&mut feed).await, EnvelopeState::Revealed);
+    server.node.execute();
+    let done: EnvelopeStatus = serde_json::from_value(feed.next().await.unwrap().unwrap()).unwrap();
+    assert_eq!((done.status, done.height, done.index), (EnvelopeState::Executed, Some(height), Some(0)));
+
+    // Its place is free again; of one that is known already, the state comes at once.
+    let mut feed = loop {
+        match subscribe(&socket, vec![json!("l2_envelopeStatus"), json!(hash)]).await {
+            Ok(feed) => break feed,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!(state(&mut feed).await, EnvelopeState::Executed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_envelope_that_was_not_ordered_in_its_time_expires_when_no_block_can_bring_it_any_more() {
+    let server = Server::start(Mock::new(TransactionRule::Encrypted, false));
+    let socket = server.socket().await;
+    let hash = B256::repeat_byte(7);
+    server.node.ends.lock().insert(hash, (Epoch(0), Height(3)));
+    let status = || server.ok("l2_envelopeStatus", json!([hash]));
+    assert_eq!(status().await, Value::Null, "it is not in the pool, but a block may bring it");
+    let mut feed = subscribe(&socket, vec![json!("l2_envelopeStatus"), json!(hash)]).await.unwrap();
+    for _ in 0..2 {
+        server.node.produce(vec![]);
+    }
+    server.node.order(vec![]);
+    assert_eq!(status().await, Value::Null, "what the last block that may hold it holds is not known yet");
+    server.node.execute();
+    assert_eq!(state(&mut feed).await, EnvelopeState::Expired);
+    let status = status().await;
+    assert_eq!(status["status"], "expired");
+    assert_eq!(status["reason"], "not ordered up to block 3, until which it was valid");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_unsubscribed_ends_and_makes_room() {
     let server = Server::with(Mock::plain(), |config| config.max_subscriptions = 2);
@@ -129,9 +200,18 @@ async fn subscriptions_that_make_no_sense_are_refused() {
         (vec![json!(1)], -32602),
         (vec![json!("logs"), json!({"address": "0x1"})], -32602),
         (vec![json!("newPendingTransactions"), json!(true)], -32602),
+        (vec![json!("l2_envelopeStatus"), json!(B256::ZERO)], -32004),
     ] {
         match subscribe(&socket, params.clone()).await.unwrap_err() {
             Error::Call(error) => assert_eq!(error.code(), code, "{params:?}"),
+            other => panic!("{params:?}: {other}"),
+        }
+    }
+    let encrypted = Server::start(Mock::new(TransactionRule::Encrypted, false));
+    let socket = encrypted.socket().await;
+    for params in [vec![json!("l2_envelopeStatus")], vec![json!("l2_envelopeStatus"), json!("0x1")]] {
+        match subscribe(&socket, params.clone()).await.unwrap_err() {
+            Error::Call(error) => assert_eq!(error.code(), -32602, "{params:?}"),
             other => panic!("{params:?}: {other}"),
         }
     }

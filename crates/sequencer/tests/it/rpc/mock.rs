@@ -128,6 +128,10 @@ pub struct Mock {
     pub submissions: AtomicUsize,
     /// Whether a submission makes a block at once.
     pub eager: bool,
+    /// Final blocks of envelopes, and whether they are opened.
+    pub ordered_items: Mutex<HashMap<B256, (Height, bool)>>,
+    /// Ends of envelopes.
+    pub ends: Mutex<HashMap<B256, (Epoch, Height)>>,
 }
 
 fn committee() -> Committee {
@@ -199,6 +203,8 @@ impl Mock {
             status: Mutex::new(status()),
             submissions: AtomicUsize::new(0),
             eager,
+            ordered_items: Mutex::default(),
+            ends: Mutex::default(),
         })
     }
 
@@ -236,7 +242,10 @@ impl Mock {
         };
         for (raw, index) in data.block.body.transactions.iter().zip(0..) {
             let hash = self.hash_of(raw);
-            chain.locations.insert(hash, Location { height, index });
+            // What is sealed is found once it is executed.
+            if self.params.transactions != TransactionRule::Encrypted {
+                chain.locations.insert(hash, Location { height, index });
+            }
             chain.payloads.remove(&hash);
         }
         chain.safe = chain.safe.max(carried.unwrap_or(0));
@@ -244,6 +253,11 @@ impl Mock {
         chain.blocks.push(Arc::new(data));
         let _ = self.events.send(ChainEvent::Final { height, hash });
         height
+    }
+
+    /// The items of a final block are opened.
+    pub fn open(&self, height: Height) {
+        let _ = self.events.send(ChainEvent::Opened { height });
     }
 
     /// Executes the lowest block that is not executed.
@@ -263,8 +277,10 @@ impl Mock {
         };
         let done = Arc::new(BlockData { result: Some(BlockResult { entry, bloom }), ..(*data).clone() });
         let receipts = Arc::new(receipts);
-        for receipt in receipts.iter() {
-            chain.pool.remove(&receipt.transaction_hash);
+        for (receipt, index) in receipts.iter().zip(0..) {
+            let hash = receipt.transaction_hash;
+            chain.pool.remove(&hash);
+            chain.locations.insert(hash, Location { height: Height(height as u64), index });
         }
         chain.blocks[height] = Arc::clone(&done);
         chain.receipts.push(Arc::clone(&receipts));
@@ -346,8 +362,12 @@ impl Backend for Mock {
         None
     }
 
-    fn ordered_item(&self, _: &B256) -> Option<(Height, bool)> {
-        None
+    fn ordered_item(&self, name: &B256) -> Option<(Height, bool)> {
+        self.ordered_items.lock().get(name).copied()
+    }
+
+    fn envelope_end(&self, name: &B256) -> Option<(Epoch, Height)> {
+        self.ends.lock().get(name).copied()
     }
 
     fn params(&self) -> &ChainParams {
