@@ -6,8 +6,8 @@
 //   <!-- test: testnet -->   starts a testnet; it is ready before the next block runs, and stopped with SIGINT at the end
 //   <!-- test: if cast -->   as the first, where the program (here `cast`) is installed; else it is skipped and said so
 //
-// Blocks run with `bash -euo pipefail` at the root of the repository. Variables: RPC and WS (URLs of the first node),
-// KEY and ADDRESS (a funded account), DATA (the cluster's data directory), GENESIS, BOOTSTRAP (the first node's address); what a block exports is not kept. A testnet
+// Blocks run with `bash -euo pipefail` at the root of the repository. Variables: RPC and WS (URLs of the proxy), NODE (that of
+// the first node), KEY and ADDRESS (a funded account), DATA (the cluster's data directory), GENESIS, BOOTSTRAP (the first node's address); what a block exports is not kept. A testnet
 // block is run with `--data DATA` added to its command; when README has none, one is started before the first block.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -63,8 +63,9 @@ async function main() {
     // The command may build first.
     const info = await testnet.ready(1800);
     Object.assign(env, {
-      RPC: info.rpc[0].http,
-      WS: info.rpc[0].ws,
+      RPC: info.proxy.http,
+      WS: info.proxy.ws,
+      NODE: info.rpc[0].http,
       GENESIS: info.genesis,
       BOOTSTRAP: info.network[0],
       ADDRESS: info.accounts[6].address,

@@ -29,7 +29,7 @@ if (process.env.CASCADE_RPC_HTTP && process.env.CASCADE_RPC_WS && process.env.CA
   // The same tests twice: at a node of a plain chain, and at the proxy of an encrypted one.
   for (const kind of ['plain', 'encrypted'].filter((kind) => (process.env.CASCADE_E2E ?? kind) === kind)) {
     console.log(`--- ${kind}`);
-    const flags = ['--nodes', '4', ...(kind === 'encrypted' ? ['--encrypted'] : [])];
+    const flags = ['--nodes', '4', ...(kind === 'plain' ? ['--plain'] : [])];
     process.exitCode ||= await withTestnet((info, testnet) => {
       const { http, ws } = info.proxy ?? info.rpc[0];
       return runTests({ CASCADE_RPC_HTTP: http, CASCADE_RPC_WS: ws, CASCADE_TESTNET: join(testnet.data, 'testnet.json') });

@@ -36,7 +36,7 @@ async function numbers(prometheus, query) {
   return data.result.filter((series) => Number.isFinite(Number(series.value[1]))).length;
 }
 
-// Transfers from one account to one node, one after the other, until `stop.asked`.
+// Transfers from one account through the proxy, one after the other, until `stop.asked`.
 async function load(url, account, stop) {
   const to = '0x000000000000000000000000000000000000dEaD';
   const args = ['send', '--rpc', url, '--account', String(account), '--to', to, '--value', '0.001', '--json'];
@@ -66,7 +66,7 @@ async function check(info, testnet) {
   });
 
   const stop = { asked: false };
-  const senders = info.rpc.map(({ http }, i) => load(http, i, stop));
+  const senders = info.rpc.map((_, i) => load(info.proxy.http, i, stop));
   const failed = new Promise((_, reject) => senders.forEach((sender) => sender.catch(reject)));
   const begin = Date.now();
   let silent = queries;

@@ -238,7 +238,7 @@ async fn run_in(args: &LoadArgs, dir: PathBuf) -> Result<Report, Failure> {
         program: program.clone(),
         dir: std::path::absolute(&dir).map_err(|error| Failure::io(dir.display(), &error))?,
         nodes: Some(args.nodes as usize),
-        rule,
+        rule: Some(rule),
         schedule,
         load_accounts: if args.kind == LoadKind::Opaque { 0 } else { args.senders },
         log: args.log_level.clone(),

@@ -60,8 +60,8 @@ pub struct ClusterSpec {
     pub dir: PathBuf,
     /// Nodes of a new cluster. One that is resumed keeps its own; then a number that differs is refused.
     pub nodes: Option<usize>,
-    /// What a new chain orders. One that is resumed keeps its own; opaque bytes are refused where it orders others.
-    pub rule: TransactionRule,
+    /// What a new chain orders: envelopes, if nothing is said. One that is resumed must order the same, or nothing is said.
+    pub rule: Option<TransactionRule>,
     /// Committees and constants of a new chain. One that is resumed must have been made with the same, or none is given.
     pub schedule: Schedule,
     /// Senders of the load driver that a new chain funds.
@@ -306,6 +306,15 @@ fn take_dir(dir: &Path) -> Result<File, Failure> {
     }
 }
 
+/// A chain's kind, in words.
+pub(super) const fn what_it_is(rule: TransactionRule) -> &'static str {
+    match rule {
+        TransactionRule::Plain => "a chain of plain transactions",
+        TransactionRule::Encrypted => "an encrypted chain",
+        TransactionRule::Opaque => "a chain of opaque bytes",
+    }
+}
+
 /// Refuses what was asked of a new cluster where the one that is here is another.
 fn check_resumable(spec: &ClusterSpec, genesis: &Genesis) -> Result<(), Failure> {
     let other = |what: &str| {
@@ -316,8 +325,14 @@ fn check_resumable(spec: &ClusterSpec, genesis: &Genesis) -> Result<(), Failure>
     if spec.nodes.is_some_and(|nodes| nodes != homes.len()) {
         return other(&format!("has {} nodes; leave --nodes", homes.len()));
     }
-    if spec.rule == TransactionRule::Opaque && genesis.params.transactions != TransactionRule::Opaque {
-        return other("holds a chain of Ethereum transactions; leave --opaque");
+    let orders = genesis.params.transactions;
+    if let Some(rule) = spec.rule.filter(|rule| *rule != orders) {
+        let flag = match rule {
+            TransactionRule::Plain => "--plain",
+            TransactionRule::Opaque => "--opaque",
+            TransactionRule::Encrypted => "--kind",
+        };
+        return other(&format!("holds {}; leave {flag}", what_it_is(orders)));
     }
     if !spec.schedule.is_empty() {
         let keys = homes.iter().map(|home| HomeKeys::find_or_generate(&home.key_paths(), Role::Sequencer));
@@ -343,7 +358,8 @@ fn create(spec: &ClusterSpec) -> Result<(), Failure> {
         keys.push(home.create_keys(Role::Sequencer)?);
         home.write_config(&settings(loopback, loopback, Some(loopback), &[]))?;
     }
-    let genesis = genesis::build(&keys, spec.rule, &spec.schedule, spec.load_accounts)?;
+    let genesis =
+        genesis::build(&keys, spec.rule.unwrap_or(TransactionRule::Encrypted), &spec.schedule, spec.load_accounts)?;
     for home in homes.iter().chain([&Home::new(&spec.dir)]) {
         home.write_genesis(&genesis)?;
     }

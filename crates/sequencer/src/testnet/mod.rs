@@ -49,8 +49,10 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// Starts a local cluster of sequencers, as separate processes with free ports and regtest parameters.
 ///
-/// It prints URLs and the keys of funded accounts, shows what happens, sends one probe transfer a second, and runs until
-/// Ctrl-C. DIR/testnet.json holds the same for scripts. The accounts come from the public development mnemonic.
+/// Nobody, sequencers included, can read a transaction on its chain before that's place is final: wallets use the URL of the
+/// proxy, which encrypts what they send. It prints URLs, the proxy's first, and the keys of funded accounts, shows what happens,
+/// sends one probe transfer a second, and runs until Ctrl-C. DIR/testnet.json holds the same for scripts. The accounts come
+/// from the public development mnemonic.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cascade testnet\n  cascade testnet --nodes 4 --data cluster\n  \
                         cascade testnet --nodes 4 --blocks 20 --json\n\n\
@@ -72,13 +74,13 @@ pub struct TestnetArgs {
     /// One line of JSON on stdout: with --blocks the report at the end, else what runs where, at the start.
     #[arg(long)]
     json: bool,
+    /// Order transactions in the clear, as most chains do: sequencers read them first, and wallets use a node's URL. A chain
+    /// that is resumed keeps what it orders.
+    #[arg(long, conflicts_with = "opaque")]
+    plain: bool,
     /// Order opaque bytes instead of transactions. A chain that is resumed keeps what it orders.
     #[arg(long)]
     opaque: bool,
-    /// Order encrypted envelopes: nobody can read a transaction before its place is final. A chain that is resumed keeps
-    /// what it orders.
-    #[arg(long, conflicts_with = "opaque")]
-    encrypted: bool,
     /// A TOML file that says which nodes vote from which epoch on, with what stake, and changes constants. See below.
     #[arg(long, value_name = "FILE")]
     schedule: Option<PathBuf>,
@@ -246,10 +248,10 @@ async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
     let mut ends = Ends::new()?;
     let program = std::env::current_exe().map_err(|error| Failure::io("cannot find this program", &error))?;
     let schedule = args.schedule.as_deref().map(Schedule::read).transpose()?.unwrap_or_default();
-    let rule = match (args.opaque, args.encrypted) {
-        (true, _) => TransactionRule::Opaque,
-        (_, true) => TransactionRule::Encrypted,
-        _ => TransactionRule::Plain,
+    let rule = match (args.opaque, args.plain) {
+        (true, _) => Some(TransactionRule::Opaque),
+        (_, true) => Some(TransactionRule::Plain),
+        _ => None,
     };
     let dir = std::path::absolute(&dir).map_err(|error| Failure::io(dir.display(), &error))?;
     let batches = args.batches.as_ref().map(std::path::absolute).transpose();
@@ -261,8 +263,10 @@ async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
         cluster = Cluster::start(spec) => cluster?,
         () = ends.wait() => return Ok(()),
     };
-    if cluster.is_resumed() && !args.opaque && cluster.genesis().params.transactions == TransactionRule::Opaque {
-        output::note(&format!("the chain in {} orders opaque bytes, as it did before", cluster.dir().display()));
+    let orders = cluster.genesis().params.transactions;
+    if cluster.is_resumed() && rule.is_none() && orders != TransactionRule::Encrypted {
+        let (dir, what) = (cluster.dir().display(), cluster::what_it_is(orders));
+        output::note(&format!("{dir} holds {what}, as it did before"));
     }
     let monitor = match &prometheus {
         Some(program) => Some(tokio::select! {
@@ -375,9 +379,11 @@ struct Session {
     blocks: Option<u64>,
     /// What the light client sees; none on a chain without squares.
     light: Option<tokio::sync::watch::Receiver<String>>,
+    /// Whether probes can be sent: on an encrypted chain, once there is a key to seal to.
+    takes_probes: bool,
     /// Newest final block of each node.
     heights: Vec<u64>,
-    /// The first final block that was seen here, and when.
+    /// The first final block that was seen here once probes could be sent, and when.
     first: Option<(u64, Instant)>,
     /// When the newest final block was seen.
     progress: Instant,
@@ -406,6 +412,7 @@ impl Session {
             shows: !args.json,
             restarts: args.restart,
             blocks: args.blocks,
+            takes_probes: params.transactions != TransactionRule::Encrypted,
             heights,
             first: None,
             progress: Instant::now(),
@@ -428,13 +435,17 @@ impl Session {
                 seen = self.watch.next() => {
                     self.heights[seen.node] = self.heights[seen.node].max(seen.block.height.0);
                     self.progress = Instant::now();
-                    self.first.get_or_insert((seen.block.height.0, seen.at));
+                    self.takes_probes = self.takes_probes || self.probes.can_seal(seen.node).await;
+                    if self.takes_probes {
+                        self.first.get_or_insert((seen.block.height.0, seen.at));
+                    }
                     self.probes.observe(&seen).await;
                     if let Some(report) = self.report_if_done(seen.at).await? {
                         return Ok(Some(report));
                     }
                 }
-                // Before the first final block the nodes still look for each other, which is not what a probe measures.
+                // Before the first final block the nodes still look for each other, and before the first key is made, nothing
+                // can be sealed. Neither is what a probe measures, or what is counted.
                 _ = probe.tick(), if self.first.is_some() => {
                     let nodes = self.cluster.nodes();
                     self.probes.send(|node| nodes[node].is_running()).await;

@@ -81,6 +81,11 @@ impl Probes {
         !self.waiting.is_empty()
     }
 
+    /// Whether a node of an encrypted chain has the key that transactions are sealed to now.
+    pub async fn can_seal(&self, node: usize) -> bool {
+        self.clients[node].epoch_keys().await.is_ok_and(|keys| Seal::of(&keys, VALID_FOR).is_ok())
+    }
+
     /// Sends a probe to the next node that is up.
     pub async fn send(&mut self, is_up: impl Fn(usize) -> bool) {
         let count = self.clients.len();

@@ -7,13 +7,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cascade_sequencer::cli::Client;
+use alloy_primitives::{Bytes, U256};
+use cascade_sequencer::{
+    cli::Client,
+    rpc::types::EnvelopeState,
+    testnet::accounts::dev_accounts,
+    wallet::{Fees, TRANSFER_GAS, Transfer},
+};
 use serde_json::Value;
 
 use crate::{
     cli::cascade,
     cluster::{signal, wait_for},
 };
+
+/// What is allowed from the start to the first envelope that is admitted.
+const ADMITS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the issue allows from the start to the printed URLs.
 const READY_WITHIN: Duration = Duration::from_secs(5);
@@ -154,7 +163,9 @@ fn what_a_resumed_testnet_cannot_be_is_refused() {
     assert_eq!(testnet(&data, &made).0, Some(0));
     for (more, words) in [
         (vec!["--nodes", "5"], ["has 2 nodes", "leave --nodes away"]),
-        (vec!["--opaque"], ["a chain of Ethereum transactions", "leave --opaque away"]),
+        (vec!["--opaque"], ["an encrypted chain", "leave --opaque away"]),
+        (vec!["--plain"], ["an encrypted chain", "leave --plain away"]),
+        (vec!["--plain", "--opaque"], ["--plain", "cannot be used with"]),
         (vec!["--schedule", &other], ["another schedule", "leave --schedule away"]),
     ] {
         let (code, text) = testnet(&data, &more);
@@ -162,6 +173,58 @@ fn what_a_resumed_testnet_cannot_be_is_refused() {
         assert!(words.iter().all(|word| text.contains(word)), "{more:?}: {text}");
     }
     assert_eq!(testnet(&data, &made).0, Some(0), "the command that made it resumes it");
+
+    let plain = dir.path().join("plain");
+    assert_eq!(testnet(&plain, &["--nodes", "1", "--blocks", "1", "--plain"]).0, Some(0));
+    let (code, text) = testnet(&plain, &["--blocks", "1"]);
+    assert!(code == Some(0) && text.contains("holds a chain of plain transactions, as it did before"), "{text}");
+}
+
+#[test]
+fn a_fresh_testnet_takes_encrypted_transactions_soon_and_says_until_then_how_far_its_key_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let started = Instant::now();
+    let testnet = Testnet::start(&dir.path().join("cluster"), &["--nodes", "4"]);
+    let runtime = runtime();
+    let proxy = Client::new(testnet.info["proxy"]["http"].as_str().expect("a proxy")).expect("a URL");
+    let node = Client::new(testnet.info["rpc"][1]["http"].as_str().expect("a URL")).expect("a URL");
+    let wallet = &dev_accounts()[3];
+    let (hash, raw) = wallet.sign(&Transfer {
+        chain: runtime.block_on(proxy.params()).expect("it answers").chain_id,
+        nonce: 0,
+        to: wallet.address(),
+        value: U256::ZERO,
+        data: Bytes::new(),
+        gas: TRANSFER_GAS,
+        fees: Fees { max: 1_000_000_000, tip: 1 },
+    });
+    let mut steps = Vec::new();
+    let sent = wait_for("the first envelope is admitted", || {
+        let keys = runtime.block_on(node.epoch_keys()).expect("nodes answer before there are keys");
+        if keys.keys.is_empty() {
+            steps.push(keys.progress.expect("it says how far the first key is"));
+        }
+        match runtime.block_on(proxy.send_raw(&raw)) {
+            Ok(sent) => Some(sent),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(
+                    error.contains("first key is still being made") && error.contains("send it again in a moment"),
+                    "{error}"
+                );
+                None
+            }
+        }
+    });
+    let after = started.elapsed();
+    assert_eq!(sent, hash);
+    assert!(after < ADMITS_WITHIN, "it took {after:?}");
+    assert!(!steps.is_empty(), "the key was there before anybody could ask");
+    eprintln!("the first envelope was admitted after {after:?}; the key's steps: {steps:?}");
+    wait_for("it is executed", || {
+        let status = runtime.block_on(proxy.envelope_status(hash)).expect("it answers")?;
+        (status.status == EnvelopeState::Executed).then_some(())
+    });
 }
 
 #[test]
@@ -204,20 +267,27 @@ fn a_testnet_of_opaque_payloads_agrees() {
 #[test]
 fn committees_change_by_schedule() {
     let dir = tempfile::tempdir().unwrap();
-    let schedule = dir.path().join("schedule.toml");
-    std::fs::write(
-        &schedule,
-        "[params]\nepoch_length = 8\nempty_block_interval = 1\n\
-         [[committee]]\nfrom_epoch = 0\nmembers = [{ node = 0 }, { node = 1 }, { node = 2 }, { node = 3 }]\n\
-         [[committee]]\nfrom_epoch = 1\nmembers = [{ node = 1, stake = 40 }, { node = 2 }, { node = 3 }, { node = 4 }]\n",
-    )
-    .unwrap();
-    let output = cascade()
-        .args(["testnet", "--nodes", "5", "--blocks", "40", "--json", "--schedule"])
-        .arg(&schedule)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&report["agree"], &report["nodes"]), (&Value::from(true), &Value::from(5)), "{report}");
+    let run = |length: u64, from: u64, more: &[&str]| {
+        let schedule = dir.path().join(format!("{length}.toml"));
+        let text = format!(
+            "[params]\nepoch_length = {length}\nempty_block_interval = 1\n\
+             [[committee]]\nfrom_epoch = 0\nmembers = [{{ node = 0 }}, {{ node = 1 }}, {{ node = 2 }}, {{ node = 3 }}]\n\
+             [[committee]]\nfrom_epoch = {from}\n\
+             members = [{{ node = 1, stake = 40 }}, {{ node = 2 }}, {{ node = 3 }}, {{ node = 4 }}]\n"
+        );
+        std::fs::write(&schedule, text).unwrap();
+        let output = cascade()
+            .args(["testnet", "--nodes", "5", "--json", "--schedule"])
+            .arg(&schedule)
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&report["agree"], &report["nodes"]), (&Value::from(true), &Value::from(5)), "{report}");
+        assert!(report["finality_ms"]["p50"].as_f64().is_some(), "{report}");
+    };
+    run(8, 1, &["--plain", "--blocks", "40"]);
+    // Epoch 0 makes the first keys and ends with that; the later committee makes those of its own epochs.
+    run(25, 2, &["--blocks", "60"]);
 }
