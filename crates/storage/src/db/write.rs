@@ -1,8 +1,8 @@
 //! What enters the database, and what a revert takes out.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
-use cascade_execution::{ExecutedBlock, Receipt, StateChanges};
+use cascade_execution::{ExecutedBlock, Outcome, Receipt, StateChanges};
 use cascade_primitives::{
     Address, B256, BlockHash, Bytes, Certificate, Committee, Decode, DecodeError, Encode, Epoch, Header, Height,
     Reader, ResultEntry, Reveal, SealedBlock,
@@ -329,7 +329,8 @@ impl ChainDb {
     }
 
     /// As [`ChainDb::commit_executed`] for a block with items: also adds what opened it, and finds each item under its own
-    /// name and under the hash of what was inside, at its place in the order in which they ran.
+    /// name and under the hash of what was inside, at its place in the order in which they ran. An item that did nothing is
+    /// found only if nothing else has its name: a deposit is named like the same transfer in an envelope, which may have run.
     ///
     /// # Errors
     /// As [`ChainDb::commit_executed`].
@@ -354,17 +355,37 @@ impl ChainDb {
         batch.put_cf(self.family(Family::Receipts), schema::number(height.0), receipts);
         if let Some(opened) = opened {
             batch.put_cf(self.family(Family::Opened), schema::number(height.0), opened.to_bytes());
-            for (index, item) in (0..).zip(&opened.items) {
-                let place = schema::encode_place(height, index);
-                for hash in [Some(item.name), item.transaction_hash()].into_iter().flatten() {
-                    batch.put_cf(self.family(Family::Transactions), hash, place);
-                }
-            }
+            self.put_places(&mut batch, height, &opened.items, &executed.receipts)?;
         }
         self.put_state(&mut batch, &executed.changes);
         heads.state = Some((heads.state.map_or(height, |(oldest, _)| oldest), height));
         heads.executed = Some(height);
         self.write(batch, self.options.sync_executed, heads)
+    }
+
+    fn put_places(
+        &self,
+        batch: &mut WriteBatch,
+        height: Height,
+        items: &[OpenedItem],
+        receipts: &[Receipt],
+    ) -> Result<()> {
+        let mut ran = HashSet::new();
+        let (idle, busy): (Vec<_>, Vec<_>) =
+            (0..).zip(items.iter().zip(receipts)).partition(|(_, (_, r))| matches!(r.outcome, Outcome::NoOp(_)));
+        for (index, (item, _)) in busy {
+            let place = schema::encode_place(height, index);
+            for hash in [Some(item.name), item.transaction_hash()].into_iter().flatten() {
+                ran.insert(hash);
+                batch.put_cf(self.family(Family::Transactions), hash, place);
+            }
+        }
+        for (index, (item, _)) in idle {
+            if ran.insert(item.name) && self.transaction_place(&item.name)?.is_none() {
+                batch.put_cf(self.family(Family::Transactions), item.name, schema::encode_place(height, index));
+            }
+        }
+        Ok(())
     }
 
     /// Adds the result of the next final block on a chain that executes nothing. The state stays what it was.

@@ -1,7 +1,8 @@
-use cascade_execution::{State, state::CacheSizes};
-use cascade_primitives::{B256, Encode, Height, SealedBlock};
+use cascade_execution::{NoOpReason, Outcome, Receipt, State, state::CacheSizes};
+use cascade_primitives::{B256, Bytes, Encode, Height, Reveal, SealedBlock, keccak256};
 use cascade_storage::{
-    ChainDb, ChainDbOptions, FinalBlock, Finality, FoundLog, LogFilter, StorageError, TransactionPlace,
+    ChainDb, ChainDbOptions, FinalBlock, Finality, FoundLog, LogFilter, OpenedBlock, OpenedItem, StorageError,
+    TransactionPlace,
 };
 
 use crate::chain::{Action, CONTRACT, TestChain, sender, six_blocks};
@@ -63,6 +64,35 @@ fn what_is_written_is_read_back_also_after_every_reopening() {
         db.commit_executed(executed).unwrap();
     }
     check_all(&open(dir.path()), &chain);
+}
+
+#[test]
+fn an_item_that_did_nothing_takes_the_name_of_none_that_ran() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = six_blocks();
+    let db = open(dir.path());
+    db.init_genesis(&chain.genesis, &chain.genesis_changes).unwrap();
+    db.append_final(&chain.blocks).unwrap();
+    let raw = Bytes::from_static(b"a transfer to the payer");
+    let (envelope, transfer) = (B256::repeat_byte(1), keccak256(&raw));
+    let item = |name| OpenedItem { name, payer: sender(0), transaction: raw.clone() };
+    let no_op = Outcome::NoOp(NoOpReason::NonceTooLow);
+    let place = |block: usize, items: &[(B256, Outcome)]| {
+        let mut executed = chain.executed[block].clone();
+        let receipt = chain.executed.iter().flat_map(|executed| &executed.receipts).next().expect("a receipt");
+        executed.receipts = items.iter().map(|(_, outcome)| Receipt { outcome: *outcome, ..receipt.clone() }).collect();
+        let items = items.iter().map(|(name, _)| item(*name)).collect();
+        let reveal = Reveal { height: executed.result.height, beacon: [0; 48], values: Vec::new() };
+        db.commit_opened(&executed, Some(&OpenedBlock { reveal, items })).unwrap();
+        db.transaction_place(&transfer).unwrap().map(|place| (place.height.0, place.index))
+    };
+    // A deposit that did nothing is found as long as nothing else has its name.
+    assert_eq!(place(0, &[(B256::ZERO, no_op), (transfer, no_op)]), Some((1, 1)));
+    // The same transfer runs in an envelope; that of a deposit in its block, before or behind it, does not.
+    assert_eq!(place(1, &[(transfer, no_op), (envelope, Outcome::Success), (transfer, no_op)]), Some((2, 1)));
+    assert_eq!(place(2, &[(transfer, no_op)]), Some((2, 1)), "it stays where it ran");
+    assert_eq!(place(3, &[(transfer, Outcome::Reverted)]), Some((4, 0)), "what ran, however it ended, is found");
+    assert_eq!(db.transaction_place(&envelope).unwrap().map(|place| place.height), Some(Height(2)));
 }
 
 #[test]
