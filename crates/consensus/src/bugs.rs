@@ -4,7 +4,9 @@
 //! points whether it should decide wrongly there. A node runs [`NoBugs`], whose answer is a constant, so its build
 //! contains no trace of the wrong decisions; only the simulator's tests define another type.
 
-use std::fmt::Debug;
+use cascade_crypto::bugs::SealedBugs;
+
+pub use cascade_crypto::bugs::NoBugs;
 
 macro_rules! bugs {
     ($($variant:ident = $what:literal,)*) => {
@@ -57,14 +59,10 @@ bugs! {
 }
 
 /// Which decisions go wrong.
-pub trait Bugs: Clone + Debug + Send + 'static {
+pub trait Bugs: SealedBugs {
     /// Whether this one does.
     fn planted(&self, bug: Bug) -> bool;
 }
-
-/// None. What every node runs.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoBugs;
 
 impl Bugs for NoBugs {
     #[inline(always)]

@@ -18,6 +18,7 @@ use rand::CryptoRng;
 use thiserror::Error;
 
 use crate::{
+    bugs::{NoBugs, SealedBugs},
     curve::G1Affine,
     ecdsa::{self, SecretKey, public_address},
     threshold::{Bucket, Ciphertext, CiphertextError, EncryptionKey, Label, ciphertext},
@@ -138,6 +139,18 @@ pub fn check(
     envelopes: &[&RecoveredEnvelope],
     rng: &mut dyn CryptoRng,
 ) -> Vec<Result<Sealed, EnvelopeError>> {
+    check_with(&NoBugs, key, context, envelopes, rng)
+}
+
+/// [`check`], with planted bugs if there are any.
+#[must_use]
+pub fn check_with<B: SealedBugs>(
+    bugs: &B,
+    key: &EncryptionKey,
+    context: &SigningContext,
+    envelopes: &[&RecoveredEnvelope],
+    rng: &mut dyn CryptoRng,
+) -> Vec<Result<Sealed, EnvelopeError>> {
     let parse = |envelope: &&RecoveredEnvelope| {
         let ciphertext = Ciphertext::from_shared(&envelope.ciphertext)?;
         let (found, said) = (ciphertext.bucket().number(), envelope.bucket);
@@ -148,7 +161,7 @@ pub fn check(
     };
     let parsed: Vec<_> = envelopes.iter().map(parse).collect();
     let items: Vec<(&Ciphertext, Label)> = parsed.iter().flatten().map(|(c, label)| (c, *label)).collect();
-    let mut checked = ciphertext::check(key, &items, rng).into_iter();
+    let mut checked = ciphertext::check_with(bugs, key, &items, rng).into_iter();
     parsed
         .into_iter()
         .map(|parsed| {

@@ -8,6 +8,7 @@
 //! - [`dkg`]: the keys of an epoch, made by the committee before through the agreed log, without a trusted dealer.
 //! - [`curve`]: the arithmetic under both, and all `unsafe` code of the crate.
 //! - [`envelope`]: transactions sealed into envelopes, checked, and opened again.
+//! - [`bugs`]: decisions that the simulator's tests make go wrong.
 //! - [`ecdsa`]: recovery of the signer of an Ethereum transaction, on libsecp256k1.
 //!
 //! Without the feature `full` only [`bls`] and [`scheme`] are there: what a light client needs.
@@ -15,6 +16,8 @@
 //! No function here panics on bytes from outside.
 
 pub mod bls;
+#[cfg(feature = "full")]
+pub mod bugs;
 #[cfg(feature = "full")]
 pub mod curve;
 #[cfg(feature = "full")]

@@ -27,6 +27,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cascade_crypto::{
     VoteScheme,
+    bugs::{NoBugs, SealedBugs},
     curve::{G1, G1Affine},
     dkg::{Dealing, DealingError, KeyGeneration, Parameters, Progress, RecipientKey, RecipientSecret, VerifiedDealing},
     threshold::{EpochKeys, SeatMap, SecretShares},
@@ -70,7 +71,8 @@ pub enum KeyProgress {
 
 /// The current epoch's log of key generation. Made anew from the blocks of the epoch at a start.
 #[derive(Clone, Debug)]
-pub struct KeyBook {
+pub struct KeyBook<B: SealedBugs = NoBugs> {
+    bugs: B,
     context: SigningContext,
     window: u64,
     epoch_length: u64,
@@ -93,7 +95,23 @@ impl KeyBook {
         dealers: Arc<Committee>,
         recipients: Arc<Committee>,
     ) -> Self {
+        Self::with_bugs(NoBugs, context, params, scheme, first, (dealers, recipients))
+    }
+}
+
+impl<B: SealedBugs> KeyBook<B> {
+    /// [`KeyBook::new`], with planted bugs if there are any.
+    #[must_use]
+    pub fn with_bugs(
+        bugs: B,
+        context: SigningContext,
+        params: &ChainParams,
+        scheme: Arc<dyn VoteScheme>,
+        first: Height,
+        (dealers, recipients): (Arc<Committee>, Arc<Committee>),
+    ) -> Self {
         Self {
+            bugs,
             context,
             window: params.key_window,
             epoch_length: params.epoch_length,
@@ -287,7 +305,14 @@ impl KeyBook {
             let key = self.announced.get(&member.node).filter(|key| !recipient_keys.contains(key));
             recipient_keys.push(key.copied().unwrap_or_else(absent_key));
         }
-        Parameters::new(self.context, self.epoch(), (dealers, dealer_keys), (recipients, recipient_keys)).ok()
+        Parameters::with_bugs(
+            &self.bugs,
+            self.context,
+            self.epoch(),
+            (dealers, dealer_keys),
+            (recipients, recipient_keys),
+        )
+        .ok()
     }
 
     /// This node's shares of the next epoch's keys, once they are complete; none for one who is not of the committee or

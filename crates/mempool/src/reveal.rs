@@ -22,6 +22,7 @@ use std::{
 };
 
 use cascade_crypto::{
+    bugs::{NoBugs, SealedBug, SealedBugs},
     curve::G1Affine,
     threshold::{BlockShares, EpochKeys, MemberShares, SeatMap, SecretShares, beacon, shares},
 };
@@ -139,7 +140,8 @@ struct Pending {
     block: FinalBlock,
     beacon_message: B256,
     own: Option<Arc<BlockShares>>,
-    received: BTreeMap<NodeId, (MemberShares, MemberShares)>,
+    /// Shares of the beacon's base and of the envelopes', in the order in which they came.
+    received: Vec<(NodeId, MemberShares, MemberShares)>,
     /// Senders whose shares were wrong.
     out: Vec<NodeId>,
     opening: Option<Opening>,
@@ -147,7 +149,8 @@ struct Pending {
 
 /// The core of revealing.
 #[derive(Debug)]
-pub struct Reveals {
+pub struct Reveals<B: SealedBugs = NoBugs> {
+    bugs: B,
     context: SigningContext,
     node: NodeId,
     retry_ms: u64,
@@ -167,7 +170,16 @@ impl Reveals {
     /// A core that waits for the block at `next`.
     #[must_use]
     pub fn new(context: SigningContext, node: NodeId, retry_ms: u64, next: Height) -> Self {
+        Self::with_bugs(NoBugs, context, node, retry_ms, next)
+    }
+}
+
+impl<B: SealedBugs> Reveals<B> {
+    /// [`Reveals::new`], with planted bugs if there are any.
+    #[must_use]
+    pub fn with_bugs(bugs: B, context: SigningContext, node: NodeId, retry_ms: u64, next: Height) -> Self {
         Self {
+            bugs,
             context,
             node,
             retry_ms,
@@ -224,7 +236,7 @@ impl Reveals {
             block,
             beacon_message,
             own: None,
-            received: BTreeMap::new(),
+            received: Vec::new(),
             out: Vec::new(),
             opening: None,
         });
@@ -331,7 +343,8 @@ impl Reveals {
         let holder = &self.holders[&pending.block.epoch];
         let Some(member) = holder.committee.index_of(&from) else { return };
         let Ok(seats) = SeatMap::of(&holder.committee) else { return };
-        if pending.received.contains_key(&from) || pending.out.contains(&from) {
+        let again = pending.received.iter().any(|(sender, ..)| *sender == from);
+        if again && !self.bugs.sealed(SealedBug::SeatTwice) || pending.out.contains(&from) {
             return;
         }
         let right = shares.member == member
@@ -347,7 +360,7 @@ impl Reveals {
             self.effects.push(Effect::Misbehaved(from, "shares of another form than the block's"));
             return;
         };
-        pending.received.insert(from, (of_beacon, of_values));
+        pending.received.push((from, of_beacon, of_values));
         self.combine(index, rng);
     }
 
@@ -375,20 +388,23 @@ impl Reveals {
         loop {
             let held: usize = pending
                 .received
-                .keys()
-                .filter_map(|node| holder.committee.index_of(node))
+                .iter()
+                .filter_map(|(node, ..)| holder.committee.index_of(node))
                 .map(|member| seats.seats(member).len())
                 .sum();
             if held < seats.quorum() as usize {
                 return;
             }
-            let (of_beacon, of_values): (Vec<_>, Vec<_>) = pending.received.values().cloned().unzip();
+            let shares = pending.received.iter().map(|(_, beacon, values)| (beacon.clone(), values.clone()));
+            let (of_beacon, of_values): (Vec<_>, Vec<_>) = shares.unzip();
             let base = beacon::base(&pending.beacon_message);
-            let signature = shares::combine(&holder.keys.beacon, &[base], &of_beacon, rng);
-            let values = shares::combine(&holder.keys.decryption, bases, &of_values, rng);
+            let signature = shares::combine_with(&self.bugs, &holder.keys.beacon, &[base], &of_beacon, rng);
+            let values = shares::combine_with(&self.bugs, &holder.keys.decryption, bases, &of_values, rng);
             for member in signature.culprits.iter().chain(&values.culprits) {
                 let node = holder.committee.members()[member.index()].node;
-                if pending.received.remove(&node).is_some() {
+                let before = pending.received.len();
+                pending.received.retain(|(sender, ..)| *sender != node);
+                if pending.received.len() < before {
                     pending.out.push(node);
                     self.effects.push(Effect::Misbehaved(node, "wrong shares"));
                 }
@@ -426,7 +442,8 @@ impl Reveals {
         let Some(signature) = beacon::verify(key, &pending.beacon_message, &reveal.beacon) else { return Some(false) };
         let values: Option<Vec<G1Affine>> = reveal.values.iter().map(G1Affine::from_compressed).collect();
         let Some(values) = values else { return Some(false) };
-        let right = bases.is_empty() || shares::check_combined(&holder.keys.decryption, bases, &values, rng);
+        let right =
+            bases.is_empty() || shares::check_combined_with(&self.bugs, &holder.keys.decryption, bases, &values, rng);
         if right {
             pending.opening = Some(Opening { reveal: Arc::clone(reveal), beacon: beacon::value(&signature), values });
             pending.received.clear();

@@ -14,6 +14,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{machine::Parameters, polynomial::Polynomial, recipient::RecipientSecret, transcript};
 use crate::{
+    bugs::{NoBugs, SealedBug, SealedBugs},
     curve::{G1, G1_BYTES, G1Affine, G1Table, G2, G2_BYTES, G2Affine, Scalar, same_exponent},
     scheme::{VoteScheme, VoteSigner},
     threshold::{MAX_SEATS, keys},
@@ -236,7 +237,7 @@ impl Drop for Instance {
 /// If `dealer` is no member of the current committee.
 #[must_use]
 pub fn deal(parameters: &Parameters, dealer: MemberIndex, signer: &dyn VoteSigner, rng: &mut dyn CryptoRng) -> Dealing {
-    let quorum = parameters.recipients.quorum() as usize;
+    let quorum = parameters.quorum();
     let polynomials: [Polynomial; KEYS] = array::from_fn(|_| Polynomial::random(quorum, rng));
     deal_polynomials(parameters, dealer, signer, &polynomials, rng)
 }
@@ -399,6 +400,20 @@ pub fn verify(
     scheme: &dyn VoteScheme,
     rng: &mut dyn CryptoRng,
 ) -> Result<VerifiedDealing, DealingError> {
+    verify_with(&NoBugs, parameters, dealing, scheme, rng)
+}
+
+/// [`verify`], with planted bugs if there are any.
+///
+/// # Errors
+/// [`DealingError`].
+pub fn verify_with<B: SealedBugs>(
+    bugs: &B,
+    parameters: &Parameters,
+    dealing: &Dealing,
+    scheme: &dyn VoteScheme,
+    rng: &mut dyn CryptoRng,
+) -> Result<VerifiedDealing, DealingError> {
     check_shape(parameters, dealing)?;
     let signer = &parameters.dealer_keys[dealing.dealer.index()];
     if !scheme.verify(signer, &dealing.digest(parameters), &dealing.signature) {
@@ -414,12 +429,13 @@ pub fn verify(
     let coefficients = [read(&dealing.coefficients[0])?, read(&dealing.coefficients[1])?];
 
     let context = transcript::context(parameters, dealing.dealer);
-    let (weights, sealed) = check_proof(parameters, dealing, &context, &weighted)?;
+    let unchecked = bugs.sealed(SealedBug::DealingUnchecked);
+    let (weights, sealed) = check_proof(parameters, dealing, &context, &weighted, unchecked)?;
     let commitments = weigh(&coefficients, &weights, parameters.recipients.total());
     let (x, y) = (Scalar::random_half(rng), Scalar::random_half(rng));
     let left = G1::from(weighted) + G1::from(public[0]).times(&x) + G1::from(public[1]).times(&y);
     let right = commitments + G2::from(coefficients[0][0]).times(&x) + G2::from(coefficients[1][0]).times(&y);
-    if !same_exponent(&left.to_affine(), &G1Affine::generator(), &right.to_affine()) {
+    if !unchecked && !same_exponent(&left.to_affine(), &G1Affine::generator(), &right.to_affine()) {
         return Err(DealingError::Consistency);
     }
     Ok(VerifiedDealing { context, dealer: dealing.dealer, public, coefficients, sealed })
@@ -432,7 +448,7 @@ fn check_shape(parameters: &Parameters, dealing: &Dealing) -> Result<(), Dealing
     if dealing.dealer.index() >= parameters.dealers.members() {
         return Err(DealingError::Dealer(dealing.dealer));
     }
-    let (quorum, seats) = (parameters.recipients.quorum() as usize, parameters.recipients.total() as usize);
+    let (quorum, seats) = (parameters.quorum(), parameters.recipients.total() as usize);
     if dealing.coefficients.iter().any(|c| c.len() != quorum) {
         return Err(DealingError::Shape("coefficients"));
     }
@@ -451,6 +467,7 @@ fn check_proof(
     dealing: &Dealing,
     context: &B256,
     weighted: &G1Affine,
+    unchecked: bool,
 ) -> Result<(Vec<Scalar>, Vec<SealedShares>), DealingError> {
     let tables = parameters.tables();
     let base = G1Table::generator();
@@ -492,7 +509,7 @@ fn check_proof(
             if sealed { sum - G1::from(*weighted) } else { sum }
         })
         .collect();
-    if transcript::second_challenge(&first, weighted, &G1::batch_to_affine(&sums)) != dealing.challenge {
+    if !unchecked && transcript::second_challenge(&first, weighted, &G1::batch_to_affine(&sums)) != dealing.challenge {
         return Err(DealingError::Proof);
     }
     let sealed = first_pass

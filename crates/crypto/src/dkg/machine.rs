@@ -17,6 +17,7 @@ use super::{
     recipient::RecipientSecret,
 };
 use crate::{
+    bugs::{NoBugs, SealedBug, SealedBugs},
     curve::{G1, G1Affine, G1Table, G2, G2Affine, Scalar},
     scheme::VoteScheme,
     threshold::{EpochKeys, KeySet, SeatMap, SecretShares},
@@ -37,6 +38,8 @@ pub struct Parameters {
     pub recipients: SeatMap,
     /// The encryption keys of the next committee, in its order; each verified.
     pub recipient_keys: Vec<G1Affine>,
+    /// Shares that open what is sealed to the keys.
+    quorum: u32,
     tables: Arc<OnceLock<Vec<G1Table>>>,
 }
 
@@ -80,6 +83,20 @@ impl Parameters {
         (dealers, dealer_keys): (SeatMap, Vec<BlsPublicKey>),
         (recipients, recipient_keys): (SeatMap, Vec<G1Affine>),
     ) -> Result<Self, ParametersError> {
+        Self::with_bugs(&NoBugs, context, epoch, (dealers, dealer_keys), (recipients, recipient_keys))
+    }
+
+    /// [`Parameters::new`], with planted bugs if there are any.
+    ///
+    /// # Errors
+    /// As [`Parameters::new`].
+    pub fn with_bugs<B: SealedBugs>(
+        bugs: &B,
+        context: SigningContext,
+        epoch: Epoch,
+        (dealers, dealer_keys): (SeatMap, Vec<BlsPublicKey>),
+        (recipients, recipient_keys): (SeatMap, Vec<G1Affine>),
+    ) -> Result<Self, ParametersError> {
         let (found, expected) = (dealer_keys.len(), dealers.members());
         if found != expected {
             return Err(ParametersError::DealerKeys { found, expected });
@@ -88,8 +105,14 @@ impl Parameters {
         if found != expected {
             return Err(ParametersError::RecipientKeys { found, expected });
         }
+        let quorum = recipients.quorum() - u32::from(bugs.sealed(SealedBug::ThresholdTooLow));
         let tables = Arc::default();
-        Ok(Self { context, epoch, dealers, dealer_keys, recipients, recipient_keys, tables })
+        Ok(Self { context, epoch, dealers, dealer_keys, recipients, recipient_keys, quorum, tables })
+    }
+
+    /// Shares that open what is sealed to the keys: q of the recipients' seats.
+    pub(super) const fn quorum(&self) -> usize {
+        self.quorum as usize
     }
 
     /// Tables of the recipients' keys; made once, when the first dealing is checked.
@@ -168,7 +191,21 @@ impl KeyGeneration {
         scheme: &dyn VoteScheme,
         rng: &mut dyn CryptoRng,
     ) -> Result<VerifiedDealing, DealingError> {
-        dealing::verify(&self.parameters, dealing, scheme, rng)
+        self.verify_with(&NoBugs, dealing, scheme, rng)
+    }
+
+    /// [`KeyGeneration::verify`], with planted bugs if there are any.
+    ///
+    /// # Errors
+    /// [`DealingError`].
+    pub fn verify_with<B: SealedBugs>(
+        &self,
+        bugs: &B,
+        dealing: &Dealing,
+        scheme: &dyn VoteScheme,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<VerifiedDealing, DealingError> {
+        dealing::verify_with(bugs, &self.parameters, dealing, scheme, rng)
     }
 
     /// Takes a dealing from the log, in the log's order.
@@ -231,7 +268,7 @@ impl KeyGeneration {
     fn sum(&self) -> Option<EpochKeys> {
         let set = |key: usize| {
             let public = self.dealings.iter().fold(G1::infinity(), |sum, d| sum.plus(&d.public[key])).to_affine();
-            let quorum = self.parameters.recipients.quorum() as usize;
+            let quorum = self.parameters.quorum();
             let coefficients: Vec<G2> = (0..quorum)
                 .map(|k| self.dealings.iter().fold(G2::infinity(), |sum, d| sum.plus(&d.coefficients[key][k])))
                 .collect();

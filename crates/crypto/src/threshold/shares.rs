@@ -37,7 +37,10 @@ use super::{
     keys::{KeySet, SecretShares},
     seats::MAX_SEATS,
 };
-use crate::curve::{G1, G1_WIDE_BYTES, G1Affine, G2Affine, Scalar, pairings_cancel, same_exponent};
+use crate::{
+    bugs::{NoBugs, SealedBug, SealedBugs},
+    curve::{G1, G1_WIDE_BYTES, G1Affine, G2Affine, Scalar, pairings_cancel, same_exponent},
+};
 
 /// Decryption shares in one message: envelopes of a block times seats of a sequencer.
 pub const MAX_SHARES: usize = 1 << 17;
@@ -220,24 +223,45 @@ pub struct Combination<V = G1Affine> {
 /// If an entry has not one share for each base and seat, or a seat that the keys do not have.
 #[must_use]
 pub fn combine(keys: &KeySet, bases: &[G1Affine], shares: &[MemberShares], rng: &mut dyn CryptoRng) -> Combination {
+    combine_with(&NoBugs, keys, bases, shares, rng)
+}
+
+/// [`combine`], with planted bugs if there are any.
+///
+/// # Panics
+/// As [`combine`].
+#[must_use]
+pub fn combine_with<B: SealedBugs>(
+    bugs: &B,
+    keys: &KeySet,
+    bases: &[G1Affine],
+    shares: &[MemberShares],
+    rng: &mut dyn CryptoRng,
+) -> Combination {
     for member in shares {
         assert_eq!(member.values.len(), bases.len() * member.seats.len(), "one share for each base and seat");
         assert!(member.seats.end as usize <= keys.seats(), "the keys have these seats");
     }
     // A seat counts once, whoever hands in its share how often.
-    let mut seen = BTreeSet::new();
+    let (mut seen, again) = (BTreeSet::new(), bugs.sealed(SealedBug::SeatTwice));
     let mut trusted: Vec<&MemberShares> =
-        shares.iter().filter(|member| member.seats.clone().all(|seat| seen.insert(seat))).collect();
+        shares.iter().filter(|member| member.seats.clone().all(|seat| seen.insert(seat) || again)).collect();
     if let Some(values) = try_combine(keys, bases, &trusted) {
-        if check_combined(keys, bases, &values, rng) {
+        if check_combined_with(bugs, keys, bases, &values, rng) {
             return Combination { values: Some(values), culprits: Vec::new() };
         }
     } else {
         return Combination { values: None, culprits: Vec::new() };
     }
+    if bugs.sealed(SealedBug::CulpritUnchecked) {
+        return Combination {
+            values: None,
+            culprits: trusted.last().map(|member| member.member).into_iter().collect(),
+        };
+    }
     let mut culprits = Vec::new();
     trusted.retain(|member| {
-        let right = check_member(keys, bases, member, rng);
+        let right = check_member_with(bugs, keys, bases, member, rng);
         if !right {
             culprits.push(member.member);
         }
@@ -279,13 +303,26 @@ pub(super) fn combine_unchecked(keys: &KeySet, bases: &[G1Affine], shares: &[Mem
 /// of the subgroup.
 #[must_use]
 pub fn check_combined(keys: &KeySet, bases: &[G1Affine], values: &[G1Affine], rng: &mut dyn CryptoRng) -> bool {
+    check_combined_with(&NoBugs, keys, bases, values, rng)
+}
+
+/// [`check_combined`], with planted bugs if there are any.
+#[must_use]
+pub fn check_combined_with<B: SealedBugs>(
+    bugs: &B,
+    keys: &KeySet,
+    bases: &[G1Affine],
+    values: &[G1Affine],
+    rng: &mut dyn CryptoRng,
+) -> bool {
     if bases.len() != values.len() {
         return false;
     }
     if bases.is_empty() {
         return true;
     }
-    if !values.par_iter().with_min_len(32).all(|value| !value.is_infinity() && value.in_subgroup()) {
+    let torsion = bugs.sealed(SealedBug::TorsionUnchecked);
+    if !values.par_iter().with_min_len(32).all(|value| !value.is_infinity() && (torsion || value.in_subgroup())) {
         return false;
     }
     let coefficients: Vec<Scalar> = bases.iter().map(|_| Scalar::random_half(rng)).collect();
@@ -297,8 +334,19 @@ pub fn check_combined(keys: &KeySet, bases: &[G1Affine], values: &[G1Affine], rn
 /// Whether all shares of a member are right.
 #[must_use]
 pub fn check_member(keys: &KeySet, bases: &[G1Affine], shares: &MemberShares, rng: &mut dyn CryptoRng) -> bool {
+    check_member_with(&NoBugs, keys, bases, shares, rng)
+}
+
+fn check_member_with<B: SealedBugs>(
+    bugs: &B,
+    keys: &KeySet,
+    bases: &[G1Affine],
+    shares: &MemberShares,
+    rng: &mut dyn CryptoRng,
+) -> bool {
     let width = shares.seats.len();
-    if shares.values.len() != bases.len() * width || !shares.values.iter().all(G1Affine::in_subgroup) {
+    let torsion = bugs.sealed(SealedBug::TorsionUnchecked);
+    if shares.values.len() != bases.len() * width || !(torsion || shares.values.iter().all(G1Affine::in_subgroup)) {
         return false;
     }
     let coefficients: Vec<Scalar> = shares.values.iter().map(|_| Scalar::random_half(rng)).collect();

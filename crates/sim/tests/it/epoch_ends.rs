@@ -6,12 +6,15 @@ use std::sync::{
 };
 
 use cascade_consensus::{Bug, Bugs, Message, NoBugs};
+use cascade_crypto::bugs::SealedBugs;
 use cascade_primitives::{VoteKind, VoteTarget};
 use cascade_sim::{Outcome, Scenario};
 
 /// A core that does not write what ended an epoch.
 #[derive(Clone, Copy, Debug)]
 struct Unwritten;
+
+impl SealedBugs for Unwritten {}
 
 impl Bugs for Unwritten {
     fn planted(&self, bug: Bug) -> bool {

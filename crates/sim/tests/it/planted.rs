@@ -1,11 +1,14 @@
 //! Every planted bug is caught. The share of seeds in which it is says how sharp the simulator is.
 
 use cascade_consensus::{Bug, Bugs, NoBugs};
+use cascade_crypto::bugs::SealedBugs;
 use cascade_sim::{Faults, SimConfig, run_range};
 
 /// A core with one bug.
 #[derive(Clone, Copy, Debug)]
 pub struct Planted(pub Bug);
+
+impl SealedBugs for Planted {}
 
 impl Bugs for Planted {
     fn planted(&self, bug: Bug) -> bool {
