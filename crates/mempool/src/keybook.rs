@@ -14,7 +14,9 @@
 //!
 //! Recipients are fixed at the first block of the epoch with which all members of the next committee have announced their
 //! encryption keys, or, once [`ChainParams::key_window`] blocks of the epoch are left, members with a quorum of seats. (In
-//! epoch 0, which waits for nothing else, that is so from `key_window` blocks on.) A member that is away for the whole of
+//! epoch 0, which waits for nothing else, that is so from `key_window` blocks on.) Only blocks that could carry an
+//! announcement count: while finality is away, blocks are empty, and a member that is back in time must not be passed
+//! over because the epoch went on without a place for its key. A member that is away for the whole of
 //! that time has no share in the epoch after; that fewer than q seats are left then is an assumption, as it is for votes. Dealings are made for
 //! the whole committee all the same: in place of a key that was not announced stands a point that nobody knows the
 //! logarithm of ([`absent_key`]). So seats keep their numbers, a member without a key is silent like any other, and q
@@ -33,8 +35,8 @@ use cascade_crypto::{
     threshold::{EpochKeys, SeatMap, SecretShares},
 };
 use cascade_primitives::{
-    ChainParams, Committee, Decode as _, Epoch, Height, MemberIndex, NodeId, Reader, SealedBlock, SigningContext,
-    SystemItem, domain,
+    BlockHash, ChainParams, Committee, Decode as _, Epoch, Height, MemberIndex, NodeId, Reader, SealedBlock,
+    SigningContext, SystemItem, domain,
 };
 
 /// The encryption key that stands in for one that was not announced: hashed to the curve (RFC 9380), so that nobody
@@ -69,6 +71,31 @@ pub enum KeyProgress {
     Complete,
 }
 
+/// How many blocks of the epoch could carry an item. Those that were made while finality was away could not.
+#[derive(Clone, Debug, Default)]
+struct Chances {
+    count: u64,
+    /// The height that the newest commit certificate in a block makes final; none before the first block.
+    carried: Option<Height>,
+    blocks: BTreeMap<BlockHash, Height>,
+}
+
+impl Chances {
+    /// The rule of consensus: no content in a block whose chain has not seen the last `lag` blocks become final.
+    fn read(&mut self, block: &SealedBlock, lag: u64) {
+        let height = block.header.height;
+        if height == Height::ZERO {
+            return;
+        }
+        let commit = block.body.certificates.commit.as_ref().and_then(|c| self.blocks.get(&c.target.block)).copied();
+        // An epoch's first block carries a certificate that makes the block below it final.
+        let carried = commit.or(self.carried).unwrap_or(height.minus(1));
+        self.carried = Some(carried);
+        self.blocks.insert(block.hash(), height);
+        self.count += u64::from(height.0.saturating_sub(1).saturating_sub(carried.0) < lag);
+    }
+}
+
 /// The current epoch's log of key generation. Made anew from the blocks of the epoch at a start.
 #[derive(Clone, Debug)]
 pub struct KeyBook<B: SealedBugs = NoBugs> {
@@ -76,10 +103,13 @@ pub struct KeyBook<B: SealedBugs = NoBugs> {
     context: SigningContext,
     window: u64,
     epoch_length: u64,
+    results_lag: u64,
     scheme: Arc<dyn VoteScheme>,
     first: Height,
     dealers: Arc<Committee>,
     recipients: Arc<Committee>,
+    /// Blocks of the epoch that could carry an announcement.
+    chances: Chances,
     announced: BTreeMap<NodeId, G1Affine>,
     generation: Option<KeyGeneration>,
 }
@@ -115,10 +145,12 @@ impl<B: SealedBugs> KeyBook<B> {
             context,
             window: params.key_window,
             epoch_length: params.epoch_length,
+            results_lag: params.results_lag,
             scheme,
             first,
             dealers,
             recipients,
+            chances: Chances::default(),
             announced: BTreeMap::new(),
             generation: None,
         }
@@ -236,11 +268,15 @@ impl<B: SealedBugs> KeyBook<B> {
         (committee, next): (&Arc<Committee>, &Arc<Committee>),
         verify: &mut dyn FnMut(&KeyGeneration, &Dealing) -> Result<VerifiedDealing, DealingError>,
     ) -> Vec<KeyEvent> {
-        if committee.epoch() != self.dealers.epoch() {
+        let new_epoch = committee.epoch() != self.dealers.epoch();
+        if new_epoch {
             self.first = block.header.height;
             self.dealers = Arc::clone(committee);
+            self.chances = Chances::default();
             self.start_over(next);
-        } else if block.header.next_committee_root != self.recipients.root() {
+        }
+        self.chances.read(block, self.results_lag);
+        if !new_epoch && block.header.next_committee_root != self.recipients.root() {
             if block.header.next_committee_root != next.root() {
                 // Of a committee that was made anew since: read again after a start, when only the newest is known. What
                 // is made under it counts for nothing, now as it did then.
@@ -260,7 +296,7 @@ impl<B: SealedBugs> KeyBook<B> {
             let _ = generation.apply_verdict(dealing.dealer, verdict);
             events.extend(generation.keys().map(|keys| KeyEvent::Complete(Arc::new(keys.clone()))));
         }
-        if self.generation.is_none() && self.are_fixed(block.header.height) {
+        if self.generation.is_none() && self.are_fixed() {
             self.generation = self.parameters().map(KeyGeneration::new);
             events.extend(self.generation.as_ref().map(|_| KeyEvent::Dealing));
         }
@@ -285,13 +321,13 @@ impl<B: SealedBugs> KeyBook<B> {
         }
     }
 
-    fn are_fixed(&self, height: Height) -> bool {
+    fn are_fixed(&self) -> bool {
         let announced = self.announced_seats();
         // An epoch leaves time for those that are away, and what it keeps for dealing; epoch 0 has nothing else to do.
         let first = self.dealers.epoch() == Epoch(0);
         let patience = if first { self.window } else { self.epoch_length.saturating_sub(self.window) };
         announced == self.recipients.total_seats().0
-            || announced >= self.recipients.quorum().0 && height >= self.first.plus(patience)
+            || announced >= self.recipients.quorum().0 && self.chances.count > patience
     }
 
     /// None for a committee with too many seats for threshold keys, which the chain's constants exclude.

@@ -86,6 +86,8 @@ struct Generation {
     secrets: Vec<RecipientSecret>,
     rng: StdRng,
     window: u64,
+    /// The newest block.
+    last: Option<BlockHash>,
 }
 
 impl Generation {
@@ -96,12 +98,13 @@ impl Generation {
         let scheme = Arc::new(BlsScheme::default());
         let book = KeyBook::new(context(), &params, scheme, Height(1), Arc::clone(&dealers), Arc::clone(&next));
         let secrets = (0..NODES).map(|_| RecipientSecret::generate(Epoch(1), &mut rng)).collect();
-        Self { book, dealers, next, height: 0, secrets, rng, window: params.key_window }
+        Self { book, dealers, next, height: 0, secrets, rng, window: params.key_window, last: None }
     }
 
     fn feed(&mut self, system: Vec<SystemItem>) {
         self.height += 1;
-        let block = block(self.height, 0, &self.next, system);
+        let block = chained(self.height, &self.next, system, self.last);
+        self.last = Some(block.hash());
         let mut rng = self.rng.clone();
         self.book.on_final(&block, (&self.dealers, &self.next), &mut |generation, dealing| {
             generation.verify(dealing, &BlsScheme::default(), &mut rng)
@@ -603,4 +606,39 @@ fn one_seat_less_than_a_quorum_opens_nothing() {
         }
     }
     assert_eq!(sim.peers[0].opened.len() + sim.peers[1].opened.len(), 0);
+}
+
+#[test]
+fn blocks_that_can_carry_nothing_are_no_chance_to_announce_a_key() {
+    // Three of four announce. Then finality is away: blocks are made, and none of them may carry the fourth's key.
+    let mut world = Generation::new(6);
+    let items = (0..3).map(|i| world.announcement(i)).collect();
+    world.feed(items);
+    let away = 4 * world.window;
+    let newest = world.last;
+    for _ in 0..away {
+        world.height += 1;
+        let block = chained(world.height, &world.next, Vec::new(), newest);
+        world.book.on_final(&block, (&world.dealers, &world.next), &mut |_, _| unreachable!("nobody has dealt"));
+    }
+    assert!(world.book.generation().is_none(), "the fourth had no chance");
+    // Finality is back, and the fourth's key is in the first block that can carry it.
+    let item = world.announcement(3);
+    let block = chained(world.height + 1, &world.next, vec![item], newest);
+    world.book.on_final(&block, (&world.dealers, &world.next), &mut |_, _| unreachable!("nobody has dealt"));
+    let parameters = world.book.generation().expect("all have announced").parameters().clone();
+    assert!(!parameters.recipient_keys.contains(&cascade_mempool::keybook::absent_key()));
+}
+
+/// A block that carries a commit certificate of this one.
+fn chained(height: u64, next: &Committee, system: Vec<SystemItem>, commit: Option<BlockHash>) -> SealedBlock {
+    let block = block(height, 0, next, system);
+    let mut body = block.body.clone();
+    body.certificates.commit = commit.map(|hash| Certificate {
+        target: VoteTarget::commit(Epoch(0), View(height), hash),
+        signers: SignerSet::new(NODES),
+        signature: BlsSignature([9; 96]),
+    });
+    let header = Header { body_root: body.root(), ..block.header.clone() };
+    SealedBlock::new(Block { header, body })
 }
