@@ -20,6 +20,9 @@ struct Args {
     /// Real BLS signatures.
     #[arg(long)]
     bls: bool,
+    /// An encrypted chain.
+    #[arg(long)]
+    encrypted: bool,
     /// Says in words what happens.
     #[arg(long)]
     verbose: bool,
@@ -33,7 +36,8 @@ fn range(text: &str) -> Result<Range<u64>, String> {
 fn main() {
     let args = Args::parse();
     let scheme = if args.bls { Scheme::Bls } else { Scheme::Mock };
-    let config = SimConfig { scheme, ..SimConfig::new(args.nodes, args.faults) };
+    let config = SimConfig::of(args.encrypted, args.nodes, args.faults);
+    let config = SimConfig { scheme, ..config };
     if args.verbose {
         for seed in args.seeds {
             let report = run_seed_verbose(&config, seed, &mut |line| println!("{line}"));
@@ -42,7 +46,8 @@ fn main() {
         return;
     }
     let started = Instant::now();
-    let replay = SimArgs { nodes: args.nodes, seeds: args.seeds.clone(), faults: args.faults };
+    let replay =
+        SimArgs { nodes: args.nodes, seeds: args.seeds.clone(), faults: args.faults, encrypted: args.encrypted };
     let summary = run_range(&config, args.seeds, &NoBugs, |report| {
         if !report.is_clean() {
             eprintln!("{}\n  {:?} {:?}", replay.replay(report.seed), report.violations, report.stalls);

@@ -12,6 +12,8 @@ use cascade_consensus::{BuildRequest, BuiltBlock, Verdict};
 use cascade_primitives::{B256, Body, Bytes, DaCommitment, Encode, Height, ResultEntry, SealedBlock};
 use sha2::{Digest, Sha256};
 
+use crate::sealed::Opened;
+
 /// Transactions that one block takes.
 const MOST_PER_BLOCK: usize = 20;
 /// Transactions that are offered to the others again at a time.
@@ -48,10 +50,17 @@ pub(crate) fn genesis_root() -> B256 {
     B256::repeat_byte(0x11)
 }
 
-/// What executing a block gives.
-pub(crate) fn execute(parent: &ResultEntry, block: &SealedBlock) -> ResultEntry {
-    let state: [u8; 32] = Sha256::new().chain_update(parent.state_root).chain_update(block.hash().0).finalize().into();
+/// What executing a block gives, whose envelopes were opened to this.
+pub(crate) fn execute(parent: &ResultEntry, block: &SealedBlock, opened: Option<&Opened>) -> ResultEntry {
+    let mut state = Sha256::new().chain_update(parent.state_root).chain_update(block.hash().0);
+    for payload in opened.iter().flat_map(|opened| &opened.payloads) {
+        state.update([u8::from(payload.is_some())]);
+        state.update(payload.as_deref().unwrap_or_default());
+    }
+    let state: [u8; 32] = state.finalize().into();
     ResultEntry {
+        beacon: opened.map(|opened| opened.beacon).unwrap_or_default(),
+        reveals_root: opened.map(|opened| opened.reveal.root()).unwrap_or_default(),
         height: block.header.height,
         state_root: state.into(),
         gas_used: block.body.transactions.len() as u64,
@@ -59,13 +68,16 @@ pub(crate) fn execute(parent: &ResultEntry, block: &SealedBlock) -> ResultEntry 
     }
 }
 
+/// A final block, and what was in its envelopes if it has any.
+type Final = (Arc<SealedBlock>, Option<Arc<Opened>>);
+
 /// A node's pool and executor.
 #[derive(Debug)]
 pub(crate) struct App {
     pool: BTreeMap<u64, Bytes>,
     done: BTreeSet<u64>,
     /// Final blocks that are not executed yet.
-    queue: BTreeMap<Height, Arc<SealedBlock>>,
+    queue: BTreeMap<Height, Final>,
     last: ResultEntry,
     /// Ms that executing a block takes.
     pub(crate) delay: u64,
@@ -80,7 +92,7 @@ fn number(transaction: &Bytes) -> u64 {
 impl App {
     /// Starts with the newest result that is stored and the final blocks above it.
     pub(crate) fn new(last: ResultEntry, done: BTreeSet<u64>, above: Vec<Arc<SealedBlock>>, delay: u64) -> Self {
-        let queue = above.into_iter().map(|b| (b.header.height, b)).collect();
+        let queue = above.into_iter().map(|b| (b.header.height, (b, None))).collect();
         Self { pool: BTreeMap::new(), done, queue, last, delay, running: false }
     }
 
@@ -128,7 +140,12 @@ impl App {
             self.pool.remove(&number(transaction));
             self.done.insert(number(transaction));
         }
-        self.queue.insert(block.header.height, Arc::clone(block));
+        self.enqueue(block, None);
+    }
+
+    /// A final block can be executed.
+    pub(crate) fn enqueue(&mut self, block: &Arc<SealedBlock>, opened: Option<Arc<Opened>>) {
+        self.queue.insert(block.header.height, (Arc::clone(block), opened));
     }
 
     /// Starts the next execution if there is one and none is under way; answers how long it takes.
@@ -141,10 +158,10 @@ impl App {
     }
 
     /// Ends the execution that was under way.
-    pub(crate) fn finish(&mut self) -> ResultEntry {
-        let block = self.queue.remove(&self.last.height.next()).expect("an execution was started for it");
-        self.last = execute(&self.last, &block);
+    pub(crate) fn finish(&mut self) -> (ResultEntry, Option<Arc<Opened>>) {
+        let (block, opened) = self.queue.remove(&self.last.height.next()).expect("an execution was started for it");
+        self.last = execute(&self.last, &block, opened.as_deref());
         self.running = false;
-        self.last
+        (self.last, opened)
     }
 }

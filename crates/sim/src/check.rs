@@ -16,10 +16,10 @@ use cascade_consensus::{Effect, Finality, Finalized, Message, Record, Rules};
 use cascade_crypto::VoteScheme;
 use cascade_primitives::{
     BlockHash, Certificate, Committee, Epoch, HeaderKind, Height, NodeId, ResultEntry, SealedBlock, Term, TimestampMs,
-    View, Vote, VoteKind, VoteTarget, block::MAX_RESULTS_PER_HEADER,
+    TransactionRule, View, Vote, VoteKind, VoteTarget, block::MAX_RESULTS_PER_HEADER,
 };
 
-use crate::{app, scheme};
+use crate::{app, scheme, sealed::Opened};
 use epochs::Epochs;
 
 /// Violations that are kept of one run; more say nothing new.
@@ -33,7 +33,8 @@ struct Known {
     carried: Height,
     /// Last height whose result the chain carries.
     last_result: Height,
-    result: ResultEntry,
+    /// None while no honest node has opened it.
+    result: Option<ResultEntry>,
     /// When it first was final anywhere, in ms.
     at: u64,
     /// When it last became final anywhere, in ms.
@@ -70,6 +71,8 @@ pub(crate) struct Checker {
     /// Blocks that Byzantine leaders made and that break a rule.
     invalid: HashSet<BlockHash>,
     proved: HashSet<Certificate>,
+    /// What was in the envelopes of blocks, as the first honest node says that opened them.
+    opened: BTreeMap<Height, Option<Arc<Opened>>>,
     violations: Vec<String>,
 }
 
@@ -84,7 +87,14 @@ impl Checker {
     ) -> Self {
         let result = genesis.header.results[0];
         let epochs = Epochs::new(&rules, Arc::clone(&committee));
-        let known = Known { block: genesis, carried: Height(0), last_result: Height(0), result, at: 0, everywhere: 0 };
+        let known = Known {
+            block: genesis,
+            carried: Height(0),
+            last_result: Height(0),
+            result: Some(result),
+            at: 0,
+            everywhere: 0,
+        };
         Self {
             rules,
             scheme,
@@ -97,6 +107,7 @@ impl Checker {
             epochs,
             invalid: HashSet::new(),
             proved: HashSet::new(),
+            opened: BTreeMap::new(),
             violations: Vec::new(),
         }
     }
@@ -134,6 +145,33 @@ impl Checker {
     /// How often candidates who were not ready were dropped from a next committee.
     pub(crate) fn dropped(&self) -> u64 {
         self.epochs.dropped
+    }
+
+    /// The committee of an epoch that has begun.
+    pub(crate) fn committee(&self, epoch: Epoch) -> Option<&Arc<Committee>> {
+        self.committees.get(&epoch)
+    }
+
+    /// A node opened a block.
+    pub(crate) fn opened(&mut self, node: usize, height: Height, opened: Option<&Arc<Opened>>) {
+        if self.honest[node] {
+            self.opened.entry(height).or_insert_with(|| opened.cloned());
+            self.fill_results();
+        }
+    }
+
+    /// Computes the results that have become known.
+    fn fill_results(&mut self) {
+        let first = self.chain.iter().rposition(|known| known.result.is_some()).expect("genesis has one") + 1;
+        for at in first..self.chain.len() {
+            let opened = if self.is_encrypted() { self.opened.get(&Height(at as u64)) } else { Some(&None) };
+            let (Some(parent), Some(opened)) = (self.chain[at - 1].result, opened) else { return };
+            self.chain[at].result = Some(app::execute(&parent, &self.chain[at].block, opened.as_deref()));
+        }
+    }
+
+    fn is_encrypted(&self) -> bool {
+        self.rules.params().transactions == TransactionRule::Encrypted
     }
 
     pub(crate) fn is_honest(&self, node: usize) -> bool {
@@ -296,7 +334,7 @@ impl Checker {
     /// A result that a node computed.
     pub(crate) fn executed(&mut self, node: usize, result: &ResultEntry) {
         let Some(known) = self.chain.get(result.height.0 as usize) else { return };
-        if self.honest[node] && known.result != *result {
+        if self.honest[node] && known.result != Some(*result) {
             self.violation(format!("P11: node {node} has another result of height {}", result.height));
         }
     }

@@ -48,13 +48,35 @@ pub struct SimConfig {
     pub least_ms: u64,
     /// Final blocks that a run makes at least, however long that takes.
     pub least_commits: u64,
+    /// Whether the chain is encrypted: keys are made, and envelopes ordered and opened.
+    pub encrypted: bool,
 }
 
 impl SimConfig {
     /// A run of at least 60 virtual seconds and 60 final blocks with the mock signatures.
     #[must_use]
     pub const fn new(nodes: usize, faults: Faults) -> Self {
-        Self { nodes, faults, scheme: Scheme::Mock, fault_ms: 45_000, least_ms: 60_000, least_commits: 60 }
+        Self {
+            nodes,
+            faults,
+            scheme: Scheme::Mock,
+            fault_ms: 45_000,
+            least_ms: 60_000,
+            least_commits: 60,
+            encrypted: false,
+        }
+    }
+
+    /// [`SimConfig::encrypted`] or [`SimConfig::new`].
+    #[must_use]
+    pub const fn of(encrypted: bool, nodes: usize, faults: Faults) -> Self {
+        if encrypted { Self::encrypted(nodes, faults) } else { Self::new(nodes, faults) }
+    }
+
+    /// A run of an encrypted chain, of at least 45 virtual seconds and 40 final blocks.
+    #[must_use]
+    pub const fn encrypted(nodes: usize, faults: Faults) -> Self {
+        Self { fault_ms: 30_000, least_ms: 45_000, least_commits: 40, encrypted: true, ..Self::new(nodes, faults) }
     }
 }
 
@@ -78,4 +100,11 @@ pub fn recovery_bound_ms(params: &ChainParams, nodes: usize) -> u64 {
     let faulty = (nodes as u64 - 1) / 3;
     let term = params.views_per_term * params.block_time_ms;
     10 * timeout + 10_000 + (faulty + 2) * (idle + 12 * timeout) + idle + 8 * timeout + term
+}
+
+/// Ms within which a final block is opened at an honest node once the faults have stopped: whoever waits asks everybody
+/// every half leader timeout; what is lost on the way is asked for again.
+#[must_use]
+pub const fn reveal_bound_ms(params: &ChainParams) -> u64 {
+    2 * params.leader_timeout_ms
 }

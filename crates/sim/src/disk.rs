@@ -20,7 +20,7 @@ use cascade_consensus::{ChainContext, FinalChain, Finality, Record, SignState, S
 use cascade_primitives::{Body, Decode, Encode, Header, Height, ResultEntry, SealedBlock};
 use sha2::{Digest, Sha256};
 
-use crate::rng::Rng;
+use crate::{rng::Rng, sealed::vault::Vault};
 
 /// Final blocks that a restarting node takes up besides its head.
 const RECENT: usize = 64;
@@ -55,6 +55,8 @@ pub(crate) struct Disk {
     pending: Vec<Pending>,
     /// What one place really holds, where that is not what was written.
     damage: Option<(Place, Vec<u8>)>,
+    /// Of an encrypted chain.
+    pub(crate) vault: Vault,
 }
 
 /// Something that is stored.
@@ -125,7 +127,14 @@ impl Disk {
             older_sign_state: None,
             pending: Vec::new(),
             damage: None,
+            vault: Vault::default(),
         }
+    }
+
+    /// Final blocks, the newest height whose result is stored, and what is stored of keys and reveals.
+    pub(crate) fn parts(&mut self) -> (&[Stored], Height, &mut Vault) {
+        let executed = self.last_result().height;
+        (&self.blocks, executed, &mut self.vault)
     }
 
     pub(crate) fn head(&self) -> &Stored {
@@ -227,6 +236,7 @@ impl Disk {
             self.results.truncate((kept as usize).min(self.blocks.len()));
         }
         self.results.truncate(self.blocks.len());
+        self.vault.truncate(self.last_result().height);
         self.synced_blocks = self.blocks.len();
         self.synced_results = self.results.len();
         lost
@@ -277,7 +287,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Loses everything but the sign-state.
+    /// Loses everything but the sign-state; of an encrypted chain also its shares.
     pub(crate) fn wipe(&mut self) {
         self.blocks.truncate(1);
         self.results.truncate(1);
@@ -287,6 +297,7 @@ impl Disk {
         self.last_batch = 0;
         self.pending.clear();
         self.damage = None;
+        self.vault.wipe();
     }
 
     /// What a core starts from.

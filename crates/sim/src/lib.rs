@@ -14,6 +14,8 @@
 //! within [`recovery_bound_ms`] after the faults stopped (a *stall*). Byzantine nodes, at most f seats in every
 //! committee, go on to the end.
 //!
+//! Runs of an encrypted chain ([`SimConfig::encrypted`]) make keys and open envelopes besides.
+//!
 //! Checked at every step: one block per height, prefix agreement, no vote of an honest node that contradicts another
 //! one it ever sent, nor one that is not on its disk yet, certificates of distinct members with a quorum of seats,
 //! parents and gaps covered, timestamps that increase (P15), equal results at equal heights (P11), and that no honest
@@ -34,13 +36,14 @@ pub mod rng;
 pub mod run;
 pub mod scenario;
 pub mod scheme;
+mod sealed;
 mod trace;
 mod watch;
 mod world;
 
-pub use config::{MAX_NODES, SimConfig, Timing, recovery_bound_ms};
+pub use config::{MAX_NODES, SimConfig, Timing, recovery_bound_ms, reveal_bound_ms};
 pub use faults::{Fault, FaultCounts, Faults};
-pub use report::{SeedReport, Summary};
+pub use report::{Revealed, SeedReport, Summary};
 pub use run::{SimArgs, run, run_range, run_seed, run_seed_verbose, run_seed_with};
 pub use scenario::{Outcome, Scenario};
 pub use scheme::Scheme;

@@ -3,15 +3,20 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use cascade_consensus::{Bugs, Core, Message, Sync, SyncRequest, SyncResponse};
-use cascade_primitives::{Bytes, NodeId};
+use cascade_mempool::reveal::RevealMessage;
+use cascade_primitives::{Bytes, NodeId, SystemItem};
 
-use crate::{adversary::Adversary, app::App, config::Timing, disk::Disk};
+use crate::{adversary::Adversary, app::App, config::Timing, disk::Disk, sealed::Party};
 
 /// What travels between nodes.
 #[derive(Clone, Debug)]
 pub(crate) enum Payload {
     Consensus(Message),
     Transaction(Bytes),
+    /// An item of key generation.
+    Item(SystemItem),
+    /// Shares, requests for them and what they come to.
+    Reveal(RevealMessage),
     /// The life of the asker names the stream: no answer outlives it.
     Request {
         life: u32,
@@ -38,6 +43,8 @@ pub(crate) struct Running<B: Bugs> {
     pub(crate) core: Core<B>,
     pub(crate) sync: Sync,
     pub(crate) app: App,
+    /// On an encrypted chain.
+    pub(crate) party: Option<Party<B>>,
     pub(crate) outbox: VecDeque<Batch>,
     /// When the syncs that are under way are done.
     pub(crate) disk_free_at: u64,

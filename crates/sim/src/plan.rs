@@ -25,6 +25,8 @@ use crate::{
 pub(crate) const GENESIS_TIME: TimestampMs = TimestampMs(1_700_000_000_000);
 /// Identities besides those of the first committee, which may join later.
 const JOINERS: usize = 2;
+/// Encrypted runs that share keys, constants and committees.
+const SEEDS_OF_A_CHAIN: u64 = 100;
 /// Nodes up to which whole groups of joiners never start, more than the next committee can spare.
 const MOST_FOR_ABSENCE: usize = 16;
 
@@ -62,6 +64,8 @@ pub(crate) enum Action {
     CrashAll,
     /// Whoever leads at that moment.
     CrashLeader,
+    /// The node dies after so many more writes and messages about keys and reveals.
+    CrashAfter(usize, u32),
     Wipe(usize),
     /// A bit turns in what the node has stored, if it is down.
     Flip(usize),
@@ -136,6 +140,11 @@ pub(crate) fn node_id(index: usize) -> NodeId {
 }
 
 impl Plan {
+    /// The chain of a seed's encrypted run, which other seeds share.
+    pub(crate) const fn chain_of(seed: u64) -> u64 {
+        seed / SEEDS_OF_A_CHAIN
+    }
+
     /// The keys that a run may need.
     pub(crate) fn identities(config: &SimConfig) -> usize {
         let faulty = (config.nodes - 1) / 3;
@@ -143,10 +152,14 @@ impl Plan {
         config.nodes + if config.faults.has(Fault::Epochs) { JOINERS.max(absent) } else { 0 }
     }
 
-    pub(crate) fn new(config: &SimConfig, keys: &Keys, rng: &mut Rng) -> Self {
+    /// Constants and committees of an encrypted chain follow from `chain`, everything else from `rng`.
+    pub(crate) fn new(config: &SimConfig, keys: &Keys, mut chain: Option<&mut Rng>, rng: &mut Rng) -> Self {
         let faults = config.faults;
-        let mut params = params(faults, rng);
-        let members = members::choose(config, keys, &mut params, rng);
+        let mut params = match &mut chain {
+            Some(chain) => encrypted_params(config, chain),
+            None => params(faults, rng),
+        };
+        let members = members::choose(config, keys, &mut params, chain, rng);
         let (nodes, twins) = (members.nodes, members.twins);
         let genesis =
             Genesis { params, timestamp: GENESIS_TIME, committees: members.committees, alloc: BTreeMap::new() };
@@ -163,12 +176,15 @@ impl Plan {
             clocks,
             actions: Vec::new(),
             calm_at: config.fault_ms,
-            transaction_every: *rng.pick(&[60, 250, 1000]),
+            transaction_every: *rng.pick(if config.encrypted { &[500, 1000, 2500] } else { &[60, 250, 1000] }),
             losses: Vec::new(),
             syncs_blocks: true,
             timing: Timing::USUAL,
         };
         plan.schedule(faults, rng);
+        if config.encrypted {
+            plan.schedule_encrypted(faults, rng);
+        }
         plan
     }
 
@@ -180,6 +196,10 @@ impl Plan {
     /// The sequencer whose key a node has.
     pub(crate) fn key(&self, node: usize) -> usize {
         if node < self.nodes { node } else { self.twins[node - self.nodes] }
+    }
+
+    fn is_encrypted(&self) -> bool {
+        self.genesis.params.transactions == TransactionRule::Encrypted
     }
 
     /// Whether a node must keep every promise, that to go on included.
@@ -228,6 +248,28 @@ fn params(faults: Faults, rng: &mut Rng) -> ChainParams {
         params.epoch_length = 7200;
     }
     params
+}
+
+/// Short epochs, so that a run has several changes of keys; seats that are few, since each costs every node a share of
+/// every envelope; secrets that are erased soon.
+fn encrypted_params(config: &SimConfig, rng: &mut Rng) -> ChainParams {
+    let results_lag = *rng.pick(&[1, 2, 3]);
+    let key_window = rng.between(5, 8);
+    ChainParams {
+        transactions: TransactionRule::Encrypted,
+        seats: config.nodes as u32 + 3,
+        results_lag,
+        leader_timeout_ms: *rng.pick(&[1000, 2000]),
+        views_per_term: *rng.pick(&[2, 5, 10]),
+        empty_block_interval: *rng.pick(&[2, 4]),
+        epoch_length: rng.between(key_window + 10, key_window + 18),
+        key_window,
+        epoch_extension: rng.between(4, 8),
+        epoch_extensions_max: 4,
+        old_keys_kept: rng.between(4, 10),
+        max_validity: 60,
+        ..params(Faults::NONE, rng)
+    }
 }
 
 /// A sequencer of the genesis file.

@@ -1,10 +1,43 @@
 //! What a run and a range of runs showed.
 
+use std::collections::BTreeMap;
+
 use cascade_primitives::B256;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::faults::FaultCounts;
+
+/// What was opened in runs of encrypted chains.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Revealed {
+    /// Blocks with envelopes that were opened.
+    pub blocks: u64,
+    /// Envelopes of users that were opened to what they sealed.
+    pub envelopes: u64,
+    /// Keys that were made.
+    pub keys: u64,
+    /// Sets of q-1 seats that were shown to open nothing.
+    pub too_few: u64,
+    /// How often Byzantine nodes lied about keys, ciphertexts and shares, by kind.
+    pub lies: BTreeMap<&'static str, u64>,
+}
+
+impl Revealed {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.blocks += other.blocks;
+        self.envelopes += other.envelopes;
+        self.keys += other.keys;
+        self.too_few += other.too_few;
+        for (kind, times) in &other.lies {
+            *self.lies.entry(kind).or_default() += times;
+        }
+    }
+}
 
 /// What one seed showed.
 #[derive(Clone, Debug)]
@@ -23,6 +56,8 @@ pub struct SeedReport {
     pub recovery_ms: Option<u64>,
     /// How often each fault happened.
     pub faults: FaultCounts,
+    /// What was opened, on an encrypted chain.
+    pub revealed: Revealed,
     /// Hash over everything that happened.
     pub trace: B256,
 }
@@ -50,6 +85,9 @@ pub struct Summary {
     pub virtual_seconds: u64,
     /// How often each fault happened.
     pub faults: FaultCounts,
+    /// What was opened, on encrypted chains.
+    #[serde(skip_serializing_if = "Revealed::is_nothing")]
+    pub revealed: Revealed,
     /// One hash over the traces of all seeds, in order.
     pub trace: B256,
     /// The seeds that were not clean.
@@ -68,10 +106,11 @@ impl Summary {
     #[must_use]
     pub fn of(reports: Vec<SeedReport>) -> Self {
         let mut hasher = Sha256::new();
-        let mut faults = FaultCounts::default();
+        let (mut faults, mut revealed) = (FaultCounts::default(), Revealed::default());
         for report in &reports {
             hasher.update(report.trace);
             faults.merge(&report.faults);
+            revealed.merge(&report.revealed);
         }
         let count = |holds: fn(&SeedReport) -> bool| reports.iter().filter(|r| holds(r)).count() as u64;
         Self {
@@ -81,6 +120,7 @@ impl Summary {
             commits: reports.iter().map(|r| r.commits).sum(),
             virtual_seconds: reports.iter().map(|r| r.virtual_ms).sum::<u64>() / 1000,
             faults,
+            revealed,
             trace: B256::from(<[u8; 32]>::from(hasher.finalize())),
             slowest_recovery_ms: reports.iter().filter_map(|r| r.recovery_ms).max().unwrap_or(0),
             fewest_commits: reports.iter().map(|r| r.commits).min().unwrap_or(0),

@@ -15,7 +15,7 @@ use cascade_primitives::B256;
 use crate::{
     config::SimConfig,
     faults::{FaultCounts, Faults},
-    report::{SeedReport, Summary},
+    report::{Revealed, SeedReport, Summary},
     world::World,
 };
 
@@ -28,19 +28,22 @@ pub struct SimArgs {
     pub seeds: Range<u64>,
     /// What may fail.
     pub faults: Faults,
+    /// Whether the chain is encrypted.
+    pub encrypted: bool,
 }
 
 impl SimArgs {
     /// The command that replays one of its seeds.
     #[must_use]
     pub fn replay(&self, seed: u64) -> String {
-        format!("cascade sim --nodes {} --seeds {seed}..{} --faults {}", self.nodes, seed + 1, self.faults)
+        let encrypted = if self.encrypted { " --encrypted" } else { "" };
+        format!("cascade sim --nodes {} --seeds {seed}..{} --faults {}{encrypted}", self.nodes, seed + 1, self.faults)
     }
 }
 
 /// Runs a range of seeds on all cores. `progress` hears of every seed as it ends, in any order.
 pub fn run(args: &SimArgs, progress: impl FnMut(&SeedReport)) -> Summary {
-    run_range(&SimConfig::new(args.nodes, args.faults), args.seeds.clone(), &NoBugs, progress)
+    run_range(&SimConfig::of(args.encrypted, args.nodes, args.faults), args.seeds.clone(), &NoBugs, progress)
 }
 
 /// Runs one seed.
@@ -75,6 +78,7 @@ pub fn run_seed_with<B: Bugs>(
             virtual_ms: 0,
             recovery_ms: None,
             faults: FaultCounts::default(),
+            revealed: Revealed::default(),
             trace: B256::ZERO,
         }
     })

@@ -200,6 +200,15 @@ impl<'a> Trace<'a> {
         }
     }
 
+    /// Something about keys or reveals happens at a node: its bytes, and the same in words.
+    pub(crate) fn sealed(&mut self, now: u64, node: usize, bytes: &[u8], what: impl FnOnce() -> String) {
+        self.place(4, now, node);
+        self.hasher.update(bytes);
+        if let Some(words) = &mut self.words {
+            words(format!("{now:>8} ms {node:>2}       ~> {}", what()));
+        }
+    }
+
     pub(crate) fn finish(&self) -> B256 {
         B256::from(<[u8; 32]>::from(self.hasher.clone().finalize()))
     }

@@ -2,19 +2,20 @@
 
 mod life;
 mod queue;
+mod sealed;
 mod traffic;
 
 use std::{collections::VecDeque, sync::Arc};
 
 use cascade_consensus::{Bugs, ChainContext, Config, Core, Effect, Input, Message, Rules, Sync, SyncEffect, SyncInput};
 use cascade_crypto::VoteScheme;
-use cascade_primitives::{Epoch, Height, NodeId, SealedBlock, TimestampMs};
+use cascade_primitives::{Epoch, Height, NodeId, SealedBlock, TimestampMs, TransactionRule};
 
 use crate::{
     adversary::Adversary,
     app::{self, App},
     check::Checker,
-    config::{SimConfig, recovery_bound_ms},
+    config::{SimConfig, recovery_bound_ms, reveal_bound_ms},
     disk::{Disk, Stored},
     faults::{Fault, FaultCounts},
     figures::Traffic,
@@ -28,6 +29,7 @@ use crate::{
     watch::Watch,
 };
 use queue::{Event, Queue};
+use sealed::Beside;
 
 /// Ms after which a node offers waiting transactions to the others again.
 const OFFER_AGAIN: u64 = 2000;
@@ -44,6 +46,7 @@ fn to_virtual(local: TimestampMs, clock: i64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct World<'a, B: Bugs> {
     config: SimConfig,
+    seed: u64,
     bugs: B,
     now: u64,
     queue: Queue,
@@ -62,6 +65,8 @@ pub(crate) struct World<'a, B: Bugs> {
     counts: FaultCounts,
     /// Counts messages, where somebody wants to know.
     pub(crate) traffic: Option<Traffic>,
+    /// Of an encrypted chain.
+    beside: Option<Beside<B>>,
     clients: bool,
     submitted: u64,
     calm: bool,
@@ -74,8 +79,10 @@ pub(crate) struct World<'a, B: Bugs> {
 
 impl<'a, B: Bugs> World<'a, B> {
     pub(crate) fn new(config: &SimConfig, seed: u64, bugs: B, words: Option<&'a mut dyn FnMut(String)>) -> Self {
-        let keys = Keys::new(config.scheme, Plan::identities(config), &mut Rng::new(seed, 1));
-        let plan = Plan::new(config, &keys, &mut Rng::new(seed, 2));
+        let chain = if config.encrypted { Plan::chain_of(seed) } else { seed };
+        let keys = Keys::new(config.scheme, Plan::identities(config), &mut Rng::new(chain, 1));
+        let mut of_chain = config.encrypted.then(|| Rng::new(chain, 6));
+        let plan = Plan::new(config, &keys, of_chain.as_mut(), &mut Rng::new(seed, 2));
         Self::with_plan(config, seed, plan, keys, bugs, words)
     }
 
@@ -107,8 +114,11 @@ impl<'a, B: Bugs> World<'a, B> {
             Node::new(disk, plan.clocks[i], adversary, plan.timing)
         };
         let nodes = (0..count).map(node).collect();
+        let encrypted = rules.params().transactions == TransactionRule::Encrypted;
+        let beside = encrypted.then(|| Beside::new(seed, &bugs, &rules, &keys, &plan, &ids));
         Self {
             config: config.clone(),
+            seed,
             bugs,
             now: 0,
             queue: Queue::default(),
@@ -118,6 +128,7 @@ impl<'a, B: Bugs> World<'a, B> {
             trace: Trace::new(words),
             counts: FaultCounts::default(),
             traffic: None,
+            beside,
             clients: true,
             submitted: 0,
             calm: false,
@@ -153,11 +164,15 @@ impl<'a, B: Bugs> World<'a, B> {
             self.queue.push(at, Event::Act(i));
         }
         self.queue.push(10, Event::Submit);
-        let bound = recovery_bound_ms(self.rules.params(), self.config.nodes);
+        let mut bound = recovery_bound_ms(self.rules.params(), self.config.nodes);
+        if self.beside.is_some() {
+            bound += reveal_bound_ms(self.rules.params());
+        }
         let mut stalls = Vec::new();
         while let Some((at, event)) = self.queue.pop() {
             self.now = at;
             self.handle(event);
+            self.take_violations();
             if !self.checker.violations().is_empty() {
                 break;
             }
@@ -170,7 +185,11 @@ impl<'a, B: Bugs> World<'a, B> {
                 }
             }
             if let Some(recovered_at) = self.recovered_at {
-                let enough = self.checker.height().0 >= self.config.least_commits;
+                stalls = self.unrevealed(recovered_at);
+                if !stalls.is_empty() {
+                    break;
+                }
+                let enough = self.checker.height().0 >= self.config.least_commits && self.has_changed_keys();
                 if self.now >= self.config.least_ms && enough {
                     break;
                 } else if self.now > recovered_at.max(self.config.least_ms) + ENOUGH {
@@ -192,6 +211,7 @@ impl<'a, B: Bugs> World<'a, B> {
             virtual_ms: self.now,
             recovery_ms: self.recovered_at.map(|at| at - self.plan.calm_at),
             faults: self.counts.clone(),
+            revealed: self.what_was_revealed(),
             trace: self.trace.finish(),
             violations: self.checker.violations().to_vec(),
             stalls,
@@ -219,7 +239,11 @@ impl<'a, B: Bugs> World<'a, B> {
     fn has_recovered(&self) -> bool {
         let Some(goal) = self.goal else { return false };
         let mut honest = (0..self.nodes.len()).filter(|&i| self.checker.is_honest(i));
-        honest.all(|i| self.nodes[i].running.as_ref().is_some_and(|r| r.core.head().height >= goal))
+        honest.all(|i| {
+            let Some(running) = &self.nodes[i].running else { return false };
+            let opened = running.party.as_ref().is_none_or(|party| party.next_reveal() > goal);
+            running.core.head().height >= goal && opened
+        })
     }
 
     fn stalled(&mut self) -> Vec<String> {
@@ -260,12 +284,15 @@ impl<'a, B: Bugs> World<'a, B> {
             Event::Input { node, life, input } if self.nodes[node].life == life => self.step(node, None, *input),
             Event::Executed { node, life } if self.nodes[node].life == life => self.executed(node),
             Event::OfferAgain { node, life } if self.nodes[node].life == life => self.offer_again(node),
+            Event::Look { node, life } if self.nodes[node].life == life => self.look(node),
             Event::Die { node, life } if self.nodes[node].life == life => self.crash(node, false),
             Event::Flush { .. }
             | Event::Input { .. }
             | Event::Executed { .. }
             | Event::OfferAgain { .. }
+            | Event::Look { .. }
             | Event::Die { .. } => {}
+            Event::Boot(node) => self.boot(node),
             Event::Submit => self.submit(),
             Event::Act(i) => {
                 let action = self.plan.actions[i].1.clone();
@@ -358,8 +385,7 @@ impl<'a, B: Bugs> World<'a, B> {
             Effect::Broadcast(message) => self.emit(i, None, message),
             Effect::Send(peer, message) => self.emit(i, Some(peer), message),
             Effect::Build(request) => {
-                let Some(running) = &self.nodes[i].running else { return };
-                let content = running.app.build(&request);
+                let Some(content) = self.build(i, &request) else { return };
                 if let Some(adversary) = &mut self.nodes[i].adversary {
                     adversary.learn_context(&request.parent);
                 }
@@ -367,7 +393,7 @@ impl<'a, B: Bugs> World<'a, B> {
                 self.queue.push(self.now + self.plan.timing.build, Event::Input { node: i, life, input });
             }
             Effect::Validate(block, request) => {
-                let verdict = App::validate(&block, &request);
+                let Some(verdict) = self.judge(i, &block, &request) else { return };
                 let input =
                     Box::new(Input::Validated { hash: block.hash(), verdict, da: app::commitment(&block.body) });
                 let most = self.plan.timing.validate;

@@ -7,7 +7,7 @@ use cascade_consensus::{
     Rules,
     seats::{committee_of, scheduled_committee},
 };
-use cascade_primitives::{Committee, Epoch, Header, Height, NodeId, SealedBlock, SystemItem};
+use cascade_primitives::{Committee, Epoch, Header, Height, NodeId, SealedBlock, SystemItem, TransactionRule};
 
 /// The epoch that the chain is in.
 #[derive(Debug)]
@@ -75,18 +75,26 @@ impl Epochs {
             SystemItem::RecipientKey(_) | SystemItem::Dealing(_) => None,
         };
         self.ready.extend(block.body.system.iter().filter_map(ready));
+        // Epoch 0 of an encrypted chain is over as soon as its successor is ready.
+        if is_encrypted(rules) && self.epoch == Epoch(0) && self.is_next_ready() {
+            self.content_end = self.content_end.min(block.header.height);
+        }
         if block.header.height == self.content_end {
             self.settle(rules);
         }
     }
 
+    fn is_next_ready(&self) -> bool {
+        let seats = |who: &dyn Fn(&NodeId) -> bool| -> u32 {
+            self.next.members().iter().filter(|m| who(&m.node)).map(|m| m.seats.0).sum()
+        };
+        let total = seats(&|_| true);
+        seats(&|node| self.ready.contains(node)) >= total - (total - 1) / 3
+    }
+
     fn settle(&mut self, rules: &Rules) {
         let params = rules.params();
-        let seats = |committee: &Committee, who: &dyn Fn(&NodeId) -> bool| -> u32 {
-            committee.members().iter().filter(|m| who(&m.node)).map(|m| m.seats.0).sum()
-        };
-        let total = seats(&self.next, &|_| true);
-        if seats(&self.next, &|node| self.ready.contains(node)) >= total - (total - 1) / 3 {
+        if self.is_next_ready() {
             return;
         }
         if self.extensions < params.epoch_extensions_max {
@@ -105,5 +113,14 @@ impl Epochs {
             Committee::new(epoch, members, self.committee.threshold_keys().clone()).expect("they are a committee today")
         }));
         self.ready.clear();
+        // Those that are left need keys of their own: the epoch goes on until they have them.
+        if is_encrypted(rules) {
+            self.extensions = 0;
+            self.content_end = self.content_end.plus(params.epoch_extension);
+        }
     }
+}
+
+fn is_encrypted(rules: &Rules) -> bool {
+    rules.params().transactions == TransactionRule::Encrypted
 }

@@ -43,12 +43,20 @@ enum Absence {
     Many,
 }
 
-pub(super) fn choose(config: &SimConfig, keys: &Keys, params: &mut ChainParams, rng: &mut Rng) -> Members {
+pub(super) fn choose(
+    config: &SimConfig,
+    keys: &Keys,
+    params: &mut ChainParams,
+    chain: Option<&mut Rng>,
+    rng: &mut Rng,
+) -> Members {
+    let own = &mut *rng;
+    let of_chain: &mut Rng = chain.unwrap_or(own);
     let epochs = config.faults.has(Fault::Epochs);
     let absence = if !(epochs && config.faults.has(Fault::Absent)) {
         Absence::Nobody
     } else {
-        match rng.below(10) {
+        match of_chain.below(10) {
             0 if config.nodes <= MOST_FOR_ABSENCE => Absence::Many,
             1..3 => Absence::One,
             _ => Absence::Nobody,
@@ -66,11 +74,11 @@ pub(super) fn choose(config: &SimConfig, keys: &Keys, params: &mut ChainParams, 
         Absence::Many => (config.nodes..nodes).collect(),
     };
     if matches!(absence, Absence::Many) {
-        params.epoch_extensions_max = rng.between(1, 2);
-        let committees = crowded(config, keys, nodes, rng);
+        params.epoch_extensions_max = of_chain.between(1, 2);
+        let committees = crowded(config, keys, nodes, of_chain);
         return Members { nodes, committees, byzantine: BTreeMap::new(), twins: Vec::new(), absent };
     }
-    let committees = committees(config, keys, nodes, rng);
+    let committees = committees(config, keys, nodes, of_chain);
     let byzantine = byzantine(config, &committees, params, &absent, rng);
     let on_two = byzantine.iter().filter(|(_, character)| character.has(Fault::Twins)).map(|(node, _)| *node);
     let twins = on_two.take(MOST_TWINS).collect();

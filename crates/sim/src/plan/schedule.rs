@@ -48,6 +48,18 @@ impl Plan {
         self.actions.sort_by_key(|(at, _)| *at);
     }
 
+    /// Nodes die between two steps of a change of keys or of a reveal.
+    pub(super) fn schedule_encrypted(&mut self, faults: Faults, rng: &mut Rng) {
+        if !faults.has(Fault::Crash) {
+            return;
+        }
+        for _ in 0..rng.below(8) {
+            let (node, at) = (self.any(rng), rng.below(self.calm_at));
+            self.actions.push((at, Action::CrashAfter(node, rng.between(1, 12) as u32)));
+        }
+        self.actions.sort_by_key(|(at, _)| *at);
+    }
+
     fn any(&self, rng: &mut Rng) -> usize {
         rng.below(self.instances() as u64) as usize
     }
@@ -215,7 +227,9 @@ impl Plan {
 
     /// One node loses what it has, or finds it damaged. It counts as one of those that may be faulty.
     fn losses_of_data(&mut self, faults: Faults, rng: &mut Rng) {
-        if !self.byzantine.is_empty() {
+        // Of an encrypted chain it loses its shares, so that it is silent like one that never starts.
+        let silent = !self.absent.is_empty() && self.is_encrypted();
+        if !self.byzantine.is_empty() || silent {
             return;
         }
         let (node, at) = (rng.below(self.nodes as u64) as usize, rng.between(self.calm_at / 4, self.calm_at));

@@ -28,17 +28,23 @@ impl<B: Bugs> World<'_, B> {
         let disk = &node.disk;
         let scheme = Arc::clone(&self.keys.scheme);
         let sync = Sync::new(Arc::clone(&self.rules), scheme, Arc::clone(core.head()), SYNC_TIMEOUT, now);
-        let app = App::new(disk.last_result(), done_transactions(disk), unexecuted(disk), node.execution_delay);
+        let (done, above) = match self.beside {
+            Some(_) => Default::default(),
+            None => (done_transactions(disk), unexecuted(disk)),
+        };
+        let app = App::new(disk.last_result(), done, above, node.execution_delay);
         self.nodes[i].running = Some(Running {
             core,
             sync,
             app,
+            party: None,
             outbox: VecDeque::new(),
             disk_free_at: self.now,
             wake_at: 0,
             sync_wake_at: 0,
             has_work: false,
         });
+        self.boot_party(i);
         self.step(i, None, Input::Tick);
         for peer in 0..self.nodes.len() {
             if peer != i && self.nodes[peer].is_up() && self.network.connected(i, peer) {
@@ -116,6 +122,7 @@ impl<B: Bugs> World<'_, B> {
                     self.crash(node, false);
                 }
             }
+            Action::CrashAfter(node, steps) => self.light(node, steps),
             Action::Wipe(node) => self.crash(node, true),
             Action::Restart(node) => self.boot(node),
             Action::Clients(on) => {
@@ -163,6 +170,9 @@ impl<B: Bugs> World<'_, B> {
             self.nodes[node].execution_delay = self.plan.timing.execution;
             self.nodes[node].sync_delay = self.plan.timing.sync;
             self.nodes[node].dies_writing = false;
+            if let Some(party) = self.nodes[node].running.as_mut().and_then(|running| running.party.as_mut()) {
+                party.put_out();
+            }
             self.boot(node);
         }
         self.calm = true;
@@ -175,19 +185,25 @@ impl<B: Bugs> World<'_, B> {
     pub(super) fn store(&mut self, i: usize, finalized: &cascade_consensus::Finalized) {
         let node = &mut self.nodes[i];
         let Some(running) = &mut node.running else { return };
-        running.app.finalized(&finalized.block);
-        node.disk.append(Stored {
+        if running.party.is_none() {
+            running.app.finalized(&finalized.block);
+        }
+        let stored = Stored {
             block: Arc::clone(&finalized.block),
             context: Arc::clone(&finalized.context),
             finality: Some(finalized.finality.clone()),
-        });
+        };
+        node.disk.append(stored.clone());
         if let Some(adversary) = &mut node.adversary {
             adversary.learn_context(&finalized.context);
         }
         let head = running.core.head().height;
+        self.party_on_final(i, &stored);
         if self.plan.syncs_blocks && self.disk_rng.permille(250) {
             let results = self.disk_rng.permille(600);
+            let node = &mut self.nodes[i];
             node.disk.sync_blocks(results);
+            let Some(running) = &mut node.running else { return };
             if self.disk_rng.permille(400) && node.disk.is_quiet() && head == finalized.context.height {
                 node.disk.replace_log(running.core.live_records());
             }
@@ -210,8 +226,11 @@ impl<B: Bugs> World<'_, B> {
 
     pub(super) fn executed(&mut self, i: usize) {
         let Some(running) = &mut self.nodes[i].running else { return };
-        let result = running.app.finish();
+        let (result, opened) = running.app.finish();
         self.nodes[i].disk.append_result(result);
+        if let Some(opened) = opened {
+            self.nodes[i].disk.vault.put_reveal(Arc::clone(&opened.reveal));
+        }
         if let Some(adversary) = &mut self.nodes[i].adversary {
             adversary.learn_result(result);
         }

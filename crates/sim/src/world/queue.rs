@@ -40,11 +40,18 @@ pub(super) enum Event {
         node: usize,
         life: u32,
     },
+    /// A node looks whether a block waits for its reveal, and gives out its items of key generation again.
+    Look {
+        node: usize,
+        life: u32,
+    },
     /// The node dies in the middle of a write.
     Die {
         node: usize,
         life: u32,
     },
+    /// A node that died on its own starts again.
+    Boot(usize),
     Submit,
     Act(usize),
 }
@@ -59,8 +66,9 @@ impl Event {
             | Self::Flush { node, .. }
             | Self::Input { node, .. }
             | Self::Executed { node, .. }
-            | Self::OfferAgain { node, .. } => Some(node),
-            Self::Die { .. } | Self::Submit | Self::Act(_) => None,
+            | Self::OfferAgain { node, .. }
+            | Self::Look { node, .. } => Some(node),
+            Self::Die { .. } | Self::Boot(_) | Self::Submit | Self::Act(_) => None,
         }
     }
 }

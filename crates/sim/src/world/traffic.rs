@@ -4,6 +4,7 @@ use cascade_consensus::sync;
 use cascade_primitives::{Bytes, View};
 
 use super::*;
+use crate::sealed::Party;
 
 impl<B: Bugs> World<'_, B> {
     pub(super) fn deliver(&mut self, from: usize, to: usize, payload: Payload) {
@@ -19,6 +20,8 @@ impl<B: Bugs> World<'_, B> {
                 self.step(to, Some(from), Input::Message { from: peer, message });
             }
             Payload::Transaction(transaction) => self.add_transaction(to, &transaction),
+            Payload::Item(item) => self.take_item(from, to, item),
+            Payload::Reveal(message) => self.take_reveal(from, to, message),
             Payload::Request { life, id, request } => {
                 let truth = sync::answer(&self.nodes[to].disk, &request);
                 let answer = match &mut self.nodes[to].adversary {
@@ -98,6 +101,7 @@ impl<B: Bugs> World<'_, B> {
     fn send(&mut self, i: usize, to: Option<NodeId>, message: Message) {
         self.checker.sent(i, &message, self.nodes[i].disk.log());
         self.watch.sent(self.shared[i], &message, &mut self.counts);
+        self.share_early(i, &message);
         let targets: Vec<usize> = match to {
             Some(peer) => self.places(i, &peer).collect(),
             None => (0..self.nodes.len()).filter(|&other| other != i).collect(),
@@ -146,9 +150,10 @@ impl<B: Bugs> World<'_, B> {
     pub(super) fn submit(&mut self) {
         if self.clients {
             self.submitted += 1;
-            let transaction = app::transaction(self.submitted);
             let first = self.rng.below(self.nodes.len() as u64) as usize;
-            if self.nodes[first].is_up() {
+            if self.nodes[first].is_up()
+                && let Some(transaction) = self.new_transaction(first)
+            {
                 self.add_transaction(first, &transaction);
                 for to in (0..self.nodes.len()).filter(|&to| to != first) {
                     self.transmit(first, to, Payload::Transaction(transaction.clone()));
@@ -160,8 +165,12 @@ impl<B: Bugs> World<'_, B> {
     }
 
     fn add_transaction(&mut self, i: usize, transaction: &Bytes) {
-        let Some(running) = &mut self.nodes[i].running else { return };
-        if running.app.add(transaction) {
+        let new = if self.beside.is_some() {
+            self.admit(i, transaction)
+        } else {
+            self.nodes[i].running.as_mut().is_some_and(|running| running.app.add(transaction))
+        };
+        if new {
             self.refresh_work(i);
         }
     }
@@ -169,7 +178,7 @@ impl<B: Bugs> World<'_, B> {
     pub(super) fn refresh_work(&mut self, i: usize) {
         let life = self.nodes[i].life;
         let Some(running) = &mut self.nodes[i].running else { return };
-        let has_work = running.app.has_work();
+        let has_work = running.app.has_work() || running.party.as_ref().is_some_and(Party::has_work);
         if has_work != running.has_work {
             running.has_work = has_work;
             self.queue.push(self.now, Event::Input { node: i, life, input: Box::new(Input::Work(has_work)) });
@@ -178,7 +187,11 @@ impl<B: Bugs> World<'_, B> {
 
     pub(super) fn offer_again(&mut self, i: usize) {
         let Some(running) = &self.nodes[i].running else { return };
-        for transaction in running.app.waiting() {
+        let waiting = match &running.party {
+            Some(party) => party.waiting_envelopes(),
+            None => running.app.waiting(),
+        };
+        for transaction in waiting {
             for to in (0..self.nodes.len()).filter(|&to| to != i) {
                 self.transmit(i, to, Payload::Transaction(transaction.clone()));
             }

@@ -7,4 +7,5 @@ mod figures;
 mod planted;
 mod runs;
 mod scenarios;
+mod sealed;
 mod twins;

@@ -4,7 +4,8 @@ use cascade_consensus::NoBugs;
 use cascade_sim::{Fault, Faults, Scheme, SimArgs, SimConfig, Summary, run, run_range, run_seed};
 
 fn clean(config: &SimConfig, seeds: std::ops::Range<u64>) -> Summary {
-    let args = SimArgs { nodes: config.nodes, seeds: seeds.clone(), faults: config.faults };
+    let args =
+        SimArgs { nodes: config.nodes, seeds: seeds.clone(), faults: config.faults, encrypted: config.encrypted };
     let summary = run_range(config, seeds, &NoBugs, |_| {});
     println!(
         "{} nodes, {:?}: {} seeds, {} commits, slowest recovery {} ms",
@@ -118,6 +119,6 @@ fn one_seed_is_one_trace_however_it_is_run() {
     let again: Vec<_> = (0..6).rev().map(|seed| run_seed(&config, seed).trace).collect();
     assert!(alone.iter().eq(again.iter().rev()));
     assert_ne!(alone[0], alone[1]);
-    let args = SimArgs { nodes: 4, seeds: 0..6, faults: Faults::ALL };
+    let args = SimArgs { nodes: 4, seeds: 0..6, faults: Faults::ALL, encrypted: false };
     assert_eq!(run(&args, |_| {}).trace, run(&args, |_| {}).trace);
 }

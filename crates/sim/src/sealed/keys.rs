@@ -1,0 +1,394 @@
+//! A party's part in key generation: what the sequencer's actor for keys does, step by step.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, LazyLock, Mutex},
+};
+
+use cascade_consensus::{Bugs, ChainContext};
+use cascade_crypto::{
+    VoteScheme, VoteSigner,
+    bugs::{SealedBug, SealedBugs},
+    dkg::{Dealing, DealingError, KeyGeneration, Parameters, RecipientSecret, VerifiedDealing, dealing},
+    threshold::{EpochKeys, store},
+};
+use cascade_mempool::{
+    keybook::{KeyBook, KeyEvent},
+    reveal::Holder,
+};
+use cascade_primitives::{
+    B256, Committee, Decode as _, Encode as _, Epoch, Height, MemberIndex, NodeId, SystemItem, domain, hash,
+};
+use sha2::{Digest as _, Sha256};
+
+use super::{Dice, Kit, Out, Party, liar::Liar, vault::Kind};
+use crate::disk::Stored;
+
+/// Rounds after which dealings, which are large, are given out again.
+const DEALING_ROUNDS: u64 = 5;
+/// Dealings and verdicts that are remembered.
+const REMEMBERED: usize = 4096;
+
+/// How often each node made a secret or a dealing for a committee: none is ever made twice with the same randomness.
+pub(crate) type Attempts = BTreeMap<(NodeId, B256, bool), u64>;
+
+type Verdict = Result<VerifiedDealing, DealingError>;
+
+static DEALT: LazyLock<Mutex<HashMap<B256, Dealing>>> = LazyLock::new(Mutex::default);
+static VERDICTS: LazyLock<Mutex<HashMap<B256, Verdict>>> = LazyLock::new(Mutex::default);
+
+fn remembered<T: Clone>(memory: &Mutex<HashMap<B256, T>>, key: B256, make: impl FnOnce() -> T) -> T {
+    if let Some(known) = memory.lock().expect("nothing panics with it held").get(&key) {
+        return known.clone();
+    }
+    let made = make();
+    let mut memory = memory.lock().expect("nothing panics with it held");
+    if memory.len() >= REMEMBERED {
+        memory.clear();
+    }
+    memory.insert(key, made.clone());
+    made
+}
+
+/// The flags of the planted bugs that change dealings and verdicts.
+fn flags<B: SealedBugs>(bugs: &B) -> [u8; 2] {
+    [bugs.sealed(SealedBug::ThresholdTooLow), bugs.sealed(SealedBug::DealingUnchecked)].map(u8::from)
+}
+
+/// The verdict on a dealing, made once for all nodes and runs.
+pub(crate) fn verdict<B: SealedBugs>(
+    bugs: &B,
+    scheme: &dyn VoteScheme,
+    generation: &KeyGeneration,
+    dealing: &Dealing,
+    dice: &mut Dice,
+) -> Verdict {
+    let digest = dealing.digest(generation.parameters());
+    let key = hash::tagged(domain::DEALING, &[digest.as_slice(), &dealing.signature.0, &flags(bugs)]);
+    remembered(&VERDICTS, key, || generation.verify_with(bugs, dealing, scheme, dice))
+}
+
+/// The dealing that a dealer makes for these recipients at its n-th attempt, made once for all runs.
+pub(crate) fn deal<B: SealedBugs>(
+    bugs: &B,
+    parameters: &Parameters,
+    dealer: MemberIndex,
+    signer: &dyn VoteSigner,
+    attempt: u64,
+) -> Dealing {
+    let mut hasher = Sha256::new();
+    hasher.update(parameters.context.genesis_hash);
+    hasher.update(parameters.epoch.0.to_le_bytes());
+    hasher.update(parameters.dealer_keys[dealer.index()].0);
+    hasher.update([dealer.0 as u8, parameters.recipients.members() as u8]);
+    for (member, key) in parameters.recipient_keys.iter().enumerate() {
+        hasher.update([parameters.recipients.seats(MemberIndex(member as u16)).len() as u8]);
+        hasher.update(key.to_compressed());
+    }
+    hasher.update(attempt.to_le_bytes());
+    hasher.update(flags(bugs));
+    let key = B256::from(<[u8; 32]>::from(hasher.finalize()));
+    remembered(&DEALT, key, || dealing::deal(parameters, dealer, signer, &mut Dice::of(&key)))
+}
+
+impl<B: Bugs> Party<B> {
+    /// What is stored of keys, from the epoch of the oldest block that is not executed on.
+    pub(super) fn load_ring(&mut self, context: &ChainContext, executed: Height, kit: &mut Kit<'_, B>) {
+        let oldest = oldest_epoch(context, executed, kit);
+        let committees = (oldest.0..context.epoch.0).filter_map(|epoch| committee_of(Epoch(epoch), kit.blocks));
+        let all = committees.chain([Arc::clone(&context.committee), Arc::clone(&context.next_committee)]);
+        for committee in all.collect::<Vec<_>>() {
+            if let Some(holder) = self.load_holder(committee, kit) {
+                self.keys_are_known(holder, kit);
+            }
+        }
+    }
+
+    fn load_holder(&self, committee: Arc<Committee>, kit: &Kit<'_, B>) -> Option<Holder> {
+        let (epoch, root) = (committee.epoch(), committee.root());
+        let keys = EpochKeys::from_slice(kit.vault.key(Kind::Public, epoch, &root)?).expect("it was stored whole");
+        let secret = kit.vault.key(Kind::Shares, epoch, &root).map(|record| {
+            Arc::new(store::open_shares(&self.who.owner, epoch, record).expect("it was sealed by this node"))
+        });
+        Some(Holder { keys: Arc::new(keys), committee, secret })
+    }
+
+    /// Reads the stored blocks, and makes up for keys that were complete in the log and not stored yet.
+    pub(super) fn read_stored(&mut self, context: &ChainContext, executed: Height, kit: &mut Kit<'_, B>) {
+        let oldest = oldest_epoch(context, executed, kit);
+        for epoch in (oldest.0.max(1)..=context.epoch.0).map(Epoch) {
+            if self.ring.contains_key(&epoch) {
+                continue;
+            }
+            let recipients = match epoch == context.epoch {
+                true => Some(Arc::clone(&context.committee)),
+                false => committee_of(epoch, kit.blocks),
+            };
+            if let (Some(dealers), Some(recipients)) = (committee_of(epoch.minus(1), kit.blocks), recipients) {
+                let book = self.read_epoch(dealers, recipients, kit);
+                if let Some(holder) = self.store_keys(&book, kit) {
+                    self.keys_are_known(holder, kit);
+                }
+            }
+        }
+        self.book = self.read_epoch(Arc::clone(&context.committee), Arc::clone(&context.next_committee), kit);
+    }
+
+    fn read_epoch(&self, dealers: Arc<Committee>, recipients: Arc<Committee>, kit: &mut Kit<'_, B>) -> KeyBook<B> {
+        let (epoch, rules) = (dealers.epoch(), &self.who.rules);
+        let of_epoch = |stored: &&Stored| stored.block.header.epoch == epoch && stored.block.header.height.0 > 0;
+        let first = kit
+            .blocks
+            .iter()
+            .find(of_epoch)
+            .map_or(kit.blocks.last().expect("genesis is there").block.header.height.next(), |stored| {
+                stored.block.header.height
+            });
+        // Epoch 0 begins with genesis.
+        let first = if epoch == Epoch(0) { Height(0) } else { first };
+        let mut book = KeyBook::with_bugs(
+            self.bugs.clone(),
+            rules.signing,
+            rules.params(),
+            Arc::clone(&self.who.scheme),
+            first,
+            (Arc::clone(&dealers), Arc::clone(&recipients)),
+        );
+        for stored in kit.blocks.iter().filter(|stored| stored.block.header.epoch == epoch) {
+            book.on_final(&stored.block, (&dealers, &recipients), &mut |generation, dealing| {
+                verdict(&self.bugs, self.who.scheme.as_ref(), generation, dealing, kit.dice)
+            });
+        }
+        book
+    }
+
+    /// Stores a book's complete keys, and this node's shares of them.
+    fn store_keys(&mut self, book: &KeyBook<B>, kit: &mut Kit<'_, B>) -> Option<Holder> {
+        let keys = book.generation()?.keys()?.clone();
+        let (epoch, root) = (book.epoch(), book.recipients().root());
+        self.put(Kind::Public, epoch, root, keys.to_bytes(), kit);
+        let mut secret = None;
+        let record = kit.vault.key(Kind::Recipient, epoch, &root);
+        if let Some(recipient) = record.and_then(|r| store::open_recipient(&self.who.owner, epoch, r).ok())
+            && let Some(shares) = book.shares(&self.who.node, &recipient)
+        {
+            let record = store::seal_shares(&self.who.owner, &shares, kit.dice);
+            self.put(Kind::Shares, epoch, root, record, kit);
+            secret = Some(Arc::new(shares));
+        }
+        Some(Holder { keys: Arc::new(keys), committee: Arc::clone(book.recipients()), secret })
+    }
+
+    /// A synced write, unless it died before.
+    fn put(&mut self, kind: Kind, epoch: Epoch, root: B256, record: Vec<u8>, kit: &mut Kit<'_, B>) {
+        if self.step() {
+            kit.vault.put_key(kind, epoch, root, record);
+        }
+    }
+
+    fn keys_are_known(&mut self, holder: Holder, kit: &mut Kit<'_, B>) {
+        self.ring.insert(holder.keys.epoch, holder.clone());
+        let effects = self.reveals.on_keys(holder, kit.dice);
+        self.execute(effects, kit);
+        self.feed(kit);
+    }
+
+    /// A block is final.
+    pub(super) fn keys_on_final(&mut self, stored: &Stored, kit: &mut Kit<'_, B>) {
+        let context = &stored.context;
+        let before = (self.book.epoch(), self.book.recipients().root());
+        let (bugs, scheme) = (&self.bugs, self.who.scheme.as_ref());
+        let events = self.book.on_final(
+            &stored.block,
+            (&context.committee, &context.next_committee),
+            &mut |generation, dealing| verdict(bugs, scheme, generation, dealing, kit.dice),
+        );
+        debug_assert!(events.iter().filter(|e| matches!(e, KeyEvent::Complete(_))).count() <= 1);
+        if self.book.epoch() != before.0 {
+            self.start_over();
+        } else if self.book.recipients().root() != before.1 {
+            self.start_over();
+            self.ready = None;
+            self.ring.remove(&before.0);
+            self.pool.retain(|_, checked| checked.envelope.epoch != before.0);
+        }
+        let kept = self.who.rules.params().old_keys_kept;
+        if self.erased < context.epoch && stored.block.header.height >= self.book.first().plus(kept) {
+            self.erased = context.epoch;
+            for (_, holder) in self.ring.range_mut(..context.epoch) {
+                holder.secret = None;
+            }
+            self.reveals.erase_secrets_before(context.epoch);
+            if self.step() {
+                kit.vault.erase_secrets_before(context.epoch);
+            }
+        }
+        self.pursue(kit);
+    }
+
+    fn start_over(&mut self) {
+        self.offers.clear();
+        self.own.clear();
+        self.dealt_for = None;
+        self.recipient = None;
+    }
+
+    /// Does what is next for this node.
+    pub(super) fn pursue(&mut self, kit: &mut Kit<'_, B>) {
+        self.announce(kit);
+        self.deal(kit);
+        self.complete(kit);
+        let book = &self.book;
+        self.offers.retain(|_, item| book.wants(item));
+        self.own.retain(|item| book.wants(item));
+    }
+
+    fn announce(&mut self, kit: &mut Kit<'_, B>) {
+        let (node, epoch, root) = (self.who.node, self.book.epoch(), self.book.recipients().root());
+        if self.book.recipients().index_of(&node).is_none() {
+            return;
+        }
+        if self.recipient.is_none() {
+            let record = kit.vault.key(Kind::Recipient, epoch, &root);
+            self.recipient = record.and_then(|record| store::open_recipient(&self.who.owner, epoch, record).ok());
+        }
+        let announced = self.own.iter().any(|item| matches!(item, SystemItem::RecipientKey(_)));
+        if announced || self.book.has_announced(&node) {
+            return;
+        }
+        let attempt = attempt(kit, node, root, true);
+        let place = [node.0.as_slice(), root.as_slice(), &attempt.to_le_bytes()].concat();
+        let mut dice = Dice::of(&B256::from(<[u8; 32]>::from(Sha256::digest(&place))));
+        if self.recipient.is_none() {
+            let secret = RecipientSecret::generate(epoch, &mut dice);
+            let record = store::seal_recipient(&self.who.owner, &secret, kit.dice);
+            self.put(Kind::Recipient, epoch, root, record, kit);
+            self.recipient = Some(secret);
+        }
+        let secret = self.recipient.as_ref().expect("it is there now");
+        let item = secret.announce(&self.who.rules.signing, node, self.who.signer.as_ref(), &mut dice);
+        let others = self.others_key();
+        let (item, habit) = match &mut self.liar {
+            Some(liar) => liar.bend_key(item, others, (&self.who.rules.signing, self.who.signer.as_ref())),
+            None => (Some(item), None),
+        };
+        self.lied(habit);
+        if let Some(item) = item {
+            self.put_forward(SystemItem::RecipientKey(item.to_bytes().into()));
+        }
+    }
+
+    fn deal(&mut self, kit: &mut Kit<'_, B>) {
+        let Some(me) = self.book.may_deal(&self.who.node) else { return };
+        let root = self.book.recipients().root();
+        if self.dealt_for == Some(root) {
+            return;
+        }
+        let Some(generation) = self.book.generation() else { return };
+        let others = self.others_dealing(me);
+        if others.is_none() && self.liar.as_ref().is_some_and(Liar::waits_for_dealings) {
+            return;
+        }
+        self.dealt_for = Some(root);
+        let attempt = attempt(kit, self.who.node, root, false);
+        let (parameters, signer) = (generation.parameters().clone(), Arc::clone(&self.who.signer));
+        let make = |attempt| deal(&self.bugs, &parameters, me, signer.as_ref(), attempt);
+        let right = make(attempt);
+        let (dealings, habit) = match &mut self.liar {
+            Some(liar) => liar.bend_dealing(right, || make(attempt + 1000), others, (&parameters, signer.as_ref())),
+            None => (vec![right], None),
+        };
+        self.lied(habit);
+        for dealing in dealings {
+            self.put_forward(SystemItem::Dealing(dealing.to_bytes().into()));
+        }
+    }
+
+    /// Once the keys are complete: stores them and this node's shares, and says that it is ready.
+    fn complete(&mut self, kit: &mut Kit<'_, B>) {
+        let (epoch, root) = (self.book.epoch(), self.book.recipients().root());
+        if self.ready.is_some_and(|(ready, of, _)| (ready, of) == (epoch, root)) {
+            return;
+        }
+        let book = self.book.clone();
+        let Some(holder) = self.store_keys(&book, kit) else { return };
+        let can_serve = holder.secret.is_some();
+        self.ready = Some((epoch, root, can_serve));
+        self.keys_are_known(holder, kit);
+        if can_serve {
+            self.emit(Out::KeysReady(epoch, root));
+        }
+    }
+
+    fn put_forward(&mut self, item: SystemItem) {
+        self.own.push(item.clone());
+        self.emit(Out::Spread(item.clone()));
+        self.offer(item);
+    }
+
+    fn offer(&mut self, item: SystemItem) {
+        self.offers.entry(hash::of(domain::BODY_SECTION, &item)).or_insert(item);
+    }
+
+    /// A second is over: what the log does not have yet is given out again.
+    pub(crate) fn repeat(&mut self) {
+        self.rounds += 1;
+        let all = self.rounds.is_multiple_of(DEALING_ROUNDS);
+        let due: Vec<_> =
+            self.own.iter().filter(|item| all || !matches!(item, SystemItem::Dealing(_))).cloned().collect();
+        due.into_iter().for_each(|item| self.emit(Out::Spread(item)));
+    }
+
+    /// An item by gossip, from whoever made it: checked before a block of ours carries it.
+    pub(crate) fn on_item(&mut self, from: NodeId, item: SystemItem, kit: &mut Kit<'_, B>) {
+        if self.book.author(&item) != Some(from) {
+            self.emit(Out::Accused(from, "another's item of key generation"));
+            return;
+        }
+        if self.book.is_forged(&item) {
+            self.emit(Out::Accused(from, "a forged encryption key"));
+            return;
+        }
+        if !self.book.wants(&item) {
+            return;
+        }
+        if let SystemItem::Dealing(bytes) = &item
+            && let Some(dealing) = self.book.parse_dealing(bytes)
+            && let Some(generation) = self.book.generation()
+        {
+            let waits =
+                |offer: &SystemItem| matches!(offer, SystemItem::Dealing(_)) && self.book.author(offer) == Some(from);
+            if self.offers.values().any(waits) {
+                return;
+            }
+            match verdict(&self.bugs, self.who.scheme.as_ref(), generation, &dealing, kit.dice) {
+                Ok(_) => {}
+                // Bound to another committee than the one that this node knows: it may be the one that is behind.
+                Err(DealingError::Signature) => return,
+                Err(_) => {
+                    self.emit(Out::Accused(from, "a wrong dealing"));
+                    return;
+                }
+            }
+        }
+        self.offer(item);
+    }
+}
+
+fn attempt<B: Bugs>(kit: &mut Kit<'_, B>, node: NodeId, root: B256, recipient: bool) -> u64 {
+    let attempts = kit.attempts.entry((node, root, recipient)).or_default();
+    *attempts += 1;
+    *attempts
+}
+
+/// The epoch of the oldest block that is not executed.
+fn oldest_epoch<B: Bugs>(context: &ChainContext, executed: Height, kit: &Kit<'_, B>) -> Epoch {
+    let oldest = executed.next().min(context.height);
+    kit.blocks.get(oldest.0 as usize).map_or(context.epoch, |stored| stored.block.header.epoch)
+}
+
+/// The committee of an epoch that has begun.
+fn committee_of(epoch: Epoch, blocks: &[Stored]) -> Option<Arc<Committee>> {
+    let of_epoch = blocks.iter().find(|stored| stored.context.epoch == epoch)?;
+    Some(Arc::clone(&of_epoch.context.committee))
+}

@@ -1,0 +1,100 @@
+//! Encrypted chains: fixed ranges, more with CASCADE_SLOW=1, and the planted bugs of keys, ciphertexts and shares.
+
+use cascade_consensus::{Bug, Bugs, NoBugs};
+use cascade_crypto::bugs::{SealedBug, SealedBugs};
+use cascade_sim::{Faults, SimArgs, SimConfig, Summary, run_range, run_seed};
+
+fn slow() -> bool {
+    std::env::var_os("CASCADE_SLOW").is_some()
+}
+
+fn clean(config: &SimConfig, seeds: std::ops::Range<u64>) -> Summary {
+    let args = SimArgs { nodes: config.nodes, seeds: seeds.clone(), faults: config.faults, encrypted: true };
+    let summary = run_range(config, seeds, &NoBugs, |_| {});
+    println!(
+        "{} nodes: {} seeds, {} blocks final, slowest recovery {} ms, {:?}",
+        config.nodes, summary.seeds, summary.commits, summary.slowest_recovery_ms, summary.revealed
+    );
+    let replays: Vec<_> = summary.failed.iter().map(|r| (args.replay(r.seed), &r.violations, &r.stalls)).collect();
+    assert!(summary.is_clean(), "{replays:#?}");
+    summary
+}
+
+#[test]
+fn four_nodes_open_every_final_block_under_all_faults() {
+    let summary = clean(&SimConfig::encrypted(4, Faults::ALL), 0..if slow() { 1000 } else { 16 });
+    let revealed = &summary.revealed;
+    // Every seed has several changes of keys, and opens something.
+    assert!(revealed.keys >= 2 * summary.seeds && revealed.envelopes >= 5 * summary.seeds, "{revealed:?}");
+    assert!(revealed.too_few > 0 && revealed.lies.len() >= 8, "{revealed:?}");
+}
+
+#[test]
+fn seven_nodes_open_every_final_block_under_all_faults() {
+    clean(&SimConfig::encrypted(7, Faults::ALL), 0..if slow() { 100 } else { 2 });
+}
+
+#[test]
+fn an_encrypted_seed_is_one_trace_however_it_is_run() {
+    let config = SimConfig::encrypted(4, Faults::ALL);
+    let (first, again) = (run_seed(&config, 3), run_seed(&config, 3));
+    assert_eq!((first.trace, &first.revealed), (again.trace, &again.revealed));
+    assert_ne!(first.trace, run_seed(&config, 4).trace);
+}
+
+/// A node with one bug.
+#[derive(Clone, Copy, Debug)]
+struct Planted(SealedBug);
+
+impl SealedBugs for Planted {
+    fn sealed(&self, bug: SealedBug) -> bool {
+        self.0 == bug
+    }
+}
+
+impl Bugs for Planted {
+    fn planted(&self, _: Bug) -> bool {
+        false
+    }
+}
+
+/// Seeds within which every bug is caught, and those that run at a time.
+const SEEDS: u64 = 100;
+const AT_A_TIME: u64 = 2;
+
+/// Runs seeds until one fails with the bug; with CASCADE_SLOW=1 all of them, to count.
+fn caught(bug: SealedBug) -> bool {
+    let config = SimConfig::encrypted(4, Faults::ALL);
+    let (mut violations, mut stalls, mut first) = (0, 0, None);
+    for start in (0..SEEDS).step_by(AT_A_TIME as usize) {
+        let summary = run_range(&config, start..start + AT_A_TIME, &Planted(bug), |_| {});
+        violations += summary.violations;
+        stalls += summary.stalls;
+        first = first.or_else(|| summary.failed.first().cloned());
+        if first.is_some() && !slow() {
+            break;
+        }
+    }
+    if let Some(first) = &first {
+        println!("{bug:?}, seed {}: {:?} {:?}", first.seed, first.violations, first.stalls);
+    }
+    if slow() {
+        println!("| `{bug:?}` | {} | {violations} | {stalls} |", bug.words().trim_start_matches("planted bug: "));
+    }
+    first.is_some()
+}
+
+/// With CASCADE_BUG=NAME it is this bug alone.
+#[test]
+fn every_planted_bug_of_keys_and_shares_is_caught() {
+    let one = std::env::var("CASCADE_BUG").ok();
+    let chosen = SealedBug::ALL.iter().filter(|bug| one.as_ref().is_none_or(|one| *one == format!("{bug:?}")));
+    let missed: Vec<_> = chosen.filter(|bug| !caught(**bug)).collect();
+    assert!(missed.is_empty(), "not caught in {SEEDS} seeds: {missed:?}");
+}
+
+#[test]
+fn eight_bugs_of_keys_and_shares_are_planted_and_a_node_has_none() {
+    assert_eq!(SealedBug::ALL.len(), 8);
+    assert!(SealedBug::ALL.iter().all(|&bug| !NoBugs.sealed(bug) && Planted(bug).sealed(bug)));
+}
