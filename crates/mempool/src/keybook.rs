@@ -217,6 +217,18 @@ impl<B: SealedBugs> KeyBook<B> {
         }
     }
 
+    /// Whether an item shows that this peer did not make it, or no honest peer would. Dealers are known by their place in
+    /// the committee that deals: of a dealing for another epoch, as a peer gives out that is behind, it cannot be told.
+    #[must_use]
+    pub fn is_not_of(&self, item: &SystemItem, peer: &NodeId) -> bool {
+        if let SystemItem::Dealing(bytes) = item
+            && Epoch::decode(&mut Reader::new(bytes)).is_ok_and(|epoch| epoch != self.epoch())
+        {
+            return false;
+        }
+        self.author(item) != Some(*peer)
+    }
+
     /// Whether an item claims to be a member's encryption key and is not: whoever made it knows that.
     #[must_use]
     pub fn is_forged(&self, item: &SystemItem) -> bool {

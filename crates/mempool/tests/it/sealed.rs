@@ -642,3 +642,21 @@ fn chained(height: u64, next: &Committee, system: Vec<SystemItem>, commit: Optio
     let header = Header { body_root: body.root(), ..block.header.clone() };
     SealedBlock::new(Block { header, body })
 }
+
+#[test]
+fn a_peer_that_gives_out_its_dealing_of_the_epoch_before_is_not_taken_for_a_forger() {
+    let mut world = Generation::new(7);
+    let items = (0..NODES).map(|i| world.announcement(i)).collect();
+    world.feed(items);
+    let item = world.dealing(0);
+    assert!(!world.book.is_not_of(&item, &node(0)));
+    assert!(world.book.is_not_of(&item, &node(1)), "another's");
+    // The epoch that the dealing was for has begun, and its committee has another order.
+    let (dealers, recipients) = (committee(1, (0..NODES).rev()), committee(2, 0..NODES));
+    let params = ChainParams { key_window: 5, ..ChainParams::of(Network::Regtest) };
+    let scheme = Arc::new(BlsScheme::default());
+    let later = KeyBook::new(context(), &params, scheme, Height(9), dealers, recipients);
+    assert_eq!(later.author(&item), Some(node(3)), "that is who has the place now");
+    assert!(!later.is_not_of(&item, &node(0)) && !later.wants(&item));
+    assert!(later.is_not_of(&SystemItem::Dealing(Bytes::from_static(b"garbage")), &node(0)));
+}

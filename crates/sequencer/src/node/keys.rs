@@ -365,7 +365,7 @@ impl KeysActor {
 
     /// An item by gossip, from whoever made it: checked before a block of ours carries it.
     fn on_item(&mut self, from: NodeId, item: SystemItem) {
-        if self.book.author(&item) != Some(from) {
+        if self.book.is_not_of(&item, &from) {
             self.config.network.report(from, Misbehaviour::InvalidContent);
             return;
         }

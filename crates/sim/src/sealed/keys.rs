@@ -341,7 +341,7 @@ impl<B: Bugs> Party<B> {
 
     /// An item by gossip, from whoever made it: checked before a block of ours carries it.
     pub(crate) fn on_item(&mut self, from: NodeId, item: SystemItem, kit: &mut Kit<'_, B>) {
-        if self.book.author(&item) != Some(from) {
+        if self.book.is_not_of(&item, &from) {
             self.emit(Out::Accused(from, "another's item of key generation"));
             return;
         }
