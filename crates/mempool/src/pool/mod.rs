@@ -36,8 +36,8 @@ use std::{
 use alloy_consensus::Transaction as _;
 use cascade_crypto::envelope::Sealed;
 use cascade_primitives::{
-    Address, B256, Bytes, ChainParams, RecoveredDeposit, RecoveredEnvelope, RecoveredTransaction, TimestampMs,
-    Transaction, U256, envelope::envelope_gas,
+    Address, B256, Bytes, ChainParams, Envelope, RecoveredDeposit, RecoveredEnvelope, RecoveredTransaction,
+    TimestampMs, Transaction, U256, envelope::envelope_gas,
 };
 
 use crate::{
@@ -214,6 +214,45 @@ pub struct CheckedEnvelope {
     pub sealed: Sealed,
 }
 
+impl Pooled for RecoveredEnvelope {
+    fn hash(&self) -> B256 {
+        Self::hash(self)
+    }
+
+    fn sender(&self) -> Address {
+        self.payer()
+    }
+
+    fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    fn gas_limit(&self) -> u64 {
+        self.gas_limit
+    }
+
+    fn max_fee_per_gas(&self) -> u128 {
+        self.max_fee_per_gas.into()
+    }
+
+    fn max_priority_fee_per_gas(&self) -> u128 {
+        self.max_priority_fee_per_gas.into()
+    }
+
+    fn max_cost(&self) -> U256 {
+        Envelope::max_cost(self)
+    }
+
+    fn raw(&self) -> &Bytes {
+        Self::raw(self)
+    }
+
+    fn check(&self) -> Result<(), AdmissionError> {
+        let (gas, needed) = (self.gas_limit, envelope_gas(self.bucket));
+        if gas < needed { Err(AdmissionError::IntrinsicGas { gas, needed }) } else { Ok(()) }
+    }
+}
+
 impl Pooled for CheckedEnvelope {
     fn hash(&self) -> B256 {
         self.envelope.hash()
@@ -248,8 +287,7 @@ impl Pooled for CheckedEnvelope {
     }
 
     fn check(&self) -> Result<(), AdmissionError> {
-        let (gas, needed) = (self.envelope.gas_limit, envelope_gas(self.envelope.bucket));
-        if gas < needed { Err(AdmissionError::IntrinsicGas { gas, needed }) } else { Ok(()) }
+        self.envelope.check()
     }
 }
 
@@ -389,7 +427,18 @@ impl<T: Pooled> Pool<T> {
         })
     }
 
-    fn check_account(&self, tx: &T, account: &AccountState) -> Result<(), AdmissionError> {
+    /// What [`Pool::admit`] would refuse whoever else is in the pool, so that it needs no costly check. Such a transaction may
+    /// have another form than what the pool holds.
+    ///
+    /// # Errors
+    /// [`AdmissionError`], but not for want of room.
+    pub fn precheck(&self, tx: &impl Pooled, account: &AccountState) -> Result<(), AdmissionError> {
+        self.check_terms(tx.hash(), tx.gas_limit(), tx.nonce(), tx.max_fee_per_gas())?;
+        tx.check()?;
+        self.check_account(tx, account)
+    }
+
+    fn check_account(&self, tx: &impl Pooled, account: &AccountState) -> Result<(), AdmissionError> {
         if account.is_contract {
             return Err(AdmissionError::SenderNotEoa(tx.sender()));
         }
@@ -397,22 +446,24 @@ impl<T: Pooled> Pool<T> {
         if nonce < next {
             return Err(AdmissionError::NonceTooLow { next, nonce });
         }
-        let queue = &self.senders[&tx.sender()];
+        let queue = self.senders.get(&tx.sender());
         let limit = next.saturating_add(self.limits.sender_pool_txs as u64);
         if nonce >= limit {
             return Err(AdmissionError::NonceTooHigh { next, nonce, limit });
         }
-        let (balance, cost, queued) = (account.available(), tx.max_cost(), queue.run_cost(nonce));
+        let queued = queue.map_or(U256::ZERO, |queue| queue.run_cost(nonce));
+        let (balance, cost) = (account.available(), tx.max_cost());
         if cost > balance {
             return Err(AdmissionError::InsufficientFunds { balance, cost });
         }
         if queued.saturating_add(cost) > balance {
             return Err(AdmissionError::InsufficientFundsForAll { balance, queued, cost });
         }
-        match queue.txs.get(&nonce) {
+        let pooled = queue.map_or(0, |queue| queue.txs.len());
+        match queue.and_then(|queue| queue.txs.get(&nonce)) {
             Some(old) if !outbids(tx, &*old.tx) => Err(AdmissionError::ReplacementUnderpriced),
-            None if queue.txs.len() >= self.limits.sender_pool_txs => {
-                Err(AdmissionError::AccountLimit { pooled: queue.txs.len(), limit: self.limits.sender_pool_txs })
+            None if pooled >= self.limits.sender_pool_txs => {
+                Err(AdmissionError::AccountLimit { pooled, limit: self.limits.sender_pool_txs })
             }
             _ => Ok(()),
         }

@@ -402,6 +402,23 @@ fn specs() -> impl Strategy<Value = Spec> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
+    #[test]
+    fn what_is_refused_beforehand_is_what_would_be_refused(
+        specs in prop::collection::vec(specs(), 1..120),
+        money in 0_u64..60_000_000,
+    ) {
+        let mut pool = Pool::new(PoolLimits { count: 30, sender_pool_txs: 8, ..pool().limits });
+        let account = AccountState { nonce: 1, balance: U256::from(money), ..RICH };
+        let accounts = Accounts((0..6_u8).map(|sender| (address(sender), account)).collect());
+        for spec in &specs {
+            let before = pool.precheck(&spec.build(), &account);
+            match pool.admit(NOW, spec.build(), Source::Local, &accounts).map(drop) {
+                Err(AdmissionError::Full) => prop_assert_eq!(before, Ok(())),
+                after => prop_assert_eq!(before, after),
+            }
+        }
+    }
+
     /// P14, and the rest of what makes a block valid: nonces without gap from the branch's next one, reserves, limits.
     #[test]
     fn every_selection_keeps_the_limit_of_a_sender_and_the_ordering_rules(

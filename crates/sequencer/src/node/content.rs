@@ -24,8 +24,8 @@ use cascade_mempool::{
 };
 use cascade_network::{Channel, Network};
 use cascade_primitives::{
-    Address, B256, BlockHash, ChainParams, DaCommitment, Epoch, Height, RecoveredTransaction, SealedBlock, TimestampMs,
-    Transaction, TransactionError, TransactionRule,
+    Address, B256, BlockHash, ChainParams, DaCommitment, Epoch, Height, RecoveredEnvelope, RecoveredTransaction,
+    SealedBlock, TimestampMs, Transaction, TransactionError, TransactionRule,
 };
 use parking_lot::Mutex;
 
@@ -364,6 +364,23 @@ impl PoolState {
         match &self.pool {
             Waiting::Sealed(pool) => pool.end_of(name),
             Waiting::Plain(_) | Waiting::Opaque(_) => None,
+        }
+    }
+
+    /// The newest executed state and what is in flight above it; none while the node starts.
+    #[must_use]
+    pub fn newest(&self) -> Option<(StateView, InFlight)> {
+        Some((self.executed_view.clone()?, self.in_flight_above_executed()))
+    }
+
+    /// What an envelope would be refused for whatever its ciphertext holds. `account` is its payer's in the fee ledger.
+    ///
+    /// # Errors
+    /// Why it would be refused.
+    pub fn precheck(&self, envelope: &RecoveredEnvelope, account: &AccountState) -> Result<(), SubmitError> {
+        match &self.pool {
+            Waiting::Sealed(pool) => pool.precheck(envelope, self.executed, account),
+            Waiting::Plain(_) | Waiting::Opaque(_) => Ok(()),
         }
     }
 

@@ -9,7 +9,7 @@ use cascade_crypto::{
 };
 use cascade_execution::BlockLoad;
 use cascade_primitives::{
-    B256, BlockHash, Bytes, ChainParams, Epoch, Height, RecoveredItem, SealedBlock, SigningContext,
+    B256, BlockHash, Bytes, ChainParams, Epoch, Height, RecoveredEnvelope, RecoveredItem, SealedBlock, SigningContext,
 };
 use parking_lot::Mutex;
 use thiserror::Error;
@@ -55,12 +55,12 @@ pub enum CheckError {
 }
 
 /// Checks items one batch at a time: signatures, then ciphertexts. `key` answers for the epoch of an envelope, or says
-/// why there is none. The answers stand in the order of the input.
+/// why its ciphertext is not worth a look. The answers stand in the order of the input.
 pub fn check_all<E: From<CheckError>>(
     raw: Vec<Bytes>,
     context: &SigningContext,
     params: &ChainParams,
-    key: impl Fn(&cascade_primitives::Envelope) -> Result<EncryptionKey, E>,
+    key: impl Fn(&RecoveredEnvelope) -> Result<EncryptionKey, E>,
 ) -> Vec<Result<CheckedItem, E>> {
     let recovered = ecdsa::recover_items(raw, context, params);
     let mut answers: Vec<Result<CheckedItem, E>> = Vec::with_capacity(recovered.len());

@@ -136,6 +136,15 @@ pub enum Candidate {
 }
 
 impl Candidate {
+    /// The bytes of an item of an encrypted chain.
+    #[must_use]
+    pub fn item(&self) -> Option<Bytes> {
+        match self {
+            Self::Item(bytes) => Some(bytes.clone()),
+            Self::Plain(_) | Self::Opaque(_) => None,
+        }
+    }
+
     /// Bytes as submitted.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -35,6 +35,8 @@ pub struct Metrics {
     pub mempool_admitted: IntCounter,
     /// Transactions refused by the pool.
     pub mempool_refused: IntCounter,
+    /// Envelopes whose proofs were checked before they were taken into the pool.
+    pub mempool_proofs: IntCounter,
     /// Time to build a block.
     pub build_seconds: Histogram,
     /// Time to validate a block's content.
@@ -104,6 +106,10 @@ impl Metrics {
             mempool_transactions: gauge("cascade_mempool_transactions", "Transactions in the pool")?,
             mempool_admitted: counter("cascade_mempool_admitted_total", "Transactions taken into the pool")?,
             mempool_refused: counter("cascade_mempool_refused_total", "Transactions refused by the pool")?,
+            mempool_proofs: counter(
+                "cascade_mempool_proofs_total",
+                "Envelopes whose proofs were checked on their way into the pool",
+            )?,
             build_seconds: seconds("cascade_mempool_build_seconds", "Time to choose the content of a block")?,
             validate_seconds: seconds("cascade_mempool_validate_seconds", "Time to validate the content of a block")?,
             encode_seconds: seconds(

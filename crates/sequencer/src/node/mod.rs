@@ -375,7 +375,13 @@ impl Running {
         if let Some((keys, _)) = &sealed {
             keys.do_send(keys::SetConsensus(consensus.clone()));
         }
-        let admitter = Admitter::new(Arc::clone(&pool), content, Arc::clone(&rules), keyring.clone());
+        let admitter = Admitter::new(
+            Arc::clone(&pool),
+            content,
+            Arc::clone(&rules),
+            keyring.clone(),
+            metrics.mempool_proofs.clone(),
+        );
         pumps::start(receivers, &network, &rules, &consensus, &admitter, &sync, &db, &light, &hub, notices, sealed);
         let backend = Arc::new(NodeBackend {
             rules,

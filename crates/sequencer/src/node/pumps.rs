@@ -2,7 +2,7 @@
 //! in mailboxes, so that a slow actor holds its senders back; but for consensus, where each peer has a lane of its own.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
@@ -12,7 +12,7 @@ use cascade_consensus::{Rules, sync::SyncRequest};
 use cascade_da::serve::Asker;
 use cascade_light::ask::QUIC_TAG;
 use cascade_mempool::{
-    Source,
+    AdmissionError, Source,
     gossip::{decode_gossip, decode_system_item},
     reveal::RevealMessage,
 };
@@ -163,6 +163,7 @@ async fn pump_mempool(
     keys: Option<Addr<KeysActor>>,
 ) {
     let keys = keys.map(forward_key_items);
+    let mut doubts = Doubts::default();
     while let Some(first) = gossip.recv().await {
         let mut batches: [Vec<Candidate>; 2] = Default::default();
         let mut senders: [Vec<NodeId>; 2] = Default::default();
@@ -186,15 +187,49 @@ async fn pump_mempool(
             if batch.is_empty() {
                 continue;
             }
+            let raw: Vec<Option<Bytes>> = batch.iter().map(Candidate::item).collect();
             let Some(results) = admitter.admit(batch, source).await else { return };
-            for (sender, result) in senders.into_iter().zip(results) {
+            for ((sender, raw), result) in senders.into_iter().zip(raw).zip(results) {
                 // Wrong signatures and proofs: an honest node has checked them before it gave the item on.
-                if let Err(SubmitError::Item(error)) = result {
-                    tracing::debug!(peer = %sender, %error, "gossip that no honest node gives on");
+                let wrong = match (result, raw) {
+                    (Err(SubmitError::Item(_)), _) => true,
+                    (Err(SubmitError::Admission(AdmissionError::AlreadyKnown)), _) => false,
+                    (Err(SubmitError::Admission(_)), Some(raw)) if doubts.may_check(Instant::now(), sender) => {
+                        let Some(sealed) = admitter.is_sealed(raw).await else { return };
+                        !sealed
+                    }
+                    _ => false,
+                };
+                if wrong {
+                    tracing::debug!(peer = %sender, "gossip that no honest node gives on");
                     network.report(sender, Misbehaviour::InvalidContent);
                 }
             }
         }
+    }
+}
+
+/// A refused envelope of a peer has its proof checked once in this time.
+const DOUBT: Duration = Duration::from_secs(1);
+/// Peers of whom that is remembered.
+const MOST_DOUBTS: usize = 1024;
+
+/// When a refused envelope of which peer had its proof checked last. Whose payer cannot pay is refused before its proof is
+/// looked at, and that may be no fault of the peer: nodes are not all at the same height. A proof that does not hold is.
+#[derive(Debug, Default)]
+struct Doubts(HashMap<NodeId, Instant>);
+
+impl Doubts {
+    fn may_check(&mut self, now: Instant, peer: NodeId) -> bool {
+        if self.0.len() >= MOST_DOUBTS {
+            self.0.retain(|_, at| now.duration_since(*at) < DOUBT);
+        }
+        let lately = self.0.get(&peer).is_some_and(|at| now.duration_since(*at) < DOUBT);
+        if lately || self.0.len() >= MOST_DOUBTS && !self.0.contains_key(&peer) {
+            return false;
+        }
+        self.0.insert(peer, now);
+        true
     }
 }
 
@@ -331,5 +366,27 @@ pub(super) async fn publish(mut publisher: Publisher, hub: Arc<Hub>) {
         if let Err(tokio::sync::broadcast::error::RecvError::Closed) = events.recv().await {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_refused_envelope_of_a_peer_is_looked_at_in_a_second_and_so_many_peers_are_remembered() {
+        let (mut doubts, start) = (Doubts::default(), Instant::now());
+        let peer = |i: usize| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&i.to_be_bytes());
+            NodeId(id)
+        };
+        let checked = |doubts: &mut Doubts, ms| doubts.may_check(start + Duration::from_millis(ms), peer(0));
+        let times: Vec<u64> = (0..3000).step_by(100).filter(|ms| checked(&mut doubts, *ms)).collect();
+        assert_eq!(times, [0, 1000, 2000]);
+        let now = start + Duration::from_secs(9);
+        let many = (0..2 * MOST_DOUBTS).filter(|i| doubts.may_check(now, peer(*i))).count();
+        assert_eq!((many, doubts.0.len()), (MOST_DOUBTS, MOST_DOUBTS));
+        assert!(doubts.may_check(now + DOUBT, peer(2 * MOST_DOUBTS)), "there is room again");
     }
 }

@@ -12,8 +12,9 @@ use cascade_mempool::{
     AccountState, Admission, CheckedEnvelope, Pool, PoolLimits, SelectLimits, Source, gossip::GOSSIP_BYTES,
 };
 use cascade_primitives::{
-    Address, B256, ChainParams, Epoch, Height, RecoveredDeposit, RecoveredItem, Reveal, SealedBlock, SigningContext,
-    SystemItem, TimestampMs, envelope::MAX_ENVELOPES_PER_BLOCK, keccak256, system::MAX_DEALINGS_PER_BLOCK,
+    Address, B256, ChainParams, Epoch, Height, RecoveredDeposit, RecoveredEnvelope, RecoveredItem, Reveal, SealedBlock,
+    SigningContext, SystemItem, TimestampMs, envelope::MAX_ENVELOPES_PER_BLOCK, keccak256,
+    system::MAX_DEALINGS_PER_BLOCK,
 };
 use cascade_storage::ChainDb;
 
@@ -209,6 +210,32 @@ impl SealedPool {
         self.deposits.on_unordered(names);
     }
 
+    /// What an envelope would be refused for whatever its ciphertext holds.
+    pub fn precheck(
+        &self,
+        envelope: &RecoveredEnvelope,
+        executed: Height,
+        account: &AccountState,
+    ) -> Result<(), SubmitError> {
+        self.check_validity(envelope, executed)?;
+        Ok(self.envelopes.precheck(envelope, account)?)
+    }
+
+    fn check_validity(&self, envelope: &RecoveredEnvelope, executed: Height) -> Result<(), SubmitError> {
+        let next = executed.max(self.head.1).next();
+        if envelope.epoch < self.head.0 {
+            return Err(SubmitError::PastEpoch { epoch: envelope.epoch.0, now: self.head.0.0 });
+        }
+        if envelope.valid_until < next {
+            return Err(SubmitError::Expired { valid_until: envelope.valid_until.0, next: next.0 });
+        }
+        let limit = next.plus(self.params.max_validity);
+        if envelope.valid_until > limit {
+            return Err(SubmitError::ValidTooLong { valid_until: envelope.valid_until.0, limit: limit.0 });
+        }
+        Ok(())
+    }
+
     /// Takes an item. The flag says whether a block could carry it.
     pub fn admit(
         &mut self,
@@ -225,17 +252,7 @@ impl SealedPool {
         };
         let admission = match (checked.item, checked.sealed) {
             (RecoveredItem::Envelope(envelope), Some(sealed)) => {
-                let next = view.version().max(self.head.1).next();
-                if envelope.epoch < self.head.0 {
-                    return Err(SubmitError::PastEpoch { epoch: envelope.epoch.0, now: self.head.0.0 });
-                }
-                if envelope.valid_until < next {
-                    return Err(SubmitError::Expired { valid_until: envelope.valid_until.0, next: next.0 });
-                }
-                let limit = next.plus(self.params.max_validity);
-                if envelope.valid_until > limit {
-                    return Err(SubmitError::ValidTooLong { valid_until: envelope.valid_until.0, limit: limit.0 });
-                }
+                self.check_validity(&envelope, view.version())?;
                 let accounts = |payer: &Address| payer_account(view, in_flight, payer);
                 let end = (envelope.epoch, envelope.valid_until);
                 let checked = CheckedEnvelope { envelope: *envelope, sealed };
@@ -380,7 +397,7 @@ fn fits(pooled: &CheckedEnvelope, epoch: Epoch, height: Height) -> bool {
 }
 
 /// A payer in the fee ledger, as the pool sees it.
-fn payer_account(view: &StateView, in_flight: &InFlight, payer: &Address) -> AccountState {
+pub(super) fn payer_account(view: &StateView, in_flight: &InFlight, payer: &Address) -> AccountState {
     let load = in_flight.payer(payer);
     match fee_account(view, payer) {
         Ok(account) => AccountState {

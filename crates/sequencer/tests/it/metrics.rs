@@ -31,7 +31,7 @@ impl Metric {
     }
 }
 
-fn scrape(url: &str) -> String {
+pub fn scrape(url: &str) -> String {
     let (address, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a metrics URL");
     let mut stream = TcpStream::connect(address).expect("the node serves metrics");
     write!(stream, "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("a request");

@@ -19,7 +19,10 @@ use jsonrpsee::{
     ws_client::WsClientBuilder,
 };
 
-use crate::cluster::{Cluster, funded, wait_for};
+use crate::{
+    cluster::{Cluster, funded, wait_for},
+    metrics::scrape,
+};
 
 const FEES: Fees = Fees { max: 1_000_000_000, tip: 1 };
 const TO: Address = Address::repeat_byte(0x77);
@@ -203,11 +206,42 @@ fn what_is_not_sealed_is_refused_with_the_proxys_name() {
     let seal = wait_key(&cluster, 0, 1);
     let envelope = seal.transaction(&raw, payer().signing_key(), 0, &cluster.genesis.params).unwrap();
     let mut stolen = cascade_primitives::Envelope::clone(&envelope);
-    let thief = funded(1);
+    // With money of its own: who cannot pay is refused before that.
+    let thief = Wallet::public("integration test payer", 1);
     stolen.signature = cascade_crypto::ecdsa::sign_digest(thief.signing_key(), &stolen.digest(&context(&cluster)));
     let raw = cascade_primitives::Encode::to_bytes(&Item::Envelope(stolen));
     let refused = cluster.runtime.block_on(cluster.client(0).send_item(&raw)).unwrap_err().to_string();
     assert!(refused.contains("proof does not hold"), "{refused}");
+}
+
+#[test]
+fn an_envelope_whose_payer_cannot_pay_costs_no_check_of_its_proof() {
+    let mut cluster = new(4, |_| ());
+    cluster.nodes[0].more = vec!["--metrics-listen".to_owned(), "127.0.0.1:0".to_owned()];
+    cluster.start_all();
+    let seal = wait_key(&cluster, 0, 1);
+    let proofs = || {
+        let file = cluster.nodes[0].file.as_ref().expect("it runs");
+        let text = scrape(file.metrics.as_deref().expect("it has metrics"));
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("cascade_mempool_proofs_total ")).expect("it is counted");
+        line.parse::<u64>().expect("a number")
+    };
+    let submit = |wallet: &Wallet, nonce| {
+        let (_, raw) = transfer(&cluster, &funded(0), 0, 1);
+        let envelope = seal.transaction(&raw, wallet.signing_key(), nonce, &cluster.genesis.params).expect("sealed");
+        cluster.runtime.block_on(cluster.client(0).send_item(envelope.raw())).map_err(|error| error.to_string())
+    };
+    for i in 0..20 {
+        let refused = submit(&Wallet::public("poor payer", i), 0).expect_err("it has nothing");
+        assert!(refused.contains("insufficient funds"), "{refused}");
+    }
+    let refused = submit(&payer(), 100_000).expect_err("far above its nonces");
+    assert!(refused.contains("nonce too high"), "{refused}");
+    assert_eq!(proofs(), 0);
+    let taken = submit(&payer(), 0).expect("it can pay");
+    assert_eq!(wait_done(&cluster, 1, taken).status, EnvelopeState::Executed);
+    assert_eq!(proofs(), 1);
 }
 
 #[test]

@@ -218,7 +218,9 @@ fn a_fresh_testnet_takes_encrypted_transactions_soon_and_says_until_then_how_far
     });
     let after = started.elapsed();
     assert_eq!(sent, hash);
-    assert!(after < ADMITS_WITHIN, "it took {after:?}");
+    // Where other work takes the cores, starting the processes takes longer, too.
+    let allowed = ADMITS_WITHIN.max(8 * testnet.ready_after);
+    assert!(after < allowed, "it took {after:?}, the ready line {:?}", testnet.ready_after);
     assert!(!steps.is_empty(), "the key was there before anybody could ask");
     eprintln!("the first envelope was admitted after {after:?}; the key's steps: {steps:?}");
     wait_for("it is executed", || {
