@@ -15,7 +15,7 @@ fn offered_more_opaque_payloads_than_it_orders_a_cluster_refuses_the_rest_and_wh
     let schedule = dir.path().join("schedule.toml");
     std::fs::write(&schedule, format!("[params]\nmax_block_bytes = {BLOCK_BYTES}\nmax_tx_bytes = 4096\n")).unwrap();
     let size = PAYLOAD_BYTES.to_string();
-    let load = ["--nodes", "4", "--kind", "opaque", "--size", &size, "--rate", "3000", "--warmup", "5", "--secs", "15"];
+    let load = ["--nodes", "4", "--kind", "opaque", "--size", &size, "--rate", "1600", "--warmup", "5", "--secs", "15"];
     let output = cascade().args(["bench", "load", "--json", "--schedule"]).arg(&schedule).args(load).output().unwrap();
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{words}");

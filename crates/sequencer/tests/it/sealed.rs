@@ -265,6 +265,10 @@ fn a_wallet_funds_a_payer_once() {
     assert_eq!(wait_done(&cluster, 0, hash).status, EnvelopeState::Executed);
     let account = cluster.runtime.block_on(cluster.client(0).payer(fresh.address())).unwrap();
     assert_eq!((account.balance, account.nonce), (U256::from(10).pow(U256::from(18)), 0));
+    wait_for("another node has executed the deposit", || {
+        let account = cluster.runtime.block_on(cluster.client(1).payer(fresh.address())).ok()?;
+        (account.balance > U256::ZERO).then_some(())
+    });
     let (_, raw) = transfer(&cluster, &user, 1, 5);
     let envelope = seal.transaction(&raw, fresh.signing_key(), 0, &cluster.genesis.params).unwrap();
     cluster.runtime.block_on(cluster.client(1).send_item(envelope.raw())).expect("it pays");
