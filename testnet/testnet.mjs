@@ -88,6 +88,10 @@ export class Testnet {
         return keys.some((key) => key.epoch === epoch);
       });
     }
+    await until('a healthy first node', seconds, async () => {
+      alive();
+      return (await rpc(this.info.rpc[0].http, 'l2_health')).result.status === 'healthy';
+    });
     return this.info;
   }
 
