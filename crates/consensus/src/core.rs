@@ -203,7 +203,9 @@ pub struct Core<B: Bugs = NoBugs> {
     /// Peers that were sent the entry certificate of the current view because they seemed to need it.
     helped: BTreeSet<NodeId>,
     skipped_terms: u64,
-    readies: BTreeMap<MemberIndex, Ready>,
+    /// Statements of readiness, each with the root of the committee that it names: on an encrypted chain the next committee
+    /// may be made anew within the epoch.
+    readies: BTreeMap<MemberIndex, (B256, Ready)>,
     /// The newest epoch and committee that this node has the keys for, where epochs have keys.
     keys_ready: Option<(Epoch, B256)>,
     announced_at: TimestampMs,

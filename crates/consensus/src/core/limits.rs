@@ -75,6 +75,16 @@ impl<B: Bugs> Core<B> {
     /// Whether the signatures in what a peer sent are right, as `verify` finds. Blames the peer if not, and does not even
     /// look if it is outside of the committee and was wrong too often.
     pub(super) fn proves(&mut self, from: NodeId, what: &'static str, verify: impl FnOnce(&mut Self) -> bool) -> bool {
+        self.is_right(from, Some(what), verify)
+    }
+
+    /// The same for what an honest peer may get wrong too, if there is nothing to blame it for.
+    pub(super) fn is_right(
+        &mut self,
+        from: NodeId,
+        blame: Option<&'static str>,
+        verify: impl FnOnce(&mut Self) -> bool,
+    ) -> bool {
         let outsider = self.epoch.committee.index_of(&from).is_none();
         let window = self.config.rules.params().leader_timeout_ms;
         if outsider && !self.outsiders.may_ask(&from, self.now, window) {
@@ -85,7 +95,9 @@ impl<B: Bugs> Core<B> {
             if outsider {
                 self.outsiders.was_wrong(from);
             }
-            self.misbehaved(from, what);
+            if let Some(what) = blame {
+                self.misbehaved(from, what);
+            }
         }
         right
     }

@@ -281,7 +281,9 @@ impl<B: Bugs> Core<B> {
         if tip.epoch != self.epoch.epoch || tip.in_tail() {
             return Vec::new();
         }
-        self.readies.values().filter(|r| tip.accepts_ready(r).is_some()).take(MAX_SYSTEM_ITEMS).copied().collect()
+        let root = tip.next_committee.root();
+        let of_committee = self.readies.values().filter(|(of, _)| *of == root).map(|(_, ready)| *ready);
+        of_committee.filter(|ready| tip.accepts_ready(ready).is_some()).take(MAX_SYSTEM_ITEMS).collect()
     }
 
     pub(super) fn on_built(&mut self, view: View, parent: BlockHash, content: BuiltBlock) {
@@ -432,25 +434,31 @@ impl<B: Bugs> Core<B> {
         if encrypted && self.keys_ready != Some((epoch, next.root())) {
             return;
         }
-        let digest = Ready::digest(&self.config.rules.signing, epoch, &self.config.node, &next.root());
+        let root = next.root();
+        let digest = Ready::digest(&self.config.rules.signing, epoch, &self.config.node, &root);
         let ready = Ready { epoch, node: self.config.node, signature: signer.sign(&digest) };
-        self.readies.insert(me, ready);
+        self.readies.insert(me, (root, ready));
         self.emit(Effect::Broadcast(Message::Ready(ready)));
     }
 
     pub(super) fn on_ready(&mut self, from: NodeId, ready: Ready) {
         let Some(member) = self.head.accepts_ready(&ready) else { return };
+        let root = self.head.next_committee.root();
         // Once it is settled who takes over, nobody is asked any more; and if some were dropped, the statement of one
         // who does not know it yet names another committee.
-        if self.head.in_tail() || self.readies.get(&member) == Some(&ready) {
+        if self.head.in_tail() || self.readies.get(&member) == Some(&(root, ready)) {
             return;
         }
         let next = &self.head.next_committee;
         let key = next.members()[member.index()].bls_key;
-        let digest = Ready::digest(&self.config.rules.signing, ready.epoch, &ready.node, &next.root());
+        let digest = Ready::digest(&self.config.rules.signing, ready.epoch, &ready.node, &root);
         let right = |core: &mut Self| core.config.scheme.verify(&key, &digest, &ready.signature);
-        if self.proves(from, "a wrong statement of readiness", right) {
-            self.readies.insert(member, ready);
+        // On an encrypted chain the epoch goes on with a committee that was made anew, and the two nodes may not yet know
+        // the same one.
+        let encrypted = self.config.rules.params().transactions == TransactionRule::Encrypted;
+        let blame = (!encrypted).then_some("a wrong statement of readiness");
+        if self.is_right(from, blame, right) {
+            self.readies.insert(member, (root, ready));
         }
     }
 

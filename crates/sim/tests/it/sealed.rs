@@ -42,6 +42,13 @@ fn an_encrypted_seed_is_one_trace_however_it_is_run() {
     assert_ne!(first.trace, run_seed(&config, 4).trace);
 }
 
+#[test]
+fn seed_359_a_leader_leaves_out_readiness_for_a_committee_that_was_made_anew() {
+    // A member loses its shares, the next committee is made anew within the epoch, and a leader still had the statements
+    // of readiness for the one before: its blocks were invalid.
+    clean(&SimConfig::encrypted(4, Faults::ALL), 359..360);
+}
+
 /// A node with one bug.
 #[derive(Clone, Copy, Debug)]
 struct Planted(SealedBug);
