@@ -24,8 +24,10 @@ pub enum SealingError {
     /// It is too large.
     #[error(transparent)]
     Size(#[from] SealError),
-    /// The chain has no key yet.
-    #[error("the chain's first key is still being made ({0}); a fresh chain takes envelopes after some seconds")]
+    /// The chain has no key yet, or the first epoch that has one has not begun.
+    #[error(
+        "the chain's first key is still being made, or about to be used ({0}); a fresh chain takes envelopes after some seconds"
+    )]
     NoKey(String),
     /// A deposit has another form.
     #[error("{0}; a wallet that sets another gas limit must be told 21000")]

@@ -123,13 +123,19 @@ impl<B: Bugs> Core<B> {
     /// The head is the last block of its epoch: the next committee takes over. The old one makes nothing more.
     fn start_epoch(&mut self) {
         let head = Arc::clone(&self.head);
+        let heard: Vec<_> = std::mem::take(&mut self.heard)
+            .into_iter()
+            .filter_map(|(member, at)| Some((self.epoch.committee.member(member)?.node, at)))
+            .collect();
         self.epoch = EpochState::after(&self.config, &head);
+        // Who was heard of a moment ago is not away because the epoch changed.
+        let next = &self.epoch.committee;
+        self.heard = heard.into_iter().filter_map(|(node, at)| Some((next.index_of(&node)?, at))).collect();
         self.tree.retain(|hash, _| *hash == head.hash);
         self.views.clear();
         self.my_votes.clear();
         self.waiting.clear();
         self.silent.clear();
-        self.heard.clear();
         self.readies.clear();
         self.requested.clear();
         self.epoch_end = None;

@@ -373,6 +373,7 @@ fn after_the_last_extension_candidates_that_are_not_ready_are_dropped() {
     let mut core = after_handover(&chain, 0);
     assert_eq!((members(core.committee()), core.health().quorum), (vec![1, 2, 3, 4], 3));
     assert!(core.health().votes, "who was ready votes on");
+    assert!(core.health().seats_heard > 1, "who was heard of in the last epoch is not away in the next one");
 
     // The first block of the next epoch follows, and every member that is left can prepare it.
     let mut next = chain.clone();
