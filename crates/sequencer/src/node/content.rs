@@ -24,8 +24,8 @@ use cascade_mempool::{
 };
 use cascade_network::{Channel, Network};
 use cascade_primitives::{
-    Address, B256, BlockHash, ChainParams, DaCommitment, Epoch, Height, RecoveredEnvelope, RecoveredTransaction,
-    SealedBlock, TimestampMs, Transaction, TransactionError, TransactionRule,
+    Address, B256, BlockHash, ChainParams, DaCommitment, Epoch, Height, RecoveredEnvelope, RecoveredItem,
+    RecoveredTransaction, SealedBlock, TimestampMs, Transaction, TransactionError, TransactionRule,
 };
 use parking_lot::Mutex;
 
@@ -39,6 +39,7 @@ use super::{
     mail::Addr,
     messages::{Admit, Admitted, Build, Built, Candidate, Offers, Ordered, StateAdvanced, Validate, Validated, Work},
     metrics::Metrics,
+    pace::Pace,
     sealed::{SealedPool, SealedSources, Unjudged, sender_account},
     squares::Squares,
     submitter::SharedDoor,
@@ -143,6 +144,7 @@ pub struct PoolState {
     executed: Height,
     executed_view: Option<StateView>,
     throttle: Throttle,
+    pace: Pace,
     door: SharedDoor,
 }
 
@@ -265,6 +267,8 @@ impl PoolState {
         };
         let executed_view = state.at(executed).ok();
         Self {
+            throttle: Throttle::new(params.transactions),
+            pace: Pace::new(&params),
             params,
             state,
             recovered,
@@ -272,7 +276,6 @@ impl PoolState {
             marked: BTreeMap::new(),
             executed,
             executed_view,
-            throttle: Throttle::new(),
             door,
         }
     }
@@ -286,7 +289,10 @@ impl PoolState {
                 self.throttle.tick(Instant::now(), status.pending + status.in_flight);
                 (pool.len(), status.pending > 0)
             }
-            Waiting::Sealed(pool) => pool.tick(now),
+            Waiting::Sealed(pool) => {
+                self.throttle.tick(Instant::now(), pool.waiting());
+                pool.tick(now)
+            }
             Waiting::Opaque(pool) => {
                 pool.expire(now);
                 self.door.lock().pooled(Instant::now(), door::work(pool.len(), pool.bytes()));
@@ -459,7 +465,8 @@ impl PoolState {
     fn build(&mut self, request: &BuildRequest) -> Option<BuiltBlock> {
         self.mark_branch(request);
         if let Waiting::Sealed(pool) = &self.pool {
-            return pool.build(request, &self.state, self.in_flight(request).ok());
+            let unopened = self.marked.values().map(|marked| marked.block.body.transactions.len()).sum();
+            return pool.build(request, &self.state, self.in_flight(request).ok(), self.pace.most(unopened));
         }
         let params = &self.params;
         let base_fee = next_base_fee(request.parent.base_fee, request.parent.ordered_gas, params);
@@ -583,15 +590,22 @@ impl PoolState {
         };
         let in_flight = self.in_flight_above_executed();
         let Waiting::Sealed(pool) = &mut self.pool else { unreachable!("the pool's kind never changes") };
-        let mut work = false;
+        let mut executable = 0;
         let mut admit = |candidate| {
             let Admitted::Item(checked) = candidate else { return Err(wrong_kind(SEALED_ONLY)) };
-            let (name, executable) = pool.admit(now, *checked, source, &view, &in_flight)?;
-            work |= executable;
+            if let RecoveredItem::Envelope(envelope) = &checked.item
+                && source == Source::Local
+                && self.throttle.refuses(&envelope.payer())
+            {
+                return Err(AdmissionError::Full.into());
+            }
+            let (name, carried) = pool.admit(now, *checked, source, &view, &in_flight)?;
+            executable += usize::from(carried);
             Ok(name)
         };
         let results = candidates.into_iter().map(&mut admit).collect();
-        (results, work)
+        self.throttle.taken(executable);
+        (results, executable > 0)
     }
 
     fn admit_plain(&mut self, now: TimestampMs, candidates: Vec<Admitted>, source: Source) -> (Vec<Submitted>, bool) {
@@ -629,6 +643,7 @@ impl PoolState {
         let key = (block.header.height, block.hash());
         if let Waiting::Sealed(pool) = &mut self.pool {
             pool.on_final(block.header.epoch, key.0);
+            self.pace.ordered(Instant::now(), key.0);
         }
         let abandoned: Vec<_> =
             self.marked.keys().filter(|(height, hash)| *height == key.0 && *hash != key.1).copied().collect();
@@ -657,7 +672,9 @@ impl PoolState {
         self.marked = self.marked.split_off(&(height.next(), BlockHash::ZERO));
         let base_fee = next_base_fee(block.header.base_fee, block.header.ordered_gas, &self.params);
         let Ok(load) = self.load_of(block) else { return };
-        self.throttle.executed(block.body.transactions.len());
+        let items = block.body.transactions.len();
+        self.throttle.executed(items);
+        self.pace.executed(Instant::now(), height, items);
         let in_flight = self.in_flight_above_executed();
         let Some(view) = &self.executed_view else { return };
         match &mut self.pool {

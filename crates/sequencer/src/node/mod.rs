@@ -36,6 +36,7 @@ mod messages;
 mod metrics;
 mod notices;
 mod observe;
+mod pace;
 mod pumps;
 mod replay;
 mod reveal;

@@ -296,8 +296,21 @@ impl SealedPool {
         Some(reveals)
     }
 
-    /// The content of a block.
-    pub fn build(&self, request: &BuildRequest, state: &State, in_flight: Option<InFlight>) -> Option<BuiltBlock> {
+    /// Envelopes that no executed block has carried.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let status = self.envelopes.status();
+        status.pending + status.in_flight
+    }
+
+    /// The content of a block, with at most so many envelopes.
+    pub fn build(
+        &self,
+        request: &BuildRequest,
+        state: &State,
+        in_flight: Option<InFlight>,
+        most: usize,
+    ) -> Option<BuiltBlock> {
         let params = &self.params;
         let base_fee = next_base_fee(request.parent.base_fee, request.parent.ordered_gas, params);
         let reveals = self.reveals(request)?;
@@ -313,7 +326,7 @@ impl SealedPool {
         let limits = SelectLimits {
             bytes: params.max_block_bytes as usize,
             gas: params.block_gas_limit,
-            count: MAX_ENVELOPES_PER_BLOCK,
+            count: most.min(MAX_ENVELOPES_PER_BLOCK),
         };
         let mut check = ItemCheck::new(params, base_fee, request.height, request.epoch, &view, &in_flight).ok()?;
         let deposits = self.deposits.select(

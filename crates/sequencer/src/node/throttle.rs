@@ -15,12 +15,14 @@
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher, time::Instant};
 
-use cascade_primitives::Address;
+use cascade_primitives::{Address, TransactionRule};
 
 /// Waiting transactions below which nobody is refused, whatever the chain executed lately.
 const LEAST_LOW: f64 = 4_000.0;
-/// Waiting transactions at which everybody is refused, at least.
-const LEAST_HIGH: f64 = 12_000.0;
+/// The same for sealed ones, which take several times as long.
+const LEAST_LOW_SEALED: f64 = 1_000.0;
+/// Waiting transactions at which everybody is refused, at least, as a multiple of these.
+const LEAST_HIGH: f64 = 3.0;
 /// The same, as time that the chain takes for them, in seconds.
 const LOW_SECONDS: f64 = 1.2;
 const HIGH_SECONDS: f64 = 3.6;
@@ -32,6 +34,7 @@ const PER_SECOND: f64 = 0.6;
 pub struct Throttle {
     /// Which senders are refused first.
     order: RandomState,
+    least_low: f64,
     waiting: f64,
     executed: u64,
     /// Executed per second, smoothed; falls only while something waits.
@@ -44,8 +47,13 @@ pub struct Throttle {
 impl Throttle {
     /// A node without load.
     #[must_use]
-    pub fn new() -> Self {
-        Self { order: RandomState::new(), waiting: 0.0, executed: 0, rate: 0.0, last: None, share: 1.0 }
+    pub fn new(rule: TransactionRule) -> Self {
+        let least_low = if rule == TransactionRule::Encrypted { LEAST_LOW_SEALED } else { LEAST_LOW };
+        Self { order: RandomState::new(), least_low, waiting: 0.0, executed: 0, rate: 0.0, last: None, share: 1.0 }
+    }
+
+    fn high(&self) -> f64 {
+        (LEAST_HIGH * self.least_low).max(HIGH_SECONDS * self.rate)
     }
 
     /// Executable transactions came into the pool.
@@ -70,11 +78,11 @@ impl Throttle {
         let rate = self.executed as f64 / seconds;
         self.executed = 0;
         // Without a queue the rate says what was offered, not what the chain can do.
-        if rate > self.rate || waiting as f64 > LEAST_LOW / 4.0 {
+        if rate > self.rate || waiting as f64 > self.least_low / 4.0 {
             self.rate += weight * (rate - self.rate);
         }
         self.waiting = waiting as f64;
-        let (low, high) = (LEAST_LOW.max(LOW_SECONDS * self.rate), LEAST_HIGH.max(HIGH_SECONDS * self.rate));
+        let (low, high) = (self.least_low.max(LOW_SECONDS * self.rate), self.high());
         let share = ((high - self.waiting) / (high - low)).clamp(0.0, 1.0);
         self.share += weight * (share - self.share);
         if self.waiting < low && self.share > 0.98 {
@@ -88,8 +96,7 @@ impl Throttle {
         if self.share >= 1.0 {
             return false;
         }
-        let most = LEAST_HIGH.max(HIGH_SECONDS * self.rate);
-        if self.waiting >= 2.0 * most {
+        if self.waiting >= 2.0 * self.high() {
             return true;
         }
         (self.order.hash_one(sender) >> 11) as f64 / (1_u64 << 53) as f64 >= self.share
@@ -105,7 +112,7 @@ mod tests {
     /// Ten thousand senders offer `offered` transactions a second to a chain that executes `capacity`. Answers how many
     /// wait at most in the last half of the run, and how many were executed in it per second.
     fn run(offered: f64, capacity: f64, seconds: u64) -> (f64, f64) {
-        let mut throttle = Throttle::new();
+        let mut throttle = Throttle::new(TransactionRule::Plain);
         let start = Instant::now();
         let sender = |n: u64| Address::from_word(cascade_primitives::keccak256(n.to_be_bytes()));
         let senders: Vec<Address> = (0..10_000).map(sender).collect();
@@ -129,7 +136,7 @@ mod tests {
 
     #[test]
     fn nobody_is_refused_while_the_chain_keeps_up() {
-        let mut throttle = Throttle::new();
+        let mut throttle = Throttle::new(TransactionRule::Plain);
         let start = Instant::now();
         for tick in 0..40 {
             throttle.taken(700);
@@ -150,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_nobody_could_execute_soon_is_refused_whoever_sends_it() {
-        let mut throttle = Throttle::new();
+        let mut throttle = Throttle::new(TransactionRule::Plain);
         let start = Instant::now();
         for tick in 0..20 {
             throttle.tick(start + Duration::from_millis(250 * tick), 50_000);
