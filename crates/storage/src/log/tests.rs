@@ -387,12 +387,12 @@ fn the_format_is_frozen() {
     segment::encode_record(&header, 48, 48, b"vote", &mut bytes);
     segment::encode_record(&header, 48, 84, b"", &mut bytes);
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    let segment = "434153434c4f470103000000000000000100000000000000\
-                   0909090909090909090909090909090992d992e426411f28";
-    let vote = "ca5c4ec0040000003000000000000000dc96c6f902fa921e7484f5449e8eb3b9766f7465";
+    let segment = "434153434c4f470203000000000000000100000000000000\
+                   09090909090909090909090909090909ee5e3cba59a2302d";
+    let vote = "ca5c4ec0040000003000000000000000eed4f31015bc1b60590e7c57f44e3ff0766f7465";
     let empty = "ca5c4ec0000000003000000000000000";
     assert!(hex.starts_with(&format!("{segment}{vote}{empty}")), "{hex}");
-    assert_eq!(&hex[hex.len() - 32..], "60c11558fccd9c0dc91b3d50232d9002");
+    assert_eq!(&hex[hex.len() - 32..], "027be32d134ceae729629bcfab412407");
 }
 
 #[derive(Clone, Debug)]
