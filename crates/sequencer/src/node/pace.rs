@@ -10,6 +10,9 @@
 //! cannot be opened soon stays in the pool. What an envelope takes is measured at blocks that this node opened, one after
 //! the other; a short pause of the machine makes the next blocks smaller, never empty for long.
 //!
+//! Full and smaller blocks take turns under load. A bound of nine tenths of a block time for each block evens them out, and
+//! was tried: what a block costs whatever it holds then took a third of the throughput.
+//!
 //! It is a node's own affair: a block with more envelopes is as valid.
 
 use std::time::{Duration, Instant};
@@ -18,8 +21,6 @@ use cascade_primitives::{ChainParams, Height};
 
 /// Block times of opening and executing that may be in flight, proposals included.
 const IN_FLIGHT: f64 = 2.5;
-/// The same for one block. With more than one, full and empty blocks would take turns.
-const OF_A_BLOCK: f64 = 0.9;
 /// Envelopes that a block may have whatever was measured.
 const LEAST: usize = 32;
 /// What is taken for a block time's worth before anything was measured.
@@ -69,8 +70,7 @@ impl Pace {
     #[must_use]
     pub fn most(&self, in_flight: usize) -> usize {
         let worth = self.cost.map_or(START, |cost| self.block_seconds / cost.max(1e-6));
-        let at_most = |block_times: f64| ((block_times * worth) as usize).max(LEAST);
-        at_most(IN_FLIGHT).saturating_sub(in_flight).min(at_most(OF_A_BLOCK))
+        ((IN_FLIGHT * worth) as usize).max(LEAST).saturating_sub(in_flight)
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     /// A leader with all the envelopes that it wants, on a chain that takes `fixed` and `each` to open a block. A block is
-    /// proposed every block time and final one later. Answers the fewest items of a block and the longest wait for its
+    /// proposed every block time and final one later. Answers the mean items of a block and the longest wait for its
     /// reveal, in the last 50 blocks.
     fn run(fixed: Duration, each: Duration, pause_at: Option<u64>) -> (usize, Duration) {
         let params = ChainParams { block_time_ms: 100, ..ChainParams::of(Network::Regtest) };
@@ -112,23 +112,23 @@ mod tests {
             proposed = Some(pace.most(in_flight));
         }
         let last = &opened_blocks[opened_blocks.len() - 50..];
-        let fewest = last.iter().map(|(items, _)| *items).min().expect("blocks");
-        (fewest, last.iter().map(|(_, wait)| *wait).max().expect("blocks"))
+        let mean = last.iter().map(|(items, _)| *items).sum::<usize>() / last.len();
+        (mean, last.iter().map(|(_, wait)| *wait).max().expect("blocks"))
     }
 
     #[test]
     fn a_block_holds_what_is_opened_in_about_a_block_time() {
         let (items, wait) = run(Duration::from_millis(20), Duration::from_millis(1), None);
         // 100 ms less 20 would be 80 envelopes.
-        assert!((60..=80).contains(&items), "{items}");
-        assert!(wait <= Duration::from_millis(100), "{wait:?}");
+        assert!((40..=80).contains(&items), "{items}");
+        assert!(wait <= Duration::from_millis(260), "{wait:?}");
     }
 
     #[test]
     fn a_pause_is_forgotten() {
         let (before, _) = run(Duration::from_millis(20), Duration::from_millis(1), None);
         let (after, wait) = run(Duration::from_millis(20), Duration::from_millis(1), Some(50));
-        assert!(after + 2 >= before && wait <= Duration::from_millis(100), "{after} of {before}, {wait:?}");
+        assert!(after + 2 >= before && wait <= Duration::from_millis(260), "{after} of {before}, {wait:?}");
     }
 
     #[test]
