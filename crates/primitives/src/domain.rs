@@ -118,7 +118,7 @@ domains! {
     /// The key of an opaque payload on a chain that orders bytes.
     OPAQUE = "cascade/opaque/1";
     /// Checksum of a record in the vote log.
-    LOG_RECORD = "cascade/log-record/1";
+    LOG_RECORD = "cascade/log-record/2";
     /// Checksum of a slot of the sign-state file.
     SIGN_STATE = "cascade/sign-state/1";
     /// The certificate that holds a node's TLS key.

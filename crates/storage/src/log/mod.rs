@@ -5,7 +5,7 @@
 //! log/000000000008.log   continues it
 //! log/000000000009.log   the last one; records are appended here
 //!
-//! segment = header(48): magic(8) number(8) base(8) salt(16) checksum(8)
+//! segment = header(56): magic(8) number(8) base(8) length-of-the-one-before(8) salt(16) checksum(8)
 //!           record*
 //! record  = magic(4) length(4) batch(8) checksums of these and of all(8, 8) payload(length)
 //! ```
@@ -24,7 +24,9 @@
 //! record was whole once. Checksums cover a random salt of the segment and the record's place, so that neither old disk
 //! contents nor bytes inside a payload pass for a record.
 //!
-//! Damage to the very last batch after it was synced looks like a crash. The sign-state of the key stands against that.
+//! A new segment begins when the one before it is synced whole, and names its length: so one that lost its end is known
+//! even if it lost whole records. Damage to the very last batch of the log after it was synced, and the loss of whole
+//! batches at its end, look like a crash. The sign-state of the key stands against that.
 //!
 //! # Checkpoints
 //!
@@ -156,7 +158,7 @@ impl VoteLog {
     }
 
     fn begin(dir: PathBuf, options: LogOptions) -> Result<Self> {
-        let header = Header::new(SegmentNumber(1), true)?;
+        let header = Header::new(SegmentNumber(1), None)?;
         let (file, path, length) = segment::create(&dir, &header, std::iter::empty::<&[u8]>())?;
         fs::sync_dir(&dir)?;
         Ok(Self {
@@ -252,7 +254,7 @@ impl VoteLog {
     /// system reports it may take nothing more ([`StorageError::Failed`]).
     pub fn checkpoint<R: AsRef<[u8]>>(&mut self, records: impl IntoIterator<Item = R>) -> Result<()> {
         self.check_usable()?;
-        let header = Header::new(self.header.number.next(), true)?;
+        let header = Header::new(self.header.number.next(), None)?;
         let old: Vec<_> = self.segments.keys().copied().collect();
         self.switch(header, records)?;
         self.buffer.clear();
@@ -298,7 +300,7 @@ impl VoteLog {
     }
 
     fn roll(&mut self) -> Result<()> {
-        let header = Header::new(self.header.number.next(), false)?;
+        let header = Header::new(self.header.number.next(), Some(self.length()))?;
         self.switch(header, std::iter::empty::<&[u8]>())
     }
 

@@ -43,7 +43,7 @@ pub(super) fn clean(dir: &Path) -> Result<BTreeMap<SegmentNumber, (PathBuf, Head
             void.push(path);
         }
     }
-    let base = segments.iter().rev().find(|(_, (_, header))| header.base).map(|(&number, _)| number);
+    let base = segments.iter().rev().find(|(_, (_, header))| header.is_base()).map(|(&number, _)| number);
     match base {
         Some(base) => {
             let live = segments.split_off(&base);
@@ -65,7 +65,21 @@ pub(super) fn clean(dir: &Path) -> Result<BTreeMap<SegmentNumber, (PathBuf, Head
             return Err(StorageError::corrupt(missing, 0, "the segment is missing, and later ones exist"));
         }
     }
+    check_lengths(&segments)?;
     Ok(segments)
+}
+
+/// A segment was synced whole before the next one named its length: one that ends earlier, be it at the border of two
+/// records, lost what was promised, and a longer one holds what no log wrote.
+fn check_lengths(segments: &BTreeMap<SegmentNumber, (PathBuf, Header)>) -> Result<()> {
+    for ((path, _), (_, next)) in segments.values().zip(segments.values().skip(1)) {
+        let length = std::fs::metadata(path).map_err(|error| StorageError::io(path, "read", error))?.len();
+        if next.previous != Some(length) {
+            let end = next.previous.unwrap_or(0).min(length);
+            return Err(StorageError::corrupt(path, end, "the segment has another length than the one after it says"));
+        }
+    }
+    Ok(())
 }
 
 /// Segments get their final name only after their header is synced, so a bad header is damage.

@@ -13,10 +13,10 @@ use cascade_primitives::{domain, hash};
 use super::MAX_RECORD_BYTES;
 use crate::error::{Result, StorageError};
 
-pub(super) const HEADER_BYTES: usize = 48;
+pub(super) const HEADER_BYTES: usize = 56;
 pub(super) const RECORD_HEADER_BYTES: usize = 32;
 pub(super) const RECORD_MAGIC: [u8; 4] = [0xca, 0x5c, 0x4e, 0xc0];
-const SEGMENT_MAGIC: &[u8; 8] = b"CASCLOG\x02";
+const SEGMENT_MAGIC: &[u8; 8] = b"CASCLOG\x03";
 const CHECKSUM_BYTES: usize = 8;
 const SALT_BYTES: usize = 16;
 
@@ -44,38 +44,44 @@ impl SegmentNumber {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) number: SegmentNumber,
-    /// Whether the log starts here and older segments are void.
-    pub(super) base: bool,
+    /// Length of the segment before it in bytes; none in a base segment, where the log starts and older segments are void.
+    pub(super) previous: Option<u64>,
     pub(super) salt: [u8; SALT_BYTES],
 }
 
 impl Header {
-    pub(super) fn new(number: SegmentNumber, base: bool) -> Result<Self> {
+    pub(super) fn new(number: SegmentNumber, previous: Option<u64>) -> Result<Self> {
         let mut salt = [0; SALT_BYTES];
         getrandom::fill(&mut salt).map_err(|error| StorageError::Io {
             path: "the system's random source".into(),
             action: "read",
             source: io::Error::other(error.to_string()),
         })?;
-        Ok(Self { number, base, salt })
+        Ok(Self { number, previous, salt })
+    }
+
+    pub(super) const fn is_base(&self) -> bool {
+        self.previous.is_none()
     }
 
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
         out[..8].copy_from_slice(SEGMENT_MAGIC);
         out[8..16].copy_from_slice(&self.number.0.to_le_bytes());
-        out[16..24].copy_from_slice(&u64::from(self.base).to_le_bytes());
-        out[24..40].copy_from_slice(&self.salt);
-        let checksum = hash::tagged(domain::LOG_RECORD, &[&out[..40]]);
-        out[40..].copy_from_slice(&checksum[..CHECKSUM_BYTES]);
+        out[16..24].copy_from_slice(&u64::from(self.is_base()).to_le_bytes());
+        out[24..32].copy_from_slice(&self.previous.unwrap_or(0).to_le_bytes());
+        out[32..48].copy_from_slice(&self.salt);
+        let checksum = hash::tagged(domain::LOG_RECORD, &[&out[..48]]);
+        out[48..].copy_from_slice(&checksum[..CHECKSUM_BYTES]);
         out
     }
 
     pub(super) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
         let number = u64::from_le_bytes(bytes[8..16].try_into().expect("8 bytes"));
-        let base = u64::from_le_bytes(bytes[16..24].try_into().expect("8 bytes"));
-        let salt = bytes[24..40].try_into().expect("16 bytes");
-        let header = Self { number: SegmentNumber(number), base: base == 1, salt };
+        let base = u64::from_le_bytes(bytes[16..24].try_into().expect("8 bytes")) == 1;
+        let previous = u64::from_le_bytes(bytes[24..32].try_into().expect("8 bytes"));
+        let salt = bytes[32..48].try_into().expect("16 bytes");
+        let header = Self { number: SegmentNumber(number), previous: (!base).then_some(previous), salt };
         (header.encode() == *bytes).then_some(header)
     }
 
