@@ -6,15 +6,17 @@
 
 use std::fmt::Debug;
 
-macro_rules! bugs {
-    ($($variant:ident = $what:literal,)*) => {
-        /// A decision about keys, ciphertexts or shares that can be made to go wrong.
+/// Declares an enum of decisions that can be made to go wrong, with `ALL` and `words`.
+#[macro_export]
+macro_rules! planted_bugs {
+    ($(#[$doc:meta])* pub enum $name:ident { $($variant:ident = $what:literal,)* }) => {
+        $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum SealedBug {
+        pub enum $name {
             $(#[doc = $what] $variant,)*
         }
 
-        impl SealedBug {
+        impl $name {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
@@ -29,15 +31,19 @@ macro_rules! bugs {
     };
 }
 
-bugs! {
-    ShareOnCommitVote = "Shares of a block leave with the commit vote for it, before there is a commit certificate.",
-    LabelUnchecked = "The proof that binds a ciphertext to its label is not checked.",
-    ThresholdTooLow = "Keys are dealt so that one seat less than a quorum opens.",
-    CulpritUnchecked = "Who sent wrong shares is guessed, not checked.",
-    ShareAfterValidUntil = "Blocks may carry envelopes past their last height, and shares of them are made.",
-    TorsionUnchecked = "Shares and combined values are not checked to lie in the subgroup.",
-    DealingUnchecked = "A dealing counts whether or not every recipient can open its shares.",
-    SeatTwice = "Shares that arrive again count their seats again.",
+planted_bugs! {
+    /// A decision about keys, ciphertexts or shares that can be made to go wrong.
+    pub enum SealedBug {
+        ShareOnCommitVote = "Shares of a block leave with the commit vote for it, before there is a commit certificate.",
+        LabelUnchecked = "The proof that binds a ciphertext to its label is not checked.",
+        ThresholdTooLow = "Keys are dealt so that one seat less than a quorum opens.",
+        CulpritUnchecked = "Who sent wrong shares is guessed, not checked.",
+        ShareAfterValidUntil = "Blocks may carry envelopes past their last height, and shares of them are made.",
+        TorsionUnchecked = "Shares and combined values are not checked to lie in the subgroup.",
+        DealingUnchecked = "A dealing counts whether or not every recipient can open its shares.",
+        SeatTwice = "Shares that arrive again count their seats again.",
+        NothingAgain = "What is missing to open a block is neither given out again nor asked for.",
+    }
 }
 
 /// Which of these decisions go wrong.

@@ -55,6 +55,17 @@ pub enum KeyEvent {
     Complete(Arc<EpochKeys>),
 }
 
+/// What becomes of an item that a peer gave out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It waits for a block of this node.
+    Waits,
+    /// It is of no use now; an honest peer may have sent it.
+    Useless,
+    /// No honest peer sends it, and why.
+    Dishonest(&'static str),
+}
+
 /// How far the next epoch's keys are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyProgress {
@@ -248,6 +259,41 @@ impl<B: SealedBugs> KeyBook<B> {
                 RecipientKey::from_slice(bytes).is_ok_and(|key| self.accept(&key).is_some())
             }
             SystemItem::Dealing(bytes) => self.parse_dealing(bytes).is_some(),
+        }
+    }
+
+    /// Judges an item that `peer` gave out, before a block of ours carries it; one dealing of each peer may be among those
+    /// that wait. `verify` is asked at most once, and as in [`KeyBook::on_final`].
+    pub fn on_offer<'a>(
+        &self,
+        peer: &NodeId,
+        item: &SystemItem,
+        waiting: impl IntoIterator<Item = &'a SystemItem>,
+        verify: &mut dyn FnMut(&KeyGeneration, &Dealing) -> Result<VerifiedDealing, DealingError>,
+    ) -> Offer {
+        if self.is_not_of(item, peer) {
+            return Offer::Dishonest("another's item of key generation");
+        }
+        if self.is_forged(item) {
+            return Offer::Dishonest("a forged encryption key");
+        }
+        if !self.wants(item) {
+            return Offer::Useless;
+        }
+        let SystemItem::Dealing(bytes) = item else { return Offer::Waits };
+        let (Some(dealing), Some(generation)) = (self.parse_dealing(bytes), self.generation()) else {
+            return Offer::Useless;
+        };
+        let is_of_peer =
+            |other: &SystemItem| matches!(other, SystemItem::Dealing(_)) && self.author(other) == Some(*peer);
+        if waiting.into_iter().any(is_of_peer) {
+            return Offer::Useless;
+        }
+        match verify(generation, &dealing) {
+            Ok(_) => Offer::Waits,
+            // Bound to another committee than the one that this node knows: it may be the one that is behind.
+            Err(DealingError::Signature) => Offer::Useless,
+            Err(_) => Offer::Dishonest("a wrong dealing"),
         }
     }
 

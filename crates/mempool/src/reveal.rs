@@ -266,7 +266,7 @@ impl<B: SealedBugs> Reveals<B> {
 
     /// While a block waits for its reveal: sends own shares again and asks, once in each interval.
     pub fn tick(&mut self, now: TimestampMs) -> Vec<Effect> {
-        if self.pending.is_empty() || now < self.retry_at {
+        if self.pending.is_empty() || now < self.retry_at || self.bugs.sealed(SealedBug::NothingAgain) {
             return Vec::new();
         }
         self.retry_at = now.plus(self.retry_ms);

@@ -177,10 +177,10 @@ impl<'a, B: Bugs> World<'a, B> {
                 break;
             }
             if self.calm && self.recovered_at.is_none() {
-                if self.has_recovered() {
+                if self.behind().next().is_none() {
                     self.recovered_at = Some(self.now);
                 } else if self.now > self.plan.calm_at + bound {
-                    stalls = self.stalled();
+                    stalls = self.behind().collect();
                     break;
                 }
             }
@@ -197,6 +197,9 @@ impl<'a, B: Bugs> World<'a, B> {
                     break;
                 }
             }
+        }
+        if self.recovered_at.is_none() && stalls.is_empty() && self.checker.violations().is_empty() {
+            stalls.push(format!("nothing more happens after {} ms, and not all have recovered", self.now));
         }
         for node in &self.nodes {
             if let Some(adversary) = &node.adversary {
@@ -236,28 +239,19 @@ impl<'a, B: Bugs> World<'a, B> {
         TimestampMs((GENESIS_TIME.0 + self.now).saturating_add_signed(self.nodes[node].clock))
     }
 
-    fn has_recovered(&self) -> bool {
-        let Some(goal) = self.goal else { return false };
-        let mut honest = (0..self.nodes.len()).filter(|&i| self.checker.is_honest(i));
-        honest.all(|i| {
-            let Some(running) = &self.nodes[i].running else { return false };
-            let opened = running.party.as_ref().is_none_or(|party| party.next_reveal() > goal);
-            running.core.head().height >= goal && opened
-        })
-    }
-
-    fn stalled(&mut self) -> Vec<String> {
-        let goal = self.goal.unwrap_or_default();
-        let mut stalls = Vec::new();
-        for (i, node) in self.nodes.iter().enumerate() {
-            let Some(running) = &node.running else { continue };
-            let height = running.core.head().height;
-            if self.checker.is_honest(i) && height < goal {
-                let (epoch, view) = running.core.position();
-                stalls.push(format!("node {i} is at height {height} of {goal}, epoch {epoch} view {view}"));
+    /// What each honest node lacks that has not recovered; nothing once all have.
+    fn behind(&self) -> impl Iterator<Item = String> + '_ {
+        let goal = self.goal.unwrap_or(Height(u64::MAX));
+        let lacks = move |node: usize| {
+            let Some(running) = &self.nodes[node].running else { return Some(format!("node {node} is down")) };
+            let (height, (epoch, view)) = (running.core.head().height, running.core.position());
+            if height < goal {
+                return Some(format!("node {node} is at height {height} of {goal}, epoch {epoch} view {view}"));
             }
-        }
-        stalls
+            let next = running.party.as_ref()?.next_reveal();
+            (next <= goal).then(|| format!("node {node} has not opened block {next}, of those up to {goal}"))
+        };
+        (0..self.nodes.len()).filter(|&i| self.checker.is_honest(i)).filter_map(lacks)
     }
 
     fn handle(&mut self, event: Event) {

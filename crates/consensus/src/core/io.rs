@@ -1,7 +1,7 @@
 //! What goes into a core and what comes out of it.
 
 use super::*;
-use cascade_primitives::block::MAX_SYSTEM_ITEMS;
+use cascade_primitives::{SystemItem, block::MAX_SYSTEM_ITEMS, system::MAX_DEALINGS_PER_BLOCK};
 
 /// What a core is made with.
 #[derive(Clone, Debug)]
@@ -88,6 +88,25 @@ pub struct BuildRequest {
     /// What the body will hold beside the content: certificates and system items. [`BuiltBlock::body`] puts both
     /// together. Empty where a block is judged, which has its body.
     pub frame: Body,
+}
+
+impl BuildRequest {
+    /// Of the key generation's items that wait, in their order, those that this block may carry.
+    #[must_use]
+    pub fn key_items<'a>(&self, waiting: impl IntoIterator<Item = &'a SystemItem>) -> Vec<SystemItem> {
+        // The first block of an epoch stands on a committee that has yet to be scheduled a successor's keys.
+        if self.epoch != self.parent.epoch {
+            return Vec::new();
+        }
+        let carried = |item: &SystemItem| self.ancestors.iter().any(|block| block.body.system.contains(item));
+        let mut room = MAX_DEALINGS_PER_BLOCK;
+        let mut fits = |item: &SystemItem| match item {
+            SystemItem::Dealing(_) => room.checked_sub(1).map(|left| room = left).is_some(),
+            SystemItem::Ready(_) | SystemItem::RecipientKey(_) => true,
+        };
+        let waiting = waiting.into_iter();
+        waiting.filter(|item| self.parent.accepts_key_item(item) && !carried(item) && fits(item)).cloned().collect()
+    }
 }
 
 /// The content of a block, from the application.

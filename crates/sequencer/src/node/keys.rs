@@ -15,12 +15,12 @@ use actix::{Actor, AsyncContext, Context, Handler};
 use cascade_consensus::{ChainContext, Finalized, Input, Rules};
 use cascade_crypto::{
     BlsScheme, BlsSecretKey,
-    dkg::{DealingError, KeyGeneration, RecipientSecret, VerifiedDealing, dealing},
+    dkg::{Dealing, DealingError, KeyGeneration, RecipientSecret, VerifiedDealing, dealing},
     threshold::store,
 };
 use cascade_mempool::{
     gossip::{encode_gossip, encode_system_item},
-    keybook::{KeyBook, KeyEvent},
+    keybook::{KeyBook, KeyEvent, Offer},
     reveal::Holder,
 };
 use cascade_network::{Channel, Misbehaviour, Network};
@@ -95,7 +95,7 @@ pub struct SetConsensus(pub Addr<ConsensusActor>);
 fn verify(
     verdicts: &mut HashMap<B256, Result<VerifiedDealing, DealingError>>,
     generation: &KeyGeneration,
-    item: &dealing::Dealing,
+    item: &Dealing,
 ) -> Result<VerifiedDealing, DealingError> {
     // The committee's root is part of what a dealing is bound to, so the dealing's digest names the question.
     let key = hash::tagged(domain::DEALING, &[item.digest(generation.parameters()).as_slice(), &item.signature.0]);
@@ -363,39 +363,17 @@ impl KeysActor {
         self.config.content.do_send(Offers { items, forget: None });
     }
 
-    /// An item by gossip, from whoever made it: checked before a block of ours carries it.
     fn on_item(&mut self, from: NodeId, item: SystemItem) {
-        if self.book.is_not_of(&item, &from) {
-            self.config.network.report(from, Misbehaviour::InvalidContent);
-            return;
-        }
-        if self.book.is_forged(&item) {
-            self.config.network.report(from, Misbehaviour::InvalidContent);
-            return;
-        }
-        if !self.book.wants(&item) {
-            return;
-        }
-        if let SystemItem::Dealing(bytes) = &item
-            && let Some(dealing) = self.book.parse_dealing(bytes)
-            && let Some(generation) = self.book.generation()
-        {
-            let waits =
-                |offer: &SystemItem| matches!(offer, SystemItem::Dealing(_)) && self.book.author(offer) == Some(from);
-            if self.offers.values().any(waits) {
-                return;
-            }
-            match verify(&mut self.verdicts, generation, &dealing) {
-                Ok(_) => {}
-                // Bound to another committee than the one that this node knows: it may be the one that is behind.
-                Err(DealingError::Signature) => return,
-                Err(_) => {
-                    self.config.network.report(from, Misbehaviour::InvalidContent);
-                    return;
-                }
+        let (book, verdicts) = (&self.book, &mut self.verdicts);
+        let mut check = |generation: &KeyGeneration, dealing: &Dealing| verify(verdicts, generation, dealing);
+        match book.on_offer(&from, &item, self.offers.values(), &mut check) {
+            Offer::Waits => self.take(item),
+            Offer::Useless => {}
+            Offer::Dishonest(what) => {
+                tracing::debug!(peer = %from, what, "refused");
+                self.config.network.report(from, Misbehaviour::InvalidContent);
             }
         }
-        self.take(item);
     }
 }
 

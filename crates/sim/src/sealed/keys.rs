@@ -13,7 +13,7 @@ use cascade_crypto::{
     threshold::{EpochKeys, store},
 };
 use cascade_mempool::{
-    keybook::{KeyBook, KeyEvent},
+    keybook::{KeyBook, KeyEvent, Offer},
     reveal::Holder,
 };
 use cascade_primitives::{
@@ -339,39 +339,16 @@ impl<B: Bugs> Party<B> {
         due.into_iter().for_each(|item| self.emit(Out::Spread(item)));
     }
 
-    /// An item by gossip, from whoever made it: checked before a block of ours carries it.
+    /// An item by gossip.
     pub(crate) fn on_item(&mut self, from: NodeId, item: SystemItem, kit: &mut Kit<'_, B>) {
-        if self.book.is_not_of(&item, &from) {
-            self.emit(Out::Accused(from, "another's item of key generation"));
-            return;
+        let (bugs, scheme) = (&self.bugs, self.who.scheme.as_ref());
+        let mut check =
+            |generation: &KeyGeneration, dealing: &Dealing| verdict(bugs, scheme, generation, dealing, kit.dice);
+        match self.book.on_offer(&from, &item, self.offers.values(), &mut check) {
+            Offer::Waits => self.offer(item),
+            Offer::Useless => {}
+            Offer::Dishonest(what) => self.emit(Out::Accused(from, what)),
         }
-        if self.book.is_forged(&item) {
-            self.emit(Out::Accused(from, "a forged encryption key"));
-            return;
-        }
-        if !self.book.wants(&item) {
-            return;
-        }
-        if let SystemItem::Dealing(bytes) = &item
-            && let Some(dealing) = self.book.parse_dealing(bytes)
-            && let Some(generation) = self.book.generation()
-        {
-            let waits =
-                |offer: &SystemItem| matches!(offer, SystemItem::Dealing(_)) && self.book.author(offer) == Some(from);
-            if self.offers.values().any(waits) {
-                return;
-            }
-            match verdict(&self.bugs, self.who.scheme.as_ref(), generation, &dealing, kit.dice) {
-                Ok(_) => {}
-                // Bound to another committee than the one that this node knows: it may be the one that is behind.
-                Err(DealingError::Signature) => return,
-                Err(_) => {
-                    self.emit(Out::Accused(from, "a wrong dealing"));
-                    return;
-                }
-            }
-        }
-        self.offer(item);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cascade_consensus::{Bugs, BuildRequest, BuiltBlock, Verdict};
-use cascade_primitives::{Bytes, Decode as _, SealedBlock, SystemItem, system::MAX_DEALINGS_PER_BLOCK};
+use cascade_primitives::{Bytes, Decode as _, SealedBlock};
 
 use super::{
     Kit, Out, Party,
@@ -72,7 +72,7 @@ impl<B: Bugs> Party<B> {
         let reveals = Self::due_reveals(request, kit.vault);
         let mut built = BuiltBlock { base_fee: request.parent.base_fee, reveals, ..BuiltBlock::default() };
         if request.may_carry_content {
-            built.system = self.select_offers(request);
+            built.system = request.key_items(self.offers.values());
             let expired = self.liar.as_mut().is_some_and(Liar::takes_expired);
             let taken: BTreeSet<_> =
                 request.ancestors.iter().flat_map(|block| &block.body.transactions).map(name).collect();
@@ -89,26 +89,6 @@ impl<B: Bugs> Party<B> {
         }
         built.da = app::commitment(&built.body(&request.frame, request.may_carry_content));
         built
-    }
-
-    fn select_offers(&self, request: &BuildRequest) -> Vec<SystemItem> {
-        // The first block of an epoch stands on a committee that has yet to be scheduled a successor's keys.
-        if request.epoch != request.parent.epoch {
-            return Vec::new();
-        }
-        let carried = |item: &SystemItem| request.ancestors.iter().any(|block| block.body.system.contains(item));
-        let (mut dealings, mut selected) = (0, Vec::new());
-        let wanted = |item: &&SystemItem| request.parent.accepts_key_item(item) && !carried(item);
-        for item in self.offers.values().filter(wanted) {
-            if matches!(item, SystemItem::Dealing(_)) {
-                dealings += 1;
-                if dealings > MAX_DEALINGS_PER_BLOCK {
-                    continue;
-                }
-            }
-            selected.push(item.clone());
-        }
-        selected
     }
 
     /// Whether a block's content is valid; none while it cannot be told.

@@ -4,6 +4,7 @@ mod decisions;
 mod epoch_ends;
 mod faults;
 mod figures;
+mod hunt;
 mod planted;
 mod runs;
 mod scenarios;

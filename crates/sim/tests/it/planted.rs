@@ -2,7 +2,9 @@
 
 use cascade_consensus::{Bug, Bugs, NoBugs};
 use cascade_crypto::bugs::SealedBugs;
-use cascade_sim::{Faults, SimConfig, run_range};
+use cascade_sim::{Faults, SimConfig};
+
+use crate::hunt::{is_caught, slow};
 
 /// A core with one bug.
 #[derive(Clone, Copy, Debug)]
@@ -21,26 +23,9 @@ const SEEDS: u64 = 1000;
 /// Seeds that run at a time.
 const AT_A_TIME: u64 = 20;
 
-/// Runs seeds until one fails with the bug; with CASCADE_SLOW=1 all of them, to count.
-fn caught(bug: Bug, slow: bool) -> bool {
+fn caught(bug: Bug) -> bool {
     let config = SimConfig::new(4, Faults::ALL);
-    let (mut violations, mut stalls, mut first) = (0, 0, None);
-    for start in (0..SEEDS).step_by(AT_A_TIME as usize) {
-        let summary = run_range(&config, start..start + AT_A_TIME, &Planted(bug), |_| {});
-        violations += summary.violations;
-        stalls += summary.stalls;
-        first = first.or_else(|| summary.failed.first().cloned());
-        if first.is_some() && !slow {
-            break;
-        }
-    }
-    if let Some(first) = &first {
-        println!("{bug:?}, seed {}: {:?} {:?}", first.seed, first.violations, first.stalls);
-    }
-    if slow {
-        println!("| `{bug:?}` | {} | {violations} | {stalls} |", bug.words().trim_start_matches("planted bug: "));
-    }
-    first.is_some()
+    is_caught(&config, (SEEDS, AT_A_TIME), &Planted(bug), (&bug, bug.words()))
 }
 
 /// Their harm is over with the term or needs a power cut at one moment: named scenarios catch them.
@@ -50,14 +35,13 @@ const BY_SCENARIOS: [&str; 2] = ["SkipsNotJoined", "EpochEndNotPersisted"];
 #[test]
 fn every_planted_bug_is_caught() {
     std::panic::set_hook(Box::new(|_| {}));
-    let slow = std::env::var_os("CASCADE_SLOW").is_some();
     let one = std::env::var("CASCADE_BUG").ok();
     let by_scenarios = |bug: &Bug| BY_SCENARIOS.contains(&format!("{bug:?}").as_str());
     let chosen = Bug::ALL.iter().copied().filter(|bug| match &one {
         Some(one) => *one == format!("{bug:?}"),
-        None => slow || !by_scenarios(bug),
+        None => slow() || !by_scenarios(bug),
     });
-    let missed: Vec<Bug> = chosen.filter(|&bug| !caught(bug, slow) && !by_scenarios(&bug)).collect();
+    let missed: Vec<Bug> = chosen.filter(|&bug| !caught(bug) && !by_scenarios(&bug)).collect();
     drop(std::panic::take_hook());
     assert!(missed.is_empty(), "not caught in {SEEDS} seeds: {missed:?}");
 }

@@ -1,24 +1,8 @@
 //! The fixed ranges that CI runs, and the larger ones with CASCADE_SLOW=1.
 
-use cascade_consensus::NoBugs;
-use cascade_sim::{Fault, Faults, Scheme, SimArgs, SimConfig, Summary, run, run_range, run_seed};
+use cascade_sim::{Fault, Faults, Scheme, SimArgs, SimConfig, run, run_seed};
 
-fn clean(config: &SimConfig, seeds: std::ops::Range<u64>) -> Summary {
-    let args =
-        SimArgs { nodes: config.nodes, seeds: seeds.clone(), faults: config.faults, encrypted: config.encrypted };
-    let summary = run_range(config, seeds, &NoBugs, |_| {});
-    println!(
-        "{} nodes, {:?}: {} seeds, {} commits, slowest recovery {} ms",
-        config.nodes, config.scheme, summary.seeds, summary.commits, summary.slowest_recovery_ms
-    );
-    let replays: Vec<_> = summary.failed.iter().map(|r| (args.replay(r.seed), &r.violations, &r.stalls)).collect();
-    assert!(summary.is_clean(), "{replays:#?}");
-    summary
-}
-
-fn slow() -> bool {
-    std::env::var_os("CASCADE_SLOW").is_some()
-}
+use crate::hunt::{clean, slow};
 
 #[test]
 fn four_nodes_hold_under_all_faults() {

@@ -2,23 +2,9 @@
 
 use cascade_consensus::{Bug, Bugs, NoBugs};
 use cascade_crypto::bugs::{SealedBug, SealedBugs};
-use cascade_sim::{Faults, SimArgs, SimConfig, Summary, run_range, run_seed};
+use cascade_sim::{Faults, SimConfig, run_seed};
 
-fn slow() -> bool {
-    std::env::var_os("CASCADE_SLOW").is_some()
-}
-
-fn clean(config: &SimConfig, seeds: std::ops::Range<u64>) -> Summary {
-    let args = SimArgs { nodes: config.nodes, seeds: seeds.clone(), faults: config.faults, encrypted: true };
-    let summary = run_range(config, seeds, &NoBugs, |_| {});
-    println!(
-        "{} nodes: {} seeds, {} blocks final, slowest recovery {} ms, {:?}",
-        config.nodes, summary.seeds, summary.commits, summary.slowest_recovery_ms, summary.revealed
-    );
-    let replays: Vec<_> = summary.failed.iter().map(|r| (args.replay(r.seed), &r.violations, &r.stalls)).collect();
-    assert!(summary.is_clean(), "{replays:#?}");
-    summary
-}
+use crate::hunt::{clean, is_caught, slow};
 
 #[test]
 fn four_nodes_open_every_final_block_under_all_faults() {
@@ -69,26 +55,9 @@ impl Bugs for Planted {
 const SEEDS: u64 = 100;
 const AT_A_TIME: u64 = 2;
 
-/// Runs seeds until one fails with the bug; with CASCADE_SLOW=1 all of them, to count.
 fn caught(bug: SealedBug) -> bool {
     let config = SimConfig::encrypted(4, Faults::ALL);
-    let (mut violations, mut stalls, mut first) = (0, 0, None);
-    for start in (0..SEEDS).step_by(AT_A_TIME as usize) {
-        let summary = run_range(&config, start..start + AT_A_TIME, &Planted(bug), |_| {});
-        violations += summary.violations;
-        stalls += summary.stalls;
-        first = first.or_else(|| summary.failed.first().cloned());
-        if first.is_some() && !slow() {
-            break;
-        }
-    }
-    if let Some(first) = &first {
-        println!("{bug:?}, seed {}: {:?} {:?}", first.seed, first.violations, first.stalls);
-    }
-    if slow() {
-        println!("| `{bug:?}` | {} | {violations} | {stalls} |", bug.words().trim_start_matches("planted bug: "));
-    }
-    first.is_some()
+    is_caught(&config, (SEEDS, AT_A_TIME), &Planted(bug), (&bug, bug.words()))
 }
 
 /// With CASCADE_BUG=NAME it is this bug alone.
@@ -101,7 +70,7 @@ fn every_planted_bug_of_keys_and_shares_is_caught() {
 }
 
 #[test]
-fn eight_bugs_of_keys_and_shares_are_planted_and_a_node_has_none() {
-    assert_eq!(SealedBug::ALL.len(), 8);
+fn bugs_of_keys_and_shares_are_planted_and_a_node_has_none() {
+    assert_eq!(SealedBug::ALL.len(), 9);
     assert!(SealedBug::ALL.iter().all(|&bug| !NoBugs.sealed(bug) && Planted(bug).sealed(bug)));
 }
