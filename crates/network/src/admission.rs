@@ -2,8 +2,9 @@
 //!
 //! A source address can be forged until the host behind it has answered (QUIC Retry, RFC 9000, 8.1.2). So an
 //! unproven address is never refused for what it did before (that would let anyone lock out anyone); from
-//! `retry_from` handshakes at once, or above the host's rate, it is made to prove itself. Only proven addresses are
-//! refused for exceeding the rate.
+//! `retry_from` handshakes at once, above the host's rate, or where the host has its fill of connections, it is made to
+//! prove itself. Only proven addresses are refused for exceeding a host's bounds, and only what is proven counts for a host:
+//! an address that was not asked for a proof has given one when the handshake is over ([`HostSlot::prove`]).
 
 use std::{
     collections::HashMap,
@@ -54,9 +55,33 @@ pub(crate) struct Admission {
 #[derive(Debug)]
 pub(crate) struct HalfOpen(Weak<Mutex<Counts>>);
 
-/// Counts one inbound connection of a host.
+/// Counts one inbound connection of a host, once its address is proven.
 #[derive(Debug)]
-pub(crate) struct HostSlot(Weak<Mutex<Counts>>, HostKey);
+pub(crate) struct HostSlot {
+    counts: Weak<Mutex<Counts>>,
+    host: HostKey,
+    max: usize,
+    counted: bool,
+}
+
+impl HostSlot {
+    /// The host has answered. Answers whether it may have this connection.
+    pub(crate) fn prove(&mut self) -> bool {
+        let Some(counts) = self.counts.upgrade() else { return true };
+        let mut counts = counts.lock();
+        if !self.counted && counts.of_host(self.host) < self.max {
+            *counts.hosts.entry(self.host).or_default() += 1;
+            self.counted = true;
+        }
+        self.counted
+    }
+}
+
+impl Counts {
+    fn of_host(&self, host: HostKey) -> usize {
+        self.hosts.get(&host).copied().unwrap_or(0)
+    }
+}
 
 impl Admission {
     pub(crate) fn new(config: &NetworkConfig) -> Self {
@@ -81,21 +106,26 @@ impl Admission {
         if counts.half_open >= self.max_half_open {
             return Verdict::Refuse("half_open");
         }
-        if counts.hosts.get(&host).is_some_and(|n| *n >= self.max_per_host) {
+        let full = counts.of_host(host) >= self.max_per_host;
+        if proven && full {
             return Verdict::Refuse("per_host");
         }
         let buckets = if proven { &mut counts.proven } else { &mut counts.unproven };
         let in_rate = take_one(buckets, now, host, self.rate);
-        if !proven && (!in_rate || counts.half_open >= self.retry_from) {
+        if !proven && (full || !in_rate || counts.half_open >= self.retry_from) {
             return Verdict::Retry;
         }
         if !in_rate {
             return Verdict::Refuse("rate");
         }
         counts.half_open += 1;
-        *counts.hosts.entry(host).or_default() += 1;
+        drop(counts);
         let weak = Arc::downgrade(&self.counts);
-        Verdict::Accept(HalfOpen(weak.clone()), HostSlot(weak, host))
+        let mut slot = HostSlot { counts: weak.clone(), host, max: self.max_per_host, counted: false };
+        if proven {
+            slot.prove();
+        }
+        Verdict::Accept(HalfOpen(weak), slot)
     }
 }
 
@@ -119,12 +149,12 @@ impl Drop for HalfOpen {
 
 impl Drop for HostSlot {
     fn drop(&mut self) {
-        let Some(counts) = self.0.upgrade() else { return };
+        let Some(counts) = self.counts.upgrade().filter(|_| self.counted) else { return };
         let mut counts = counts.lock();
-        if let Some(n) = counts.hosts.get_mut(&self.1) {
+        if let Some(n) = counts.hosts.get_mut(&self.host) {
             *n -= 1;
             if *n == 0 {
-                counts.hosts.remove(&self.1);
+                counts.hosts.remove(&self.host);
             }
         }
     }
@@ -199,5 +229,27 @@ mod tests {
         }
         assert!(matches!(admission.judge(now, host(1), true), Verdict::Refuse("rate")));
         assert!(matches!(admission.judge(now + Duration::from_secs(1), host(1), true), Verdict::Accept(..)));
+    }
+
+    #[test]
+    fn forged_addresses_that_never_answer_take_none_of_the_real_hosts_places() {
+        let admission = admission(100, 50, 4, 1000);
+        let now = Instant::now();
+        let forged: Vec<_> = (0..100).map(|_| admission.judge(now, host(1), false)).collect();
+        assert_eq!(forged.iter().filter(|verdict| matches!(verdict, Verdict::Accept(..))).count(), 50);
+        let mut real: Vec<_> = (0..4)
+            .map(|_| match admission.judge(now, host(1), true) {
+                Verdict::Accept(_, slot) => slot,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert!(matches!(admission.judge(now, host(1), true), Verdict::Refuse("per_host")));
+        drop(forged);
+        // Not asked for a proof before its host has its fill: it has given one when its handshake is over.
+        drop(real.pop());
+        let Verdict::Accept(_, mut first) = admission.judge(now, host(1), false) else { panic!() };
+        let Verdict::Accept(_, mut second) = admission.judge(now, host(1), false) else { panic!() };
+        assert!(first.prove() && first.prove() && !second.prove(), "one place was left");
+        assert!(matches!(admission.judge(now, host(1), false), Verdict::Retry));
     }
 }

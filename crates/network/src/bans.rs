@@ -40,8 +40,12 @@ impl BanList {
         Self { records: HashMap::new(), capacity: capacity.max(1), ban_time }
     }
 
-    /// Adds points and returns the end of the ban if they amount to one.
+    /// Adds points and returns the end of the ban if they amount to one. What comes in while a node is banned, from before it
+    /// was, adds none.
     pub(crate) fn punish(&mut self, now: Instant, node: NodeId, points: u32) -> Option<Instant> {
+        if self.banned_until(now, node).is_some() {
+            return None;
+        }
         if !self.records.contains_key(&node) {
             self.make_room(now);
         }
@@ -113,6 +117,7 @@ mod tests {
         let now = Instant::now();
         let mut bans = BanList::new(8, MINUTE);
         assert_eq!(bans.punish(now, NODE, BAN_AT), Some(now + MINUTE));
+        assert_eq!(bans.punish(now, NODE, BAN_AT), None, "it is banned once");
         assert_eq!(bans.banned_until(now + MINUTE - Duration::from_secs(1), NODE), Some(now + MINUTE));
         assert_eq!(bans.banned_until(now + MINUTE, NODE), None);
         let again = now + MINUTE;

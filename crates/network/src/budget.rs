@@ -15,7 +15,8 @@
 //!
 //! A message in the queues of n peers is one buffer, and is charged to each of them by an n-th. What one slow peer of them
 //! holds in the end may be more than it is charged, by at most one full queue of each channel for all peers together, since
-//! all queues hold the newest part of the same sequence. The inboxes and QUIC's windows have bounds of their own.
+//! all queues hold the newest part of the same sequence. The inboxes and QUIC's windows (the `transport` module)
+//! have bounds of their own.
 
 use std::sync::{
     Arc,

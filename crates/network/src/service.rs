@@ -82,10 +82,10 @@ fn admit(shared: &Shared, incoming: Incoming) -> Option<(Incoming, HalfOpen, Hos
     None
 }
 
-async fn inbound(shared: Arc<Shared>, sinks: Arc<Sinks>, incoming: Incoming, half_open: HalfOpen, slot: HostSlot) {
+async fn inbound(shared: Arc<Shared>, sinks: Arc<Sinks>, incoming: Incoming, half_open: HalfOpen, mut slot: HostSlot) {
     let address = canonical(incoming.remote_address());
     let mut node = None;
-    let result = listen_handshake(&shared, incoming, &mut node).await;
+    let result = listen_handshake(&shared, incoming, &mut slot, &mut node).await;
     drop(half_open);
     shared.count_half_open();
     match result {
@@ -105,6 +105,7 @@ async fn inbound(shared: Arc<Shared>, sinks: Arc<Sinks>, incoming: Incoming, hal
 async fn listen_handshake(
     shared: &Shared,
     incoming: Incoming,
+    slot: &mut HostSlot,
     node: &mut Option<NodeId>,
 ) -> Result<Registered, HandshakeError> {
     let limit = shared.config.handshake_timeout;
@@ -118,6 +119,9 @@ async fn listen_handshake(
     let exchange = async {
         let (peer, version) = identify(shared, &connection)?;
         *node = Some(peer);
+        if !slot.prove() {
+            return Err(HandshakeError::TooManyPeers);
+        }
         let (mut send, mut recv) =
             connection.accept_bi().await.map_err(|e| HandshakeError::from_connection(e, ours))?;
         let hello = hello::read(&mut recv, ours).await?;
