@@ -26,12 +26,12 @@ pub fn encode_gossip(batch: &[Bytes]) -> Bytes {
     Bytes::from(out)
 }
 
-/// Reads a gossip message. The items share its buffer.
+/// Reads a gossip message. Each item has a buffer of its own, or one kept item would keep all of its message.
 ///
 /// # Errors
 /// If it is not one, or holds more or larger items than allowed.
 pub fn decode_gossip(message: &Bytes, item_bytes: usize) -> Result<Vec<Bytes>, DecodeError> {
-    let mut r = Reader::shared(message);
+    let mut r = Reader::new(message);
     let count = r.field("gossip").length(GOSSIP_BYTES / 4)?;
     let mut items = Vec::with_capacity(count.min(r.left() / 4));
     for _ in 0..count {
@@ -61,4 +61,17 @@ pub fn decode_system_item(item: &Bytes) -> Result<Option<SystemItem>, DecodeErro
         return Ok(None);
     }
     SystemItem::from_shared(&item.slice(1..)).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_item_does_not_keep_the_message_it_came_in() {
+        let message = encode_gossip(&[Bytes::from_static(b"small"), vec![0; 1 << 19].into()]);
+        let items = decode_gossip(&message, 1 << 19).unwrap();
+        assert_eq!(items[0], &b"small"[..]);
+        assert!(items.iter().all(Bytes::is_unique), "nothing else shares their buffers");
+    }
 }

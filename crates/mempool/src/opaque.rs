@@ -196,7 +196,7 @@ impl OpaquePool {
         for key in keys.into_iter().map(Key::from) {
             match self.places.get(&key) {
                 None => {}
-                // It may come again; its place in the order of forgetting stays and does no harm.
+                // It may come again. Its place in the order of forgetting stays: once it is ordered, it is forgotten early.
                 Some(&ORDERED) => drop(self.places.remove(&key)),
                 Some(&number) => {
                     let slot = self.slot(number);

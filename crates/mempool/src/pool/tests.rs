@@ -7,6 +7,7 @@ use cascade_primitives::{ChainId, Network};
 use proptest::prelude::*;
 
 use super::*;
+use crate::gas::MAX_INITCODE_BYTES;
 
 const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
 const BASE_FEE: u64 = 100;
