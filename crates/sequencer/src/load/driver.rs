@@ -27,7 +27,7 @@ use crate::{
 /// Payloads go out in batches this often; what is due in between waits for the next one, and its latency counts that.
 const TICK: Duration = Duration::from_millis(5);
 /// Connections to each node, so that one slow answer holds nothing up.
-const CONNECTIONS: usize = 4;
+const CONNECTIONS: usize = 16;
 /// Payloads in a batch.
 const BATCH: usize = 500;
 /// How long to wait, after the last payload was sent, for those that are not final.
@@ -83,7 +83,7 @@ struct Batch {
 
 async fn drive(job: Job, payloads: Payloads) -> Result<(), Failure> {
     let start = Instant::now() + LEAD;
-    let tally = Arc::new(Tally::new(start, job.rate, job.warmup, job.secs, job.kind == LoadKind::Encrypted));
+    let tally = Arc::new(Tally::new(start, &job));
     let mut tasks = JoinSet::new();
     let mut queues = Vec::new();
     for url in &job.submit {
@@ -190,15 +190,15 @@ async fn submit(
         let Some(batch) = queue.lock().await.recv().await else { return };
         tally.sent(&batch.payloads);
         let refused = match connection.post(batch.body).await {
-            Ok(answer) => refusals(kind, &answer),
+            Ok(answer) => refusals(kind, &answer, batch.payloads.len()),
             Err(words) => {
-                tally.refused(batch.payloads.len() as u64, &words);
+                tally.refused(batch.payloads.iter().map(|(i, _)| *i), &words);
                 output::note(&format!("driver: {words}"));
                 return;
             }
         };
-        if let Some((count, words)) = refused {
-            tally.refused(count, &words);
+        if let Some((places, words)) = refused {
+            tally.refused(places.into_iter().filter_map(|place| batch.payloads.get(place)).map(|(i, _)| *i), &words);
         }
     }
 }
@@ -214,24 +214,26 @@ struct AnswerError {
     message: String,
 }
 
-/// How many payloads an answer refuses, and the words of the first.
-fn refusals(kind: LoadKind, answer: &[u8]) -> Option<(u64, String)> {
-    let broken = |error: serde_json::Error| Some((0, format!("an answer that is none: {error}")));
+/// Which of so many payloads an answer refuses, by their places, and the words of the first. An answer that is none refuses
+/// all.
+fn refusals(kind: LoadKind, answer: &[u8], count: usize) -> Option<(Vec<usize>, String)> {
+    let all = |words: String| Some(((0..count).collect(), words));
+    let broken = |error: serde_json::Error| all(format!("an answer that is none: {error}"));
     match kind {
         LoadKind::Opaque => match serde_json::from_slice::<Answer<BatchOutcome>>(answer) {
-            Ok(Answer { error: Some(error), .. }) => Some((0, error.message)),
+            Ok(Answer { error: Some(error), .. }) => all(error.message),
             Ok(Answer { result: Some(outcome), .. }) => {
-                let first = outcome.refused.first()?;
-                Some((outcome.refused.len() as u64, first.error.clone()))
+                let words = outcome.refused.first()?.error.clone();
+                Some((outcome.refused.iter().map(|refused| refused.index as usize).collect(), words))
             }
-            Ok(_) => None,
+            Ok(_) => all("neither a result nor an error".to_owned()),
             Err(error) => broken(error),
         },
         LoadKind::Transfer | LoadKind::Encrypted => match serde_json::from_slice::<Vec<Answer<B256>>>(answer) {
             Ok(answers) => {
-                let mut errors = answers.into_iter().filter_map(|answer| answer.error);
-                let first = errors.next()?;
-                Some((1 + errors.count() as u64, first.message))
+                let refused = answers.into_iter().enumerate().filter_map(|(i, a)| a.error.map(|e| (i, e.message)));
+                let (places, words): (Vec<_>, Vec<_>) = refused.unzip();
+                Some((places, words.into_iter().next()?))
             }
             Err(error) => broken(error),
         },
@@ -355,10 +357,12 @@ mod tests {
     fn refusals_are_counted() {
         let answer = br#"[{"jsonrpc":"2.0","id":0,"result":"0x0000000000000000000000000000000000000000000000000000000000000001"},
             {"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"nonce too low"}}]"#;
-        assert_eq!(refusals(LoadKind::Transfer, answer), Some((1, "nonce too low".to_owned())));
+        assert_eq!(refusals(LoadKind::Transfer, answer, 2), Some((vec![1], "nonce too low".to_owned())));
         let answer = br#"{"jsonrpc":"2.0","id":1,"result":{"accepted":1,"refused":[{"index":1,"error":"pool full"}]}}"#;
-        assert_eq!(refusals(LoadKind::Opaque, answer), Some((1, "pool full".to_owned())));
+        assert_eq!(refusals(LoadKind::Opaque, answer, 2), Some((vec![1], "pool full".to_owned())));
         let answer = br#"{"jsonrpc":"2.0","id":1,"result":{"accepted":2,"refused":[]}}"#;
-        assert_eq!(refusals(LoadKind::Opaque, answer), None);
+        assert_eq!(refusals(LoadKind::Opaque, answer, 2), None);
+        let answer = br#"{"jsonrpc":"2.0","id":1,"error":{"code":-32005,"message":"too many"}}"#;
+        assert_eq!(refusals(LoadKind::Opaque, answer, 2), Some((vec![0, 1], "too many".to_owned())));
     }
 }

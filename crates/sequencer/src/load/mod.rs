@@ -140,10 +140,13 @@ struct DriverResult {
     /// From finality to execution of sealed transfers: shares, combination, opening, EVM.
     reveal_p50_ms: Option<f64>,
     reveal_p99_ms: Option<f64>,
-    /// Payloads due in the window that were not final when measuring ended.
+    /// Payloads due in the window that were taken and not final when measuring ended; percentiles count them as if they had
+    /// become final then.
     unfinished: u64,
-    /// Payloads that a node refused.
+    /// Payloads due in the window that a node refused.
     refused: u64,
+    /// Payloads due in the window that wait for one of their sender's that was refused.
+    stuck: u64,
     /// The first refusal's words.
     refusal: Option<String>,
 }
@@ -164,8 +167,11 @@ struct Report {
     reveal_ms: Option<Latency>,
     cpu_cores: f64,
     rss_mib: f64,
+    /// Of the payloads due in the window: taken and not final at the end (in the percentiles as if they were then), refused,
+    /// waiting for a refused one of their sender.
     unfinished: u64,
     refused: u64,
+    stuck: u64,
     /// CPU time for a transfer against what none can do without; none for other loads.
     cpu: Option<CpuRatio>,
 }
@@ -188,7 +194,7 @@ pub fn run(args: LoadArgs) -> Result<(), Failure> {
     let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
     output::line(&format!(
         "offered   {}/s\ncommitted {}/s\nexecuted  {}/s\nlatency   p50 {}, p99 {}\nnodes     {} cores, {} MiB at most\n\
-         lost      {} unfinished, {} refused{}",
+         lost      {} unfinished, {} refused, {} behind a refused one{}",
         report.offered_tps,
         report.committed_tps,
         report.executed_tps,
@@ -198,6 +204,7 @@ pub fn run(args: LoadArgs) -> Result<(), Failure> {
         report.rss_mib,
         report.unfinished,
         report.refused,
+        report.stuck,
         report.cpu.map_or_else(String::new, |cpu| format!(
             "\ncpu       {} us a transfer and node, {} times what it cannot do without",
             cpu.us_per_transfer, cpu.ratio
@@ -342,6 +349,7 @@ fn report(result: DriverResult, meter: &Meter) -> Report {
         rss_mib: round(meter.rss_bytes as f64 / f64::from(1 << 20), 1),
         unfinished: result.unfinished,
         refused: result.refused,
+        stuck: result.stuck,
         cpu: None,
     }
 }

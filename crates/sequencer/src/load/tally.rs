@@ -8,7 +8,7 @@ use std::{
 
 use alloy_primitives::B256;
 
-use super::DriverResult;
+use super::{DriverResult, Job, LoadKind};
 use crate::testnet::stats::{Percentiles, round};
 
 /// Times of payloads. Moments are microseconds since the start of sending; 0 is "not yet".
@@ -19,6 +19,8 @@ pub(super) struct Tally {
     secs: u64,
     /// Whether the payloads are opened between finality and execution.
     sealed: bool,
+    /// Payload i is the next one of sender i modulo this; none if payloads do not depend on others.
+    senders: Option<u64>,
     inner: Mutex<Inner>,
 }
 
@@ -28,8 +30,9 @@ struct Inner {
     sent: Vec<u64>,
     finals: Vec<u64>,
     executed: Vec<u64>,
+    refused: Vec<bool>,
+    /// Payloads that are final or refused.
     finished: u64,
-    refused: u64,
     refusal: Option<String>,
 }
 
@@ -38,18 +41,20 @@ fn short(name: &B256) -> u64 {
 }
 
 impl Tally {
-    pub(super) fn new(start: Instant, rate: u64, warmup: u64, secs: u64, sealed: bool) -> Self {
+    pub(super) fn new(start: Instant, job: &Job) -> Self {
+        let Job { rate, warmup, secs, kind, .. } = *job;
         let total = (rate * (warmup + secs)) as usize;
         let inner = Inner {
             numbers: HashMap::with_capacity(total),
             sent: vec![0; total],
             finals: vec![0; total],
             executed: vec![0; total],
+            refused: vec![false; total],
             finished: 0,
-            refused: 0,
             refusal: None,
         };
-        Self { start, rate, warmup, secs, sealed, inner: Mutex::new(inner) }
+        let senders = (kind != LoadKind::Opaque).then_some(job.senders);
+        Self { start, rate, warmup, secs, sealed: kind == LoadKind::Encrypted, senders, inner: Mutex::new(inner) }
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -81,9 +86,13 @@ impl Tally {
     }
 
     /// A node refused payloads.
-    pub(super) fn refused(&self, count: u64, words: &str) {
+    pub(super) fn refused(&self, payloads: impl IntoIterator<Item = u64>, words: &str) {
         let mut inner = self.inner();
-        inner.refused += count;
+        for i in payloads {
+            if !std::mem::replace(&mut inner.refused[i as usize], true) && inner.finals[i as usize] == 0 {
+                inner.finished += 1;
+            }
+        }
         inner.refusal.get_or_insert_with(|| words.to_owned());
     }
 
@@ -96,7 +105,7 @@ impl Tally {
                 && inner.finals[i as usize] == 0
             {
                 inner.finals[i as usize] = at;
-                inner.finished += 1;
+                inner.finished += u64::from(!inner.refused[i as usize]);
             }
         }
     }
@@ -116,8 +125,7 @@ impl Tally {
 
     /// Whether nothing is outstanding that could still become final.
     pub(super) fn is_finished(&self) -> bool {
-        let inner = self.inner();
-        inner.finished + inner.refused >= self.total()
+        self.inner().finished >= self.total()
     }
 
     /// What was measured.
@@ -127,12 +135,27 @@ impl Tally {
         let in_window = |moments: &[u64]| moments.iter().filter(|at| **at > from && **at <= to).count() as f64;
         let rate = |moments: &[u64]| round(in_window(moments) / self.secs as f64, 1);
         let first = (self.rate * self.warmup) as usize;
-        let due = inner.finals.iter().enumerate().skip(first);
-        let unfinished = due.clone().filter(|(_, at)| **at == 0).count() as u64;
-        let latencies = due
-            .filter(|(_, at)| **at != 0)
-            .map(|(i, at)| Duration::from_micros(*at).saturating_sub(self.due(i as u64)));
-        let Percentiles { p50, p99 } = Percentiles::of(latencies);
+        let ended = self.start.elapsed();
+        let (mut latencies, mut refused, mut stuck, mut unfinished) = (Vec::new(), 0, 0, 0);
+        let mut gap = vec![false; self.senders.unwrap_or(0) as usize];
+        for (i, at) in inner.finals.iter().enumerate() {
+            let gap = self.senders.map(|senders| &mut gap[i % senders as usize]);
+            let behind = gap.is_some_and(|gap| std::mem::replace(gap, *gap || inner.refused[i] && *at == 0));
+            let counts = u64::from(i >= first);
+            match *at {
+                0 if inner.refused[i] => refused += counts,
+                0 if behind => stuck += counts,
+                0 => {
+                    unfinished += counts;
+                    // It took at least this long.
+                    latencies.extend((i >= first).then(|| ended.saturating_sub(self.due(i as u64))));
+                }
+                at => {
+                    latencies.extend((i >= first).then(|| Duration::from_micros(at).saturating_sub(self.due(i as u64))))
+                }
+            }
+        }
+        let Percentiles { p50, p99 } = Percentiles::of(latencies.into_iter());
         let reveals = inner.finals.iter().zip(&inner.executed).skip(first).filter(|(f, e)| **f != 0 && **e != 0);
         let reveals = reveals.map(|(f, e)| Duration::from_micros(e.saturating_sub(*f)));
         let reveals = Percentiles::of(reveals);
@@ -145,7 +168,8 @@ impl Tally {
             p50_ms: p50,
             p99_ms: p99,
             unfinished,
-            refused: inner.refused,
+            refused,
+            stuck,
             refusal: inner.refusal.clone(),
         }
     }
@@ -159,26 +183,65 @@ mod tests {
         alloy_primitives::keccak256(i.to_le_bytes())
     }
 
+    fn job(rate: u64, kind: LoadKind, senders: u64) -> Job {
+        let (submit, observe_http, observe_ws) = (Vec::new(), String::new(), String::new());
+        Job { submit, observe_http, observe_ws, rate, secs: 2, warmup: 1, kind, size: 0, senders, chain_id: 1 }
+    }
+
+    fn tally(start: Instant, job: &Job) -> Tally {
+        let tally = Tally::new(start, job);
+        tally.sent(&(0..tally.total()).map(|i| (i, name(i))).collect::<Vec<_>>());
+        tally
+    }
+
     #[test]
     fn only_the_window_counts_and_latency_runs_from_the_intended_time() {
         // 10 a second, 1 s of warm-up, 2 s of measuring: payloads 10 to 29 are due in the window.
         let start = Instant::now();
-        let tally = Tally::new(start, 10, 1, 2, false);
+        let tally = tally(start, &job(10, LoadKind::Opaque, 1));
         assert_eq!(tally.total(), 30);
         assert_eq!(tally.due(15), Duration::from_millis(1500));
-        tally.sent(&(0..30).map(|i| (i, name(i))).collect::<Vec<_>>());
         let after = |ms| start + Duration::from_millis(ms);
-        for i in 0..29 {
+        for i in (0..29).filter(|&i| i != 5) {
             tally.finals(after(100 * i + 250), &[name(i)]);
             // Seen twice counts once, and the first time.
             tally.finals(after(100 * i + 900), &[name(i), name(1_000 + i)]);
         }
-        tally.refused(1, "full");
+        assert!(!tally.is_finished());
+        tally.refused([5, 29, 29], "full");
         assert!(tally.is_finished());
         let result = tally.result();
         // Final within (1 s, 3 s]: those due from 0.8 s to 2.7 s.
         assert_eq!(result.committed_tps, 10.0);
         assert_eq!((result.p50_ms, result.p99_ms), (Some(250.0), Some(250.0)));
-        assert_eq!((result.unfinished, result.refused, result.executed_tps), (1, 1, 0.0));
+        assert_eq!(
+            (result.unfinished, result.refused, result.executed_tps),
+            (0, 1, 0.0),
+            "number 5 was before the window"
+        );
+    }
+
+    #[test]
+    fn what_was_taken_and_is_not_final_is_not_refused_and_counts_as_slow() {
+        // As if the run had ended an hour ago.
+        let Some(start) = Instant::now().checked_sub(Duration::from_secs(3600)) else { return };
+        let tally = tally(start, &job(10, LoadKind::Opaque, 1));
+        (0..15).for_each(|i| tally.finals(start + Duration::from_millis(100 * i + 250), &[name(i)]));
+        tally.refused(15..20, "full");
+        let result = tally.result();
+        assert_eq!((result.refused, result.stuck, result.unfinished), (5, 0, 10));
+        assert!(result.p50_ms.is_some_and(|ms| ms > 3_590_000.0), "{result:?}");
+    }
+
+    #[test]
+    fn what_waits_for_a_refused_nonce_is_counted_apart() {
+        let start = Instant::now();
+        let tally = tally(start, &job(10, LoadKind::Transfer, 3));
+        // The second transfer of sender 0 was refused before the window; nothing else of it runs.
+        tally.refused([3], "full");
+        let done: Vec<_> = (0..30).filter(|i| i % 3 != 0 || *i == 0).map(name).collect();
+        tally.finals(start + Duration::from_millis(50), &done);
+        let result = tally.result();
+        assert_eq!((result.refused, result.stuck, result.unfinished), (0, 6, 0));
     }
 }
