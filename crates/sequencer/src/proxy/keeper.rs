@@ -12,7 +12,7 @@
 //! | a held transaction's predecessors are on their way | seal it |
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -51,6 +51,8 @@ const VALID_FOR: u64 = 200;
 const HELD_FOR_MS: u64 = 3 * 3_600_000;
 /// Attempts to get one envelope admitted: keys, nonces and offers may be out of date.
 const TRIES: usize = 4;
+/// Transactions that are remembered once they have run. Whoever sends one again may have asked for the account before.
+const DONE: usize = 1024;
 
 /// A transaction that was checked, for the keeper.
 pub struct Submission {
@@ -73,6 +75,8 @@ pub struct Keeper {
     view: Option<View>,
     /// Executed nonces of senders.
     executed: HashMap<Address, u64>,
+    /// Hashes of what has run, the newest last.
+    done: VecDeque<B256>,
     /// Whether the last look failed, so that it is said once.
     away: bool,
 }
@@ -94,7 +98,17 @@ struct View {
 impl Keeper {
     /// A keeper of what is in the book.
     pub fn new(client: Client, wallet: Wallet, params: ChainParams, book: Arc<Mutex<Book>>, store: Store) -> Self {
-        Self { client, wallet, params, book, store, view: None, executed: HashMap::new(), away: false }
+        Self {
+            client,
+            wallet,
+            params,
+            book,
+            store,
+            view: None,
+            executed: HashMap::new(),
+            done: VecDeque::new(),
+            away: false,
+        }
     }
 
     /// Works until nobody can submit any more.
@@ -143,9 +157,12 @@ impl Keeper {
     /// Takes a transaction: answers its hash once it is on its way or held behind others of its sender.
     async fn submit(&mut self, transaction: &Arc<RecoveredTransaction>, sender: Sender) -> Answer<B256> {
         let (hash, place) = (transaction.hash(), (transaction.sender(), transaction.nonce()));
-        if self.book.lock().find(&hash).is_some() {
+        if self.book.lock().find(&hash).is_some() || self.done.contains(&hash) {
             return Ok(hash);
         }
+        // The account was asked for before this task's last look.
+        let known = self.executed.get(&place.0).copied().unwrap_or_default();
+        let sender = Sender { next: sender.next.max(known), ..sender };
         checks::admit(&self.book.lock(), transaction, sender)?;
         self.executed.insert(place.0, sender.next);
         let is_deposit = self.book.lock().is_deposit(transaction);
@@ -494,6 +511,9 @@ impl Keeper {
             book.fail(Failure { transaction, envelope: attempt.name, reason });
         } else {
             tracing::info!(transaction = %hash, envelope = %attempt.name, height = status.height.map(|h| h.0), "executed");
+            let next = self.executed.entry(place.0).or_default();
+            *next = place.1.saturating_add(1).max(*next);
+            remember(&mut self.done, hash);
         }
         if let Some(wanted) = removed.map(|item| item.wanted.hash()).filter(|wanted| *wanted != hash) {
             tracing::info!(transaction = %wanted, "came too late to replace {hash}");
@@ -562,10 +582,20 @@ impl Keeper {
             if gone {
                 let text = if item.is_held() { "dropped: nonce used, or too old" } else { "the deposit is executed" };
                 tracing::info!(transaction = %item.wanted.hash(), "{text}");
+                if !item.is_held() {
+                    remember(&mut self.done, item.wanted.hash());
+                }
                 self.book.lock().items.remove(&place);
                 self.save_or_say();
             }
         }
         Ok(())
     }
+}
+
+fn remember(done: &mut VecDeque<B256>, hash: B256) {
+    if done.len() == DONE {
+        done.pop_front();
+    }
+    done.push_back(hash);
 }

@@ -199,9 +199,25 @@ fn wallets_work_through_the_proxy_unchanged() {
     }
     assert_eq!(payer_nonce(&cluster, 0), used + 4);
 
+    again_and_again_while_it_runs(&cluster, &proxy, &funded(6));
     refusals(&cluster, &proxy, &user);
     subscriptions_and_batches(&cluster, &proxy, &user);
     cluster.assert_agree();
+}
+
+/// The same bytes get the same answer at whatever moment, and are sealed once.
+fn again_and_again_while_it_runs(cluster: &Cluster, proxy: &Proxy, user: &Wallet) {
+    let used = payer_nonce(cluster, 0);
+    for nonce in 0..8 {
+        let (hash, raw) = transfer(cluster, user, nonce, TO, 1, FEES);
+        wait_for("a receipt", || {
+            assert_eq!(proxy.send(cluster, &raw), hash);
+            let receipt = proxy.ok(cluster, "eth_getTransactionReceipt", json!([hash]));
+            (!receipt.is_null()).then_some(())
+        });
+    }
+    assert_eq!(proxy.pending_nonce(cluster, user.address()), 8);
+    assert_eq!(payer_nonce(cluster, 0), used + 8);
 }
 
 /// What geth refuses, the proxy refuses in the same words before anything is sealed.
