@@ -3,34 +3,29 @@
 //! ```text
 //!  rpc ----> Submitter --+                                  spawn_blocking            content actor
 //!                        +--> check (known? fee? gas?) --> recover signers --> Admit: nonce, reserve, room
-//!  peers --> pump -------+    pool's lock, briefly          no lock                pool's lock
+//!  peers --> pump -------+    pool's lock, briefly          no lock, proofs too    pool's lock
 //! ```
 //!
 //! An envelope's proof takes longer than all the rest, so what is asked of its payer (nonce, balance, limits) is asked before
 //! that, and again when it is admitted: who cannot pay costs a node the recovery of a signature and no more. Such refusals
 //! do not show whether an honest peer would have given the item on, so now and then one proof is checked all the same
-//! ([`Admitter::is_sealed`]).
+//! ([`Admitter::is_sealed`]). Proofs are checked many at a time ([`super::proofs`]).
 //!
 //! The signer of a transaction is recovered here, once on a node, and kept with it in the pool; validation and execution
 //! of the blocks that carry it find it there by its hash. What the pool knows or refuses anyway costs no recovery. While
 //! signers are recovered nobody waits for the pool.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use cascade_consensus::Rules;
-use cascade_crypto::{ecdsa, threshold::EncryptionKey};
+use cascade_crypto::ecdsa;
 use cascade_mempool::Source;
-use cascade_primitives::{B256, RecoveredEnvelope, Transaction};
-use prometheus::IntCounter;
+use cascade_primitives::{B256, Transaction};
 
 use super::{
-    content::{ContentActor, SharedPool},
-    items::{self, CheckedItem},
-    keyring::Keyring,
+    content::ContentActor,
     mail::Addr,
     messages::{Admit, Admitted, Candidate},
-    sealed::payer_account,
+    pool::SharedPool,
+    proofs::Proofs,
 };
 use crate::rpc::backend::SubmitError;
 
@@ -42,25 +37,22 @@ const ON_THE_SPOT: usize = 2;
 pub struct Admitter {
     pool: SharedPool,
     content: Addr<ContentActor>,
-    rules: Arc<Rules>,
-    keyring: Keyring,
-    proofs: IntCounter,
+    proofs: Proofs,
 }
 
 /// A transaction's hash, or why it was not taken.
 pub type Submitted = Result<B256, SubmitError>;
 
 impl Admitter {
-    /// The way into a pool. `proofs` counts the envelopes whose proofs are checked.
+    /// The way into a pool.
     #[must_use]
-    pub const fn new(
-        pool: SharedPool,
-        content: Addr<ContentActor>,
-        rules: Arc<Rules>,
-        keyring: Keyring,
-        proofs: IntCounter,
-    ) -> Self {
-        Self { pool, content, rules, keyring, proofs }
+    pub const fn new(pool: SharedPool, content: Addr<ContentActor>, proofs: Proofs) -> Self {
+        Self { pool, content, proofs }
+    }
+
+    /// Whether an item's signatures and proof hold, as far as this node can tell, whoever pays. None if the node stops.
+    pub async fn is_sealed(&self, raw: Bytes) -> Option<bool> {
+        self.proofs.is_sealed(raw).await
     }
 
     /// Takes what can be taken. Answers one result for each candidate, in order, or nothing if the node stops.
@@ -86,7 +78,8 @@ impl Admitter {
                 Err(error) => results[place] = Some(Err(error)),
             }
         }
-        for (place, checked) in self.check_items(sealed).await? {
+        let (places, sealed): (Vec<_>, Vec<_>) = sealed.into_iter().unzip();
+        for (place, checked) in places.into_iter().zip(self.proofs.check(sealed).await?) {
             match checked {
                 Ok(checked) => ready.push((place, Admitted::Item(Box::new(checked)))),
                 Err(error) => results[place] = Some(Err(error)),
@@ -100,49 +93,6 @@ impl Admitter {
             }
         }
         Some(results.into_iter().map(|result| result.expect("every place was filled")).collect())
-    }
-}
-
-impl Admitter {
-    /// Checks signatures and ciphertexts of items, off the actors' threads.
-    async fn check_items(&self, items: Vec<(usize, Bytes)>) -> Option<Vec<(usize, Result<CheckedItem, SubmitError>)>> {
-        if items.is_empty() {
-            return Some(Vec::new());
-        }
-        let this = self.clone();
-        let work = move || {
-            let (places, raw): (Vec<_>, Vec<_>) = items.into_iter().unzip();
-            let newest = this.pool.lock().newest();
-            let key = |envelope: &RecoveredEnvelope| {
-                let key = this.key(envelope)?;
-                let starting = || SubmitError::Unavailable("the node is starting".to_owned());
-                let (view, in_flight) = newest.as_ref().ok_or_else(starting)?;
-                let account = payer_account(view, in_flight, &envelope.payer());
-                this.pool.lock().precheck(envelope, &account)?;
-                this.proofs.inc();
-                Ok(key)
-            };
-            let checked = items::check_all(raw, &this.rules.signing, this.rules.params(), key);
-            places.into_iter().zip(checked).collect::<Vec<_>>()
-        };
-        tokio::task::spawn_blocking(work).await.ok()
-    }
-
-    fn key(&self, envelope: &RecoveredEnvelope) -> Result<EncryptionKey, SubmitError> {
-        let holder = self.keyring.get(envelope.epoch).ok_or(SubmitError::NoKey { epoch: envelope.epoch.0 })?;
-        Ok(holder.keys.decryption.encryption_key())
-    }
-
-    /// Whether an item's signatures and proof hold, as far as this node can tell. None if the node stops.
-    pub async fn is_sealed(&self, raw: Bytes) -> Option<bool> {
-        let this = self.clone();
-        let work = move || {
-            this.proofs.inc();
-            let key = |envelope: &RecoveredEnvelope| this.key(envelope);
-            let checked = items::check_all(vec![raw], &this.rules.signing, this.rules.params(), key);
-            !checked.iter().any(|checked| matches!(checked, Err(SubmitError::Item(_))))
-        };
-        tokio::task::spawn_blocking(work).await.ok()
     }
 }
 

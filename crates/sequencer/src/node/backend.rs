@@ -25,13 +25,13 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::{
-    content::SharedPool,
     execution::{opened_items, randao_of},
     hub::Hub,
     items::ItemBlocks,
     keyring::Keyring,
     light::LightDoor,
     messages::Candidate,
+    pool::SharedPool,
     submitter::Submitter,
 };
 use crate::rpc::backend::{

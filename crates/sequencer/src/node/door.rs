@@ -13,9 +13,9 @@
 //! makes everybody wait for ever, and its blocks grow until none is voted on in time; so a node refuses what nobody would
 //! order soon. A short hiccup, after which the queue is as short as before, is no reason to refuse anybody: what counts is
 //! the least that waited lately. Between `low` and `high` a part is taken, which settles where what is taken equals what
-//! is ordered. Payloads have no sender and no order, so refused is whichever comes when the part is used up. What peers
-//! gossip is not refused here: their users were served already, and every node counts it as waiting, so all doors close
-//! together.
+//! is ordered. Payloads have no sender and no order, so refused is whichever comes when the part is used up. What members
+//! of the committee gossip is not refused here: their users were served already, and every node counts it as waiting, so
+//! all doors close together.
 //!
 //! While little waits, the measured rate says what was offered and not what the chain can do; then it falls slowly, and
 //! a rise from nothing finds room for [`LEAST_LOW`] or two blocks, whichever is less.

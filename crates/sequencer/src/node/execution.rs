@@ -15,11 +15,12 @@ use cascade_storage::{ChainDb, OpenedBlock, OpenedItem};
 
 use super::{
     consensus::ConsensusActor,
-    content::{ContentActor, RecoveredBlocks},
+    content::ContentActor,
     hub::Hub,
     mail::Addr,
     messages::{Executed, Final, Opened, StateAdvanced},
     metrics::Metrics,
+    recovered::RecoveredBlocks,
     reveal::OpenedContent,
     stop::{Cause, Stop},
 };

@@ -119,6 +119,11 @@ impl Hub {
         self.consensus.read().clone()
     }
 
+    /// Whether a node votes in this epoch, as far as is known.
+    pub fn is_member(&self, node: &NodeId) -> bool {
+        self.consensus.read().as_ref().is_some_and(|view| view.committee.index_of(node).is_some())
+    }
+
     /// Consensus says how it fares.
     pub fn set_consensus(&self, view: ConsensusView) {
         *self.consensus.write() = Some(view);

@@ -9,9 +9,13 @@
 //! most, however much they send. The pump never waits: what finds its peer's lane full is dropped, which consensus takes
 //! like any loss on the way, by resending on a stall. Order is kept within a lane; between peers there is none. What waits in
 //! the lane of a peer that is gone, because it was banned for what it said before or by itself, is dropped with the lane.
+//!
+//! Lanes times peers are more than a machine has, so all together hold [`ALL_BYTES`]. A message on top of that empties the
+//! lane that holds the most, if that is more than its own peer would hold with it. If there is none, it is dropped, unless it
+//! is of a member of the committee and the first in its lane.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::Future,
     sync::{
         Arc,
@@ -20,17 +24,49 @@ use std::{
 };
 
 use cascade_primitives::NodeId;
-use tokio::{sync::mpsc, task::AbortHandle};
+use parking_lot::Mutex;
+use tokio::{sync::Notify, task::AbortHandle};
 
 /// Messages that wait in one lane. A resend on a stall is about half of it.
 const LANE_MESSAGES: usize = 1024;
-/// Bytes that wait in one lane; a single message may be larger.
+/// Bytes of one lane, with the message that is handled; a single message may be larger.
 const LANE_BYTES: usize = 32 << 20;
+/// Bytes of all lanes.
+const ALL_BYTES: usize = 128 << 20;
 /// Lanes from which on those that are empty are closed.
 const MANY_LANES: usize = 256;
 
+/// Bytes that are held until this is dropped.
+struct Held {
+    bytes: usize,
+    by: [Arc<AtomicUsize>; 2],
+}
+
+impl Held {
+    fn new(bytes: usize, lane: &Arc<AtomicUsize>, all: &Arc<AtomicUsize>) -> Self {
+        let by = [Arc::clone(lane), Arc::clone(all)];
+        for held in &by {
+            held.fetch_add(bytes, Ordering::AcqRel);
+        }
+        Self { bytes, by }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for held in &self.by {
+            held.fetch_sub(self.bytes, Ordering::AcqRel);
+        }
+    }
+}
+
+struct Queue<M> {
+    waiting: Mutex<VecDeque<(M, Held)>>,
+    news: Notify,
+}
+
 struct Lane<M> {
-    queue: mpsc::Sender<(M, usize)>,
+    queue: Arc<Queue<M>>,
     /// Of messages that are not handled yet.
     bytes: Arc<AtomicUsize>,
     task: AbortHandle,
@@ -39,6 +75,7 @@ struct Lane<M> {
 /// One lane for every peer that says something.
 pub(super) struct Lanes<M, D> {
     lanes: HashMap<NodeId, Lane<M>>,
+    bytes: Arc<AtomicUsize>,
     deliver: D,
 }
 
@@ -50,24 +87,42 @@ where
 {
     /// Lanes that end in `deliver`, which answers once a message is handled, and false if there is nobody to handle it.
     pub(super) fn new(deliver: D) -> Self {
-        Self { lanes: HashMap::new(), deliver }
+        Self { lanes: HashMap::new(), bytes: Arc::default(), deliver }
     }
 
     /// Puts a message of so many bytes into its peer's lane; answers whether there was room.
-    pub(super) fn offer(&mut self, peer: NodeId, message: M, bytes: usize) -> bool {
+    pub(super) fn offer(&mut self, peer: NodeId, is_member: bool, message: M, bytes: usize) -> bool {
         if self.lanes.len() >= MANY_LANES && !self.lanes.contains_key(&peer) {
             self.lanes.retain(|_, lane| lane.bytes.load(Ordering::Acquire) > 0);
         }
-        let lane = self.lanes.entry(peer).or_insert_with(|| open(peer, self.deliver.clone()));
         // An empty message takes room too.
         let bytes = bytes.max(1);
-        let waiting = lane.bytes.fetch_add(bytes, Ordering::AcqRel);
-        let fits = waiting == 0 || waiting + bytes <= LANE_BYTES;
-        if fits && lane.queue.try_send((message, bytes)).is_ok() {
-            return true;
+        let fits = self.make_room(&peer, bytes);
+        let lane = self.lanes.entry(peer).or_insert_with(|| open(peer, self.deliver.clone()));
+        let held = lane.bytes.load(Ordering::Acquire);
+        if !fits && (held > 0 || !is_member) {
+            return false;
         }
-        lane.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        false
+        let mut waiting = lane.queue.waiting.lock();
+        if held > 0 && held + bytes > LANE_BYTES || waiting.len() >= LANE_MESSAGES {
+            return false;
+        }
+        waiting.push_back((message, Held::new(bytes, &lane.bytes, &self.bytes)));
+        lane.queue.news.notify_one();
+        true
+    }
+
+    /// Empties the fullest lanes until there is room for so many bytes of a peer; answers whether there is.
+    fn make_room(&self, peer: &NodeId, bytes: usize) -> bool {
+        let held = |lane: &Lane<M>| lane.bytes.load(Ordering::Acquire);
+        let own = bytes + self.lanes.get(peer).map_or(0, held);
+        while self.bytes.load(Ordering::Acquire) + bytes > ALL_BYTES {
+            let others = self.lanes.iter().filter(|(other, _)| *other != peer).map(|(_, lane)| lane);
+            let heavier = others.filter(|lane| held(lane) >= own && !lane.queue.waiting.lock().is_empty());
+            let Some(fullest) = heavier.max_by_key(|lane| held(lane)) else { return false };
+            fullest.queue.waiting.lock().clear();
+        }
+        true
     }
 
     /// Drops what a peer said and nobody has handled yet.
@@ -84,28 +139,32 @@ where
     D: Fn(NodeId, M) -> F + Send + Sync + 'static,
     F: Future<Output = bool> + Send + 'static,
 {
-    let (queue, mut waiting) = mpsc::channel::<(M, usize)>(LANE_MESSAGES);
-    let bytes = Arc::new(AtomicUsize::new(0));
-    let held = Arc::clone(&bytes);
+    let queue = Arc::new(Queue { waiting: Mutex::default(), news: Notify::new() });
+    let from = Arc::clone(&queue);
     let task = tokio::spawn(async move {
-        while let Some((message, size)) = waiting.recv().await {
+        loop {
+            let next = from.waiting.lock().pop_front();
+            let Some((message, held)) = next else {
+                from.news.notified().await;
+                continue;
+            };
             let handled = deliver(peer, message).await;
-            held.fetch_sub(size, Ordering::AcqRel);
+            drop(held);
             if !handled {
                 return;
             }
         }
     });
-    Lane { queue, bytes, task: task.abort_handle() }
+    Lane { queue, bytes: Arc::default(), task: task.abort_handle() }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::Mutex;
+    use tokio::sync::Mutex as AsyncMutex;
 
     use super::*;
 
-    type Handled = Arc<Mutex<Vec<(NodeId, u64)>>>;
+    type Handled = Arc<AsyncMutex<Vec<(NodeId, u64)>>>;
 
     /// An actor that handles one message at a time, each only when the test gives it a turn.
     fn actor() -> (Handled, Arc<tokio::sync::Semaphore>, impl Fn(NodeId, u64) -> Turn + Clone + Send + Sync + 'static) {
@@ -136,10 +195,10 @@ mod tests {
         let (handled, turns, deliver) = actor();
         let mut lanes = Lanes::new(deliver);
         let (flooder, member) = (NodeId([1; 32]), NodeId([2; 32]));
-        let taken = (0..50_000).filter(|&i| lanes.offer(flooder, i, 100)).count();
+        let taken = (0..50_000).filter(|&i| lanes.offer(flooder, true, i, 100)).count();
         settle().await;
         assert!(taken <= LANE_MESSAGES + 1, "{taken}");
-        assert!(lanes.offer(member, 7, 100));
+        assert!(lanes.offer(member, true, 7, 100));
         settle().await;
         turns.add_permits(2);
         settle().await;
@@ -158,12 +217,16 @@ mod tests {
         let (_, turns, deliver) = actor();
         let mut lanes = Lanes::new(deliver);
         let peer = NodeId([1; 32]);
-        assert!(lanes.offer(peer, 0, 2 * LANE_BYTES));
-        assert!(!lanes.offer(peer, 1, 1));
+        assert!(lanes.offer(peer, true, 0, 2 * LANE_BYTES));
+        assert!(!lanes.offer(peer, true, 1, 1));
         settle().await;
         turns.add_permits(1);
         settle().await;
-        assert!(lanes.offer(peer, 2, LANE_BYTES - 1) && lanes.offer(peer, 3, 1) && !lanes.offer(peer, 4, 1));
+        assert!(
+            lanes.offer(peer, true, 2, LANE_BYTES - 1)
+                && lanes.offer(peer, true, 3, 1)
+                && !lanes.offer(peer, true, 4, 1)
+        );
     }
 
     #[tokio::test]
@@ -171,11 +234,11 @@ mod tests {
         let (handled, turns, deliver) = actor();
         let mut lanes = Lanes::new(deliver);
         let (gone, other) = (NodeId([1; 32]), NodeId([2; 32]));
-        assert!((0..100).all(|i| lanes.offer(gone, i, 10)) && lanes.offer(other, 7, 10));
+        assert!((0..100).all(|i| lanes.offer(gone, true, i, 10)) && lanes.offer(other, true, 7, 10));
         settle().await;
         lanes.close(&gone);
         settle().await;
-        assert!(lanes.offer(gone, 1000, 10));
+        assert!(lanes.offer(gone, true, 1000, 10));
         turns.add_permits(1000);
         settle().await;
         let mut left = handled.lock().await.clone();
@@ -191,9 +254,33 @@ mod tests {
         for i in 0..2000_u16 {
             let mut id = [0; 32];
             id[..2].copy_from_slice(&i.to_le_bytes());
-            assert!(lanes.offer(NodeId(id), 1, 10));
+            assert!(lanes.offer(NodeId(id), true, 1, 10));
             settle().await;
             assert!(lanes.lanes.len() <= MANY_LANES);
         }
+    }
+
+    #[tokio::test]
+    async fn all_lanes_together_are_bounded_and_the_fullest_pays() {
+        let (handled, turns, deliver) = actor();
+        let mut lanes = Lanes::new(deliver);
+        let member = NodeId([200; 32]);
+        assert!((0..3).all(|i| lanes.offer(member, true, i, 1000)));
+        // One with the actor and one that waits, of each of many peers.
+        let size = LANE_BYTES / 2;
+        for peer in 0..20 {
+            let _ = lanes.offer(NodeId([peer; 32]), false, 0, size);
+            settle().await;
+            let _ = lanes.offer(NodeId([peer; 32]), false, 1, size);
+            assert!(lanes.bytes.load(Ordering::Acquire) <= ALL_BYTES);
+        }
+        assert!(!lanes.offer(NodeId([99; 32]), false, 0, size), "all room is with the actor");
+        assert!(lanes.offer(NodeId([201; 32]), true, 0, size), "members are heard all the same");
+        turns.add_permits(1000);
+        settle().await;
+        let of_member = handled.lock().await.iter().filter(|(peer, _)| *peer == member).count();
+        assert_eq!(of_member, 3, "what a small lane holds is kept");
+        assert_eq!(lanes.bytes.load(Ordering::Acquire), 0);
+        assert!(lanes.offer(NodeId([99; 32]), false, 0, size));
     }
 }

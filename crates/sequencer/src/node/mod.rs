@@ -25,6 +25,7 @@ mod door;
 mod error;
 mod execution;
 mod expiry;
+mod gossip;
 mod hub;
 mod items;
 mod keyring;
@@ -37,7 +38,10 @@ mod metrics;
 mod notices;
 mod observe;
 mod pace;
+mod pool;
+mod proofs;
 mod pumps;
+mod recovered;
 mod replay;
 mod reveal;
 mod sealed;
@@ -59,11 +63,11 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::{Deserialize, Serialize};
 
-pub use content::SEALED_ONLY;
 pub use error::NodeError;
 pub(crate) use execution::randao_of;
 pub use items::CheckError;
 pub(crate) use light::LightDoor;
+pub use pool::SEALED_ONLY;
 pub(crate) use replay::Replay;
 
 use crate::{
@@ -75,7 +79,7 @@ use admission::Admitter;
 use backend::NodeBackend;
 use clock::Clock;
 use consensus::{ConsensusActor, ConsensusConfig};
-use content::{ContentActor, PoolState};
+use content::ContentActor;
 use door::Door;
 use execution::ExecutionActor;
 use hub::Hub;
@@ -85,6 +89,8 @@ use mail::Addr;
 use metrics::Metrics;
 use notices::Notices;
 use observe::Observed;
+use pool::PoolState;
+use proofs::{Checker, Proofs};
 use reveal::{RevealActor, RevealConfig};
 use sealed::SealedSources;
 use squares::Squares;
@@ -376,14 +382,17 @@ impl Running {
         if let Some((keys, _)) = &sealed {
             keys.do_send(keys::SetConsensus(consensus.clone()));
         }
-        let admitter = Admitter::new(
-            Arc::clone(&pool),
-            content,
-            Arc::clone(&rules),
-            keyring.clone(),
-            metrics.mempool_proofs.clone(),
+        let proofs = Proofs::start(Checker {
+            pool: Arc::clone(&pool),
+            rules: Arc::clone(&rules),
+            keyring: keyring.clone(),
+            proofs: metrics.mempool_proofs.clone(),
+        });
+        let admitter = Admitter::new(Arc::clone(&pool), content, proofs);
+        let submitter = Submitter::start(admitter.clone(), door, Arc::clone(&metrics), rules.params().transactions);
+        pumps::start(
+            receivers, &network, &rules, &consensus, &admitter, &submitter, &sync, &db, &light, &hub, notices, sealed,
         );
-        pumps::start(receivers, &network, &rules, &consensus, &admitter, &sync, &db, &light, &hub, notices, sealed);
         let backend = Arc::new(NodeBackend {
             rules,
             db: Arc::clone(&db),
@@ -392,7 +401,7 @@ impl Running {
             network: network.clone(),
             hub: Arc::clone(&hub),
             producers,
-            submitter: Submitter::start(admitter, door, metrics),
+            submitter,
             blocks: Mutex::default(),
             light,
             keyring,

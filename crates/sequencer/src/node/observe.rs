@@ -11,7 +11,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use super::{content::SharedPool, hub::Hub};
+use super::{hub::Hub, pool::SharedPool};
 use crate::version;
 
 /// Ticks per second of the times in /proc: USER_HZ, which Linux fixes at 100 on every architecture it runs on today.

@@ -11,7 +11,8 @@
 //! the other; a short pause of the machine makes the next blocks smaller, never empty for long.
 //!
 //! Full and smaller blocks take turns under load. A bound of nine tenths of a block time for each block evens them out, and
-//! was tried: what a block costs whatever it holds then took a third of the throughput.
+//! was tried: what a block costs whatever it holds then took a third of the throughput. What shortens reveals without that
+//! is to let the proofs of what is not ordered yet wait for the processor ([`super::proofs`]).
 //!
 //! It is a node's own affair: a block with more envelopes is as valid.
 
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use cascade_primitives::{ChainParams, Height};
 
 /// Block times of opening and executing that may be in flight, proposals included.
-const IN_FLIGHT: f64 = 2.5;
+const IN_FLIGHT: f64 = 2.0;
 /// Envelopes that a block may have whatever was measured.
 const LEAST: usize = 32;
 /// What is taken for a block time's worth before anything was measured.

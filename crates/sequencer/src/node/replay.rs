@@ -32,10 +32,10 @@ use prometheus::Registry;
 use super::{
     NodeError,
     backend::Producers,
-    content::RecoveredBlocks,
     execution::Executor,
     items::{ItemBlocks, ItemContent},
     metrics::Metrics,
+    recovered::RecoveredBlocks,
     reveal::open_content,
     start,
     stop::Cause,

@@ -27,7 +27,6 @@ use rayon::prelude::*;
 
 use super::{
     clock::Clock,
-    content::SharedPool,
     execution::ExecutionActor,
     hub::Hub,
     items::{ItemBlocks, ItemContent},
@@ -35,6 +34,7 @@ use super::{
     mail::Addr,
     messages::{EraseBefore, Final, FromData, NewKeys, Opened},
     metrics::Metrics,
+    pool::SharedPool,
     stop::{Cause, Stop},
 };
 

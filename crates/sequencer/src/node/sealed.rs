@@ -3,10 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use cascade_consensus::{BuildRequest, BuiltBlock, Verdict};
+use cascade_consensus::{BuildRequest, BuiltBlock};
 use cascade_execution::{
-    BlockLoad, InFlight, ItemCheck, OrderingError, PushError, State, StateView, check_block_items, fee_account,
-    next_base_fee, sender_state,
+    BlockLoad, InFlight, ItemCheck, PushError, State, StateView, fee_account, next_base_fee, sender_state,
 };
 use cascade_mempool::{
     AccountState, Admission, CheckedEnvelope, Pool, PoolLimits, SelectLimits, Source, gossip::GOSSIP_BYTES,
@@ -14,7 +13,6 @@ use cascade_mempool::{
 use cascade_primitives::{
     Address, B256, ChainParams, Epoch, Height, RecoveredDeposit, RecoveredEnvelope, RecoveredItem, Reveal, SealedBlock,
     SigningContext, SystemItem, TimestampMs, envelope::MAX_ENVELOPES_PER_BLOCK, keccak256,
-    system::MAX_DEALINGS_PER_BLOCK,
 };
 use cascade_storage::ChainDb;
 
@@ -44,6 +42,24 @@ pub struct SealedSources {
     pub blocks: ItemBlocks,
     /// What opened executed blocks.
     pub db: Arc<ChainDb>,
+}
+
+impl SealedSources {
+    /// A block's items; `known` are those that were checked before.
+    ///
+    /// # Errors
+    /// [`Unjudged`].
+    pub fn content_of(
+        &self,
+        block: &SealedBlock,
+        params: &ChainParams,
+        known: impl Fn(&Bytes) -> Option<CheckedItem>,
+    ) -> Result<Arc<ItemContent>, Unjudged> {
+        let Some(holder) = self.keyring.get(block.header.epoch) else { return Err(Unjudged::Unknown) };
+        let key = holder.keys.decryption.encryption_key();
+        let content = self.blocks.get_or_check(block, &self.context, params, &key, known);
+        content.map_err(|error| Unjudged::Invalid(error.to_string()))
+    }
 }
 
 /// The pool.
@@ -171,14 +187,10 @@ impl SealedPool {
         self.envelopes.pending_nonce(payer, &payer_account(view, in_flight, payer))
     }
 
-    /// A block's items.
-    pub fn content_of(&self, block: &SealedBlock) -> Result<Arc<ItemContent>, Unjudged> {
-        let Some(holder) = self.sources.keyring.get(block.header.epoch) else { return Err(Unjudged::Unknown) };
-        let key = holder.keys.decryption.encryption_key();
-        self.sources
-            .blocks
-            .get_or_check(block, &self.sources.context, &self.params, &key, |raw| self.known(raw))
-            .map_err(|error| Unjudged::Invalid(error.to_string()))
+    /// What it reads.
+    #[must_use]
+    pub const fn sources(&self) -> &SealedSources {
+        &self.sources
     }
 
     /// What a block takes of each payer and sender.
@@ -186,7 +198,8 @@ impl SealedPool {
         if block.body.transactions.is_empty() {
             return Ok(Arc::default());
         }
-        self.content_of(block).map(|content| Arc::clone(&content.load))
+        let content = self.sources.content_of(block, &self.params, |raw| self.known(raw))?;
+        Ok(Arc::clone(&content.load))
     }
 
     /// Names of a block's items, as far as they are known here.
@@ -318,7 +331,7 @@ impl SealedPool {
         if !request.may_carry_content {
             return Some(built);
         }
-        built.system = self.select_offers(request);
+        built.system = request.key_items(self.offers.iter());
         if self.sources.keyring.get(request.epoch).is_none() {
             return Some(built);
         }
@@ -352,55 +365,6 @@ impl SealedPool {
         }
         built.ordered_gas = check.ordered_gas().0;
         Some(built)
-    }
-
-    fn select_offers(&self, request: &BuildRequest) -> Vec<SystemItem> {
-        // The first block of an epoch stands on a committee that has yet to be scheduled a successor's keys.
-        if request.epoch != request.parent.epoch {
-            return Vec::new();
-        }
-        let carried = |item: &SystemItem| request.ancestors.iter().any(|block| block.body.system.contains(item));
-        let (mut dealings, mut selected) = (0, Vec::new());
-        let wanted = |item: &&SystemItem| request.parent.accepts_key_item(item) && !carried(item);
-        for item in self.offers.iter().filter(wanted) {
-            if matches!(item, SystemItem::Dealing(_)) {
-                dealings += 1;
-                if dealings > MAX_DEALINGS_PER_BLOCK {
-                    continue;
-                }
-            }
-            selected.push(item.clone());
-        }
-        selected
-    }
-
-    /// Whether a block's items are valid; none while it cannot be told.
-    pub fn judge(
-        &self,
-        block: &SealedBlock,
-        request: &BuildRequest,
-        state: &State,
-        in_flight: impl FnOnce() -> Result<InFlight, Unjudged>,
-    ) -> Option<Verdict> {
-        let header = &block.header;
-        let content = match self.content_of(block) {
-            Ok(content) => content,
-            Err(Unjudged::Invalid(reason)) => return Some(Verdict::Invalid(reason)),
-            Err(Unjudged::Unknown) => return None,
-        };
-        let view = state.at(request.state_height).ok()?;
-        let in_flight = in_flight().ok()?;
-        let base_fee = header.base_fee;
-        let items = &content.items;
-        match check_block_items(&self.params, base_fee, header.height, header.epoch, &view, &in_flight, items) {
-            Ok((gas, _)) if gas.0 == header.ordered_gas => Some(Verdict::Valid),
-            Ok((gas, _)) => Some(Verdict::Invalid(format!("ordered gas {}, it is {}", header.ordered_gas, gas.0))),
-            Err(error @ OrderingError::Invalid { .. }) => Some(Verdict::Invalid(error.to_string())),
-            Err(error) => {
-                tracing::error!(%error, "state unreadable while validating");
-                None
-            }
-        }
     }
 }
 

@@ -12,8 +12,8 @@ use cascade_storage::{
 };
 
 use super::{
-    NodeError, NodeFile, backend::Producers, clock::Clock, clock_is_behind, content::RecoveredBlocks,
-    execution::Executor, hub::Hub, keyring::Keyring, metrics::Metrics, notices, notices::Notice, stop::Stop,
+    NodeError, NodeFile, backend::Producers, clock::Clock, clock_is_behind, execution::Executor, hub::Hub,
+    keyring::Keyring, metrics::Metrics, notices, notices::Notice, recovered::RecoveredBlocks, stop::Stop,
 };
 use crate::config::{NodeConfig, NodeKeys, Role, Withhold, load_genesis};
 

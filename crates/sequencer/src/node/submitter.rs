@@ -6,7 +6,9 @@
 //!                        +--> "txpool is full"      +--> "the node is busy"
 //! ```
 //!
-//! Batches save recovering signers one by one. Whoever finds no room is told so at once and has to come again.
+//! Batches save recovering signers one by one. On an encrypted chain a batch waits for others, from gossip too, before its
+//! proofs are checked ([`super::proofs`]); so that those who submit do not wait for a batch before theirs, several are
+//! under way. Whoever finds no room is told so at once and has to come again.
 
 use std::sync::{
     Arc,
@@ -14,8 +16,9 @@ use std::sync::{
 };
 
 use cascade_mempool::{OpaqueError, Source};
+use cascade_primitives::TransactionRule;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
     admission::{Admitter, Submitted},
@@ -31,6 +34,8 @@ const WAITING_SUBMISSIONS: usize = 4096;
 const WAITING_BYTES: usize = 32 << 20;
 /// Transactions that are handed to the content actor at once.
 const SUBMISSION_BATCH: usize = 1024;
+/// Batches that are under way where they wait for others.
+const UNDER_WAY: usize = 16;
 
 /// A node's door, which its RPC asks and its pool tells.
 pub type SharedDoor = Arc<Mutex<Door>>;
@@ -70,9 +75,10 @@ pub struct Submitter {
 impl Submitter {
     /// Starts the task that hands submissions on.
     #[must_use]
-    pub fn start(admitter: Admitter, door: SharedDoor, metrics: Arc<Metrics>) -> Self {
+    pub fn start(admitter: Admitter, door: SharedDoor, metrics: Arc<Metrics>, rule: TransactionRule) -> Self {
         let (queue, receiver) = mpsc::channel(WAITING_SUBMISSIONS);
-        tokio::spawn(hand_on(receiver, admitter));
+        let under_way = if rule == TransactionRule::Encrypted { UNDER_WAY } else { 1 };
+        tokio::spawn(hand_on(receiver, admitter, Arc::new(Semaphore::new(under_way))));
         Self { queue, waiting: Arc::default(), door, metrics }
     }
 
@@ -144,30 +150,40 @@ fn busy(what: &str) -> String {
     format!("the node is busy: {what} wait, which is the limit; send again later")
 }
 
-async fn hand_on(mut queue: mpsc::Receiver<Submission>, admitter: Admitter) {
-    while let Some(first) = queue.recv().await {
+async fn hand_on(mut queue: mpsc::Receiver<Submission>, admitter: Admitter, under_way: Arc<Semaphore>) {
+    while let Ok(turn) = Arc::clone(&under_way).acquire_owned().await
+        && let Some(first) = queue.recv().await
+    {
         let mut count = first.candidates.len();
-        let mut waiting = vec![first];
+        let mut batch = vec![first];
         while count < SUBMISSION_BATCH
             && let Ok(next) = queue.try_recv()
         {
             count += next.candidates.len();
-            waiting.push(next);
+            batch.push(next);
         }
-        let mut candidates = Vec::with_capacity(count);
-        let mut replies = Vec::with_capacity(waiting.len());
-        for Submission { candidates: items, reply, room } in waiting {
-            replies.push((items.len(), reply, room));
-            candidates.extend(items);
-        }
-        let results = admitter.admit(candidates, Source::Local).await;
-        let mut results = results.unwrap_or_default().into_iter();
-        for (length, reply, room) in replies {
-            drop(room);
-            let own: Vec<_> = results.by_ref().take(length).collect();
-            // The client may have gone.
-            let _ = reply.send(own);
-        }
+        let admitter = admitter.clone();
+        tokio::spawn(async move {
+            admit(batch, &admitter).await;
+            drop(turn);
+        });
+    }
+}
+
+async fn admit(batch: Vec<Submission>, admitter: &Admitter) {
+    let mut candidates = Vec::new();
+    let mut replies = Vec::with_capacity(batch.len());
+    for Submission { candidates: items, reply, room } in batch {
+        replies.push((items.len(), reply, room));
+        candidates.extend(items);
+    }
+    let results = admitter.admit(candidates, Source::Local).await;
+    let mut results = results.unwrap_or_default().into_iter();
+    for (length, reply, room) in replies {
+        drop(room);
+        let own: Vec<_> = results.by_ref().take(length).collect();
+        // The client may have gone.
+        let _ = reply.send(own);
     }
 }
 

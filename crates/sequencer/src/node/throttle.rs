@@ -11,7 +11,7 @@
 //! A queue that grows without bound makes everybody wait for ever; so a node refuses the part that nobody could execute
 //! soon. Refused is by sender, not by transaction, and the same senders stay refused while the pressure lasts: a sender
 //! that lost one nonce of a series could use none of the rest. Which senders that hits is a node's own secret, drawn at
-//! its start. What peers gossip is not refused here: their users were served already.
+//! its start. What members of the committee gossip is not refused here: their users were served already.
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher, time::Instant};
 

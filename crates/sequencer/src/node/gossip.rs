@@ -1,0 +1,265 @@
+//! What pools tell each other, on its way into this node's pool.
+//!
+//! ```text
+//!                 +--> members of the committee --> Admitter
+//!  inbox --> sort |
+//!                 +--> all others --> Submitter: the same door and bounds as for users of the RPC
+//! ```
+//!
+//! Sequencers are connected with each other, so what one gossips the others get from it, and what it gossips it took from
+//! users by its own door. What a node outside of the committee sends may have reached nobody else, and nobody answered for
+//! it yet: it is taken like what users submit, and given on. The two wait for each other nowhere, so a flood of strangers
+//! holds up strangers.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cascade_consensus::Rules;
+use cascade_mempool::{
+    AdmissionError, Source,
+    gossip::{decode_gossip, decode_system_item},
+};
+use cascade_network::{Message, Misbehaviour, Network};
+use cascade_primitives::{
+    Bytes, ChainParams, NodeId, SystemItem, Transaction, TransactionRule, system::MAX_DEALING_BYTES,
+};
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use super::{
+    admission::{Admitter, Submitted},
+    hub::Hub,
+    keys::KeysActor,
+    mail::Addr,
+    messages::{Candidate, KeyItem},
+    submitter::Submitter,
+};
+use crate::rpc::backend::SubmitError;
+
+/// Gossiped transactions from which on no further message is added to a batch.
+const GOSSIP_BATCH: usize = 1024;
+
+/// Messages that wait behind a batch: of members, whose inbox fills next, and of all others, whose next ones are dropped.
+const OF_MEMBERS: usize = 64;
+const OF_OTHERS: usize = 16;
+
+/// Items of key generation that may wait to be checked.
+const KEY_ITEMS: usize = 64;
+
+/// Starts the tasks. They end with the network.
+pub(super) fn start(
+    inbox: mpsc::Receiver<Message>,
+    network: &Network,
+    rules: &Arc<Rules>,
+    hub: &Arc<Hub>,
+    admitter: &Admitter,
+    submitter: &Submitter,
+    keys: Option<Addr<KeysActor>>,
+) {
+    let (to_members, of_members) = mpsc::channel(OF_MEMBERS);
+    let (to_others, of_others) = mpsc::channel(OF_OTHERS);
+    let hub = Arc::clone(hub);
+    tokio::spawn(sort(inbox, move |peer| hub.is_member(peer), to_members, to_others));
+    let taker = Taker {
+        network: network.clone(),
+        rules: Arc::clone(rules),
+        admitter: admitter.clone(),
+        keys: keys.map(forward_key_items),
+        doubts: Doubts::default(),
+    };
+    let (by, submitter) = (admitter.clone(), submitter.clone());
+    tokio::spawn(taker.clone().run(of_members, move |batch| {
+        let by = by.clone();
+        async move { by.admit(batch, Source::Peer).await }
+    }));
+    tokio::spawn(taker.run(of_others, move |batch| {
+        let submitter = submitter.clone();
+        async move { Some(submitter.submit(batch).await) }
+    }));
+}
+
+/// Parts what members sent from what others did.
+async fn sort(
+    mut inbox: mpsc::Receiver<Message>,
+    is_member: impl Fn(&NodeId) -> bool,
+    members: mpsc::Sender<Message>,
+    others: mpsc::Sender<Message>,
+) {
+    while let Some(message) = inbox.recv().await {
+        if is_member(&message.peer) {
+            if members.send(message).await.is_err() {
+                return;
+            }
+            continue;
+        }
+        match others.try_send(message) {
+            Ok(()) => {}
+            Err(TrySendError::Full(message)) => {
+                tracing::debug!(peer = %message.peer, "peers outside of the committee gossip more than can be taken");
+            }
+            Err(TrySendError::Closed(_)) => return,
+        }
+    }
+}
+
+/// Takes messages of one kind of peers.
+#[derive(Clone)]
+struct Taker {
+    network: Network,
+    rules: Arc<Rules>,
+    admitter: Admitter,
+    keys: Option<mpsc::Sender<KeyItem>>,
+    doubts: Doubts,
+}
+
+impl Taker {
+    async fn run<A, F>(mut self, mut messages: mpsc::Receiver<Message>, admit: A)
+    where
+        A: Fn(Vec<Candidate>) -> F,
+        F: Future<Output = Option<Vec<Submitted>>>,
+    {
+        while let Some(first) = messages.recv().await {
+            let (mut batch, mut senders, mut next) = (Vec::new(), Vec::new(), Some(first));
+            while let Some(Message { peer, payload, .. }) = next {
+                // Nodes give their own items out again until the log has them: one that finds no room comes again.
+                let forward = |item| {
+                    if let Some(keys) = &self.keys {
+                        let _ = keys.try_send(KeyItem { from: peer, item });
+                    }
+                };
+                if let Err(misbehaviour) = read(&payload, self.rules.params(), forward, &mut batch) {
+                    self.network.report(peer, misbehaviour);
+                }
+                senders.resize(batch.len(), peer);
+                next = if batch.len() < GOSSIP_BATCH { messages.try_recv().ok() } else { None };
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            let raw: Vec<Option<Bytes>> = batch.iter().map(Candidate::item).collect();
+            let Some(results) = admit(batch).await else { return };
+            for ((sender, raw), result) in senders.into_iter().zip(raw).zip(results) {
+                if self.is_wrong(sender, raw, result).await {
+                    tracing::debug!(peer = %sender, "gossip that no honest node gives on");
+                    self.network.report(sender, Misbehaviour::InvalidContent);
+                }
+            }
+        }
+    }
+
+    /// Wrong signatures and proofs: an honest node has checked them before it gave the item on.
+    async fn is_wrong(&mut self, sender: NodeId, raw: Option<Bytes>, result: Submitted) -> bool {
+        match (result, raw) {
+            (Err(SubmitError::Item(_)), _) => true,
+            (Err(SubmitError::Admission(AdmissionError::AlreadyKnown)), _) => false,
+            (Err(SubmitError::Admission(_)), Some(raw)) if self.doubts.may_check(Instant::now(), sender) => {
+                self.admitter.is_sealed(raw).await.is_some_and(|sealed| !sealed)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A refused envelope of a peer has its proof checked once in this time.
+const DOUBT: Duration = Duration::from_secs(1);
+/// Peers of whom that is remembered.
+const MOST_DOUBTS: usize = 1024;
+
+/// When a refused envelope of which peer had its proof checked last. Whose payer cannot pay is refused before its proof is
+/// looked at, and that may be no fault of the peer: nodes are not all at the same height. A proof that does not hold is.
+#[derive(Clone, Debug, Default)]
+struct Doubts(HashMap<NodeId, Instant>);
+
+impl Doubts {
+    fn may_check(&mut self, now: Instant, peer: NodeId) -> bool {
+        if self.0.len() >= MOST_DOUBTS {
+            self.0.retain(|_, at| now.duration_since(*at) < DOUBT);
+        }
+        let lately = self.0.get(&peer).is_some_and(|at| now.duration_since(*at) < DOUBT);
+        if lately || self.0.len() >= MOST_DOUBTS && !self.0.contains_key(&peer) {
+            return false;
+        }
+        self.0.insert(peer, now);
+        true
+    }
+}
+
+/// Items of key generation, a bounded number at a time: checking one may take long.
+fn forward_key_items(keys: Addr<KeysActor>) -> mpsc::Sender<KeyItem> {
+    let (sender, mut receiver) = mpsc::channel(KEY_ITEMS);
+    tokio::spawn(async move {
+        while let Some(item) = receiver.recv().await {
+            if keys.send(item).await.is_err() {
+                return;
+            }
+        }
+    });
+    sender
+}
+
+/// Reads a message up to the first item that no honest node gossips: it gossips nothing that it could not decode itself.
+fn read(
+    payload: &Bytes,
+    params: &ChainParams,
+    forward: impl Fn(SystemItem),
+    batch: &mut Vec<Candidate>,
+) -> Result<(), Misbehaviour> {
+    let limit = params.max_tx_bytes as usize;
+    let encrypted = params.transactions == TransactionRule::Encrypted;
+    let largest = if encrypted { limit.max(MAX_DEALING_BYTES + 16) } else { limit };
+    let items = decode_gossip(payload, largest).map_err(|_| Misbehaviour::Undecodable)?;
+    for item in items {
+        match params.transactions {
+            TransactionRule::Opaque => batch.push(Candidate::Opaque(item)),
+            TransactionRule::Plain => match Transaction::decode(item, params.chain_id, limit) {
+                Ok(transaction) => batch.push(Candidate::Plain(Box::new(transaction))),
+                Err(_) => return Err(Misbehaviour::InvalidContent),
+            },
+            TransactionRule::Encrypted => match decode_system_item(&item) {
+                Ok(Some(item)) => forward(item),
+                Ok(None) if item.len() <= limit => batch.push(Candidate::Item(item)),
+                _ => return Err(Misbehaviour::InvalidContent),
+            },
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_refused_envelope_of_a_peer_is_looked_at_in_a_second_and_so_many_peers_are_remembered() {
+        let (mut doubts, start) = (Doubts::default(), Instant::now());
+        let peer = |i: usize| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&i.to_be_bytes());
+            NodeId(id)
+        };
+        let checked = |doubts: &mut Doubts, ms| doubts.may_check(start + Duration::from_millis(ms), peer(0));
+        let times: Vec<u64> = (0..3000).step_by(100).filter(|ms| checked(&mut doubts, *ms)).collect();
+        assert_eq!(times, [0, 1000, 2000]);
+        let now = start + Duration::from_secs(9);
+        let many = (0..2 * MOST_DOUBTS).filter(|i| doubts.may_check(now, peer(*i))).count();
+        assert_eq!((many, doubts.0.len()), (MOST_DOUBTS, MOST_DOUBTS));
+        assert!(doubts.may_check(now + DOUBT, peer(2 * MOST_DOUBTS)), "there is room again");
+    }
+
+    #[test]
+    fn a_message_is_read_up_to_the_first_item_that_is_none() {
+        let params = ChainParams::of(cascade_primitives::Network::Regtest);
+        let opaque = ChainParams { transactions: TransactionRule::Opaque, ..params.clone() };
+        let plain = ChainParams { transactions: TransactionRule::Plain, ..params };
+        let message = cascade_mempool::gossip::encode_gossip(&vec![Bytes::from_static(&[0]); 1000]);
+        let mut batch = Vec::new();
+        assert_eq!(read(&message, &plain, |_| {}, &mut batch), Err(Misbehaviour::InvalidContent), "one report");
+        assert!(batch.is_empty());
+        assert_eq!(read(&message, &opaque, |_| {}, &mut batch), Ok(()));
+        assert_eq!(batch.len(), 1000);
+        assert_eq!(read(&message.slice(1..), &opaque, |_| {}, &mut batch), Err(Misbehaviour::Undecodable));
+    }
+}
