@@ -26,8 +26,9 @@ use crate::{
 
 /// Payloads go out in batches this often; what is due in between waits for the next one, and its latency counts that.
 const TICK: Duration = Duration::from_millis(5);
-/// Connections to each node, so that one slow answer holds nothing up.
-const CONNECTIONS: usize = 16;
+/// Connections to each node, so that one slow answer holds nothing up. Answers to envelopes wait for a batch of proofs.
+const CONNECTIONS: usize = 4;
+const CONNECTIONS_SEALED: usize = 16;
 /// Payloads in a batch.
 const BATCH: usize = 500;
 /// How long to wait, after the last payload was sent, for those that are not final.
@@ -90,7 +91,7 @@ async fn drive(job: Job, payloads: Payloads) -> Result<(), Failure> {
         // Unbounded on purpose: the load is open loop, and everything that is sent stands in memory before.
         let (sender, receiver) = mpsc::unbounded_channel();
         let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
-        for _ in 0..CONNECTIONS {
+        for _ in 0..if job.kind == LoadKind::Encrypted { CONNECTIONS_SEALED } else { CONNECTIONS } {
             let connection = Connection::open(url).await.map_err(Failure::new)?;
             tasks.spawn(submit(connection, Arc::clone(&receiver), Arc::clone(&tally), job.kind));
         }

@@ -1,15 +1,14 @@
 //! What pools tell each other, on its way into this node's pool.
 //!
 //! ```text
-//!                 +--> members of the committee --> Admitter
-//!  inbox --> sort |
-//!                 +--> all others --> Submitter: the same door and bounds as for users of the RPC
+//!  inbox --> members of the committee --> Admitter
+//!       \--> all others --> Submitter: the same door and bounds as for users of the RPC
 //! ```
 //!
 //! Sequencers are connected with each other, so what one gossips the others get from it, and what it gossips it took from
 //! users by its own door. What a node outside of the committee sends may have reached nobody else, and nobody answered for
-//! it yet: it is taken like what users submit, and given on. The two wait for each other nowhere, so a flood of strangers
-//! holds up strangers.
+//! it yet: it is taken like what users submit, and given on. Members never wait for others, so a flood of strangers holds up
+//! strangers.
 
 use std::{
     collections::HashMap,
@@ -42,8 +41,7 @@ use crate::rpc::backend::SubmitError;
 /// Gossiped transactions from which on no further message is added to a batch.
 const GOSSIP_BATCH: usize = 1024;
 
-/// Messages that wait behind a batch: of members, whose inbox fills next, and of all others, whose next ones are dropped.
-const OF_MEMBERS: usize = 64;
+/// Messages of peers outside of the committee that wait behind a batch; the next ones are dropped.
 const OF_OTHERS: usize = 16;
 
 /// Items of key generation that may wait to be checked.
@@ -59,10 +57,7 @@ pub(super) fn start(
     submitter: &Submitter,
     keys: Option<Addr<KeysActor>>,
 ) {
-    let (to_members, of_members) = mpsc::channel(OF_MEMBERS);
     let (to_others, of_others) = mpsc::channel(OF_OTHERS);
-    let hub = Arc::clone(hub);
-    tokio::spawn(sort(inbox, move |peer| hub.is_member(peer), to_members, to_others));
     let taker = Taker {
         network: network.clone(),
         rules: Arc::clone(rules),
@@ -70,39 +65,24 @@ pub(super) fn start(
         keys: keys.map(forward_key_items),
         doubts: Doubts::default(),
     };
-    let (by, submitter) = (admitter.clone(), submitter.clone());
-    tokio::spawn(taker.clone().run(of_members, move |batch| {
+    let (hub, by, submitter) = (Arc::clone(hub), admitter.clone(), submitter.clone());
+    let of_members = move |message: Message| {
+        if hub.is_member(&message.peer) {
+            return Some(message);
+        }
+        if let Err(TrySendError::Full(message)) = to_others.try_send(message) {
+            tracing::debug!(peer = %message.peer, "peers outside of the committee gossip more than can be taken");
+        }
+        None
+    };
+    tokio::spawn(taker.clone().run(inbox, of_members, move |batch| {
         let by = by.clone();
         async move { by.admit(batch, Source::Peer).await }
     }));
-    tokio::spawn(taker.run(of_others, move |batch| {
+    tokio::spawn(taker.run(of_others, Some, move |batch| {
         let submitter = submitter.clone();
         async move { Some(submitter.submit(batch).await) }
     }));
-}
-
-/// Parts what members sent from what others did.
-async fn sort(
-    mut inbox: mpsc::Receiver<Message>,
-    is_member: impl Fn(&NodeId) -> bool,
-    members: mpsc::Sender<Message>,
-    others: mpsc::Sender<Message>,
-) {
-    while let Some(message) = inbox.recv().await {
-        if is_member(&message.peer) {
-            if members.send(message).await.is_err() {
-                return;
-            }
-            continue;
-        }
-        match others.try_send(message) {
-            Ok(()) => {}
-            Err(TrySendError::Full(message)) => {
-                tracing::debug!(peer = %message.peer, "peers outside of the committee gossip more than can be taken");
-            }
-            Err(TrySendError::Closed(_)) => return,
-        }
-    }
 }
 
 /// Takes messages of one kind of peers.
@@ -116,24 +96,23 @@ struct Taker {
 }
 
 impl Taker {
-    async fn run<A, F>(mut self, mut messages: mpsc::Receiver<Message>, admit: A)
-    where
+    /// `keep` answers with a message if it is for this one.
+    async fn run<A, F>(
+        mut self,
+        mut messages: mpsc::Receiver<Message>,
+        keep: impl Fn(Message) -> Option<Message>,
+        admit: A,
+    ) where
         A: Fn(Vec<Candidate>) -> F,
         F: Future<Output = Option<Vec<Submitted>>>,
     {
         while let Some(first) = messages.recv().await {
             let (mut batch, mut senders, mut next) = (Vec::new(), Vec::new(), Some(first));
-            while let Some(Message { peer, payload, .. }) = next {
-                // Nodes give their own items out again until the log has them: one that finds no room comes again.
-                let forward = |item| {
-                    if let Some(keys) = &self.keys {
-                        let _ = keys.try_send(KeyItem { from: peer, item });
-                    }
-                };
-                if let Err(misbehaviour) = read(&payload, self.rules.params(), forward, &mut batch) {
-                    self.network.report(peer, misbehaviour);
+            while let Some(message) = next {
+                if let Some(Message { peer, payload, .. }) = keep(message) {
+                    self.read(peer, &payload, &mut batch);
+                    senders.resize(batch.len(), peer);
                 }
-                senders.resize(batch.len(), peer);
                 next = if batch.len() < GOSSIP_BATCH { messages.try_recv().ok() } else { None };
             }
             if batch.is_empty() {
@@ -147,6 +126,18 @@ impl Taker {
                     self.network.report(sender, Misbehaviour::InvalidContent);
                 }
             }
+        }
+    }
+
+    fn read(&self, peer: NodeId, payload: &Bytes, batch: &mut Vec<Candidate>) {
+        // Nodes give their own items out again until the log has them: one that finds no room comes again.
+        let forward = |item| {
+            if let Some(keys) = &self.keys {
+                let _ = keys.try_send(KeyItem { from: peer, item });
+            }
+        };
+        if let Err(misbehaviour) = read(payload, self.rules.params(), forward, batch) {
+            self.network.report(peer, misbehaviour);
         }
     }
 

@@ -78,7 +78,7 @@ impl Submitter {
     pub fn start(admitter: Admitter, door: SharedDoor, metrics: Arc<Metrics>, rule: TransactionRule) -> Self {
         let (queue, receiver) = mpsc::channel(WAITING_SUBMISSIONS);
         let under_way = if rule == TransactionRule::Encrypted { UNDER_WAY } else { 1 };
-        tokio::spawn(hand_on(receiver, admitter, Arc::new(Semaphore::new(under_way))));
+        tokio::spawn(hand_on(receiver, admitter, under_way));
         Self { queue, waiting: Arc::default(), door, metrics }
     }
 
@@ -150,8 +150,10 @@ fn busy(what: &str) -> String {
     format!("the node is busy: {what} wait, which is the limit; send again later")
 }
 
-async fn hand_on(mut queue: mpsc::Receiver<Submission>, admitter: Admitter, under_way: Arc<Semaphore>) {
-    while let Ok(turn) = Arc::clone(&under_way).acquire_owned().await
+/// With so many batches under way at a time.
+async fn hand_on(mut queue: mpsc::Receiver<Submission>, admitter: Admitter, under_way: usize) {
+    let turns = Arc::new(Semaphore::new(under_way));
+    while let Ok(turn) = Arc::clone(&turns).acquire_owned().await
         && let Some(first) = queue.recv().await
     {
         let mut count = first.candidates.len();
@@ -161,6 +163,10 @@ async fn hand_on(mut queue: mpsc::Receiver<Submission>, admitter: Admitter, unde
         {
             count += next.candidates.len();
             batch.push(next);
+        }
+        if under_way == 1 {
+            admit(batch, &admitter).await;
+            continue;
         }
         let admitter = admitter.clone();
         tokio::spawn(async move {
