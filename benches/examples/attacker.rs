@@ -6,10 +6,10 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use cascade_benches::market::{
-    Guess, Report, Sealing, Settings, Strategy,
+    Guess, Report, Role, Sealing, Settings, Strategy, Sums, advantage, chains,
     cipher::Keys,
     copies::copies,
-    measure,
+    duel::duel,
     stats::Estimate,
     users::{Gas, Habits, UNFORESEEN},
 };
@@ -36,95 +36,194 @@ struct Arguments {
     /// Where all randomness comes from
     #[arg(long, default_value_t = 20_261_121)]
     seed: u64,
+    /// Which parts to run
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["ways", "seat", "fee", "foretold"])]
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// All strategies on a sealed chain, against the plain one
+    Ways,
+    /// What a seat is worth: the same by an outsider, and one against the other
+    Seat,
+    /// With an exchange fee
+    Fee,
+    /// Where trades can be foretold
+    Foretold,
+}
+
+/// Sixteen of them, and the attacker leaves no trade out.
+fn strew_open(size: f64) -> Strategy {
+    Strategy::Strew { count: 16, size, guess: Guess::Coin, isolate: false, withhold: false }
 }
 
 fn strew(count: usize, size: f64, guess: Guess) -> Strategy {
     Strategy::Strew { count, size, guess, isolate: true, withhold: false }
 }
 
-fn main() {
-    let arguments = Arguments::parse();
-    let (nodes, attackers) = (arguments.nodes, arguments.attackers);
-    println!("{nodes} sequencers, {attackers} of the attacker; seed {}", arguments.seed);
-    println!("coins for each trade of a user, times 1000, 99% intervals; a trade is 1 to 10 coins of a pool of 1000\n");
-    let settings = |strategy, fee, habits| Settings {
-        strategy,
-        sealing: Sealing::Assumed(BTreeMap::new()),
-        nodes,
-        attackers,
-        fee,
-        habits,
-        seed: arguments.seed,
-        chains: arguments.chains,
-        rounds: arguments.rounds,
-    };
-    println!(
-        "{:44} {:>7} {:>16} {:>16} {:>16} {:>7} {:>16}",
-        "", "trades", "front", "total", "back", "in time", "users lose"
-    );
-    let plain = row("plain: sandwich", &settings(Strategy::Sandwich, 0, UNFORESEEN), None);
-    let margin = 0.05 * plain.front.low();
-    println!("margin: 5% of the lower end, {:.4}", margin * 1e3);
-    let sealed = |name: &str, strategy| row(name, &settings(strategy, 0, UNFORESEEN), Some(margin));
-    for size in [0.0005, 0.001, 0.0025, 0.005] {
-        sealed(&format!("blind, {} of the pool", percent(size)), Strategy::Blind { size });
+/// What all rows share.
+struct Bench {
+    arguments: Arguments,
+    margin: f64,
+}
+
+impl Bench {
+    fn settings(&self, strategy: Strategy, fee: u32, habits: Habits) -> Settings {
+        Settings {
+            strategy,
+            sealing: Sealing::Assumed(BTreeMap::new()),
+            nodes: self.arguments.nodes,
+            attackers: self.arguments.attackers,
+            role: Role::Sequencer,
+            fee,
+            habits,
+            seed: self.arguments.seed,
+            chains: self.arguments.chains,
+            rounds: self.arguments.rounds,
+        }
     }
-    for (count, size) in [(2, 0.001), (8, 0.001), (32, 0.001), (16, 0.0005), (16, 0.001), (16, 0.0025), (16, 0.005)] {
-        sealed(&format!("strewn {count}, {}", percent(size)), strew(count, size, Guess::Coin));
+
+    fn sealed(&self, name: &str, strategy: Strategy) -> Vec<Sums> {
+        row(name, &self.settings(strategy, 0, UNFORESEEN), Some(self.margin))
     }
-    let all = Strategy::Strew { count: 16, size: 0.001, guess: Guess::Coin, isolate: false, withhold: false };
-    sealed("strewn 16, 0.1%, all trades let in", all);
-    let withheld = Strategy::Strew { count: 16, size: 0.001, guess: Guess::Coin, isolate: true, withhold: true };
-    sealed("strewn 16, 0.1%, by payers' history", strew(16, 0.001, Guess::History));
-    sealed("strewn 16, 0.1%, by gas limit", strew(16, 0.001, Guess::Gas));
-    let keys = Keys::generate(nodes, arguments.seed);
-    let real = |strategy| Settings {
-        sealing: Sealing::Real(keys.clone()),
-        chains: arguments.real,
-        ..settings(strategy, 0, UNFORESEEN)
-    };
-    if arguments.real > 1 {
-        row("real keys: strewn 16, 0.1%", &real(strew(16, 0.001, Guess::Coin)), Some(margin));
-        row("the same, shares withheld", &real(withheld), Some(margin));
+
+    fn ways(&self) {
+        for size in [0.0005, 0.001, 0.0025, 0.005] {
+            self.sealed(&format!("blind, {} of the pool", percent(size)), Strategy::Blind { size });
+        }
+        for (count, size) in [(2, 0.001), (8, 0.001), (32, 0.001), (16, 0.0005), (16, 0.001), (16, 0.0025), (16, 0.005)]
+        {
+            self.sealed(&format!("strewn {count}, {}", percent(size)), strew(count, size, Guess::Coin));
+        }
+        self.sealed("strewn 16, 0.1%, all trades let in", strew_open(0.001));
+        self.sealed("strewn 16, 0.1%, by payers' history", strew(16, 0.001, Guess::History));
+        self.sealed("strewn 16, 0.1%, by gas limit", strew(16, 0.001, Guess::Gas));
+        if self.arguments.real > 1 {
+            self.real();
+        }
+    }
+
+    fn real(&self) {
+        let keys = Keys::generate(self.arguments.nodes, self.arguments.seed);
+        let real = |strategy| Settings {
+            sealing: Sealing::Real(keys.clone()),
+            chains: self.arguments.real,
+            ..self.settings(strategy, 0, UNFORESEEN)
+        };
+        let withheld = Strategy::Strew { count: 16, size: 0.001, guess: Guess::Coin, isolate: true, withhold: true };
+        row("real keys: strewn 16, 0.1%", &real(strew(16, 0.001, Guess::Coin)), Some(self.margin));
+        row("the same, shares withheld", &real(withheld), Some(self.margin));
         for tried in copies(&real(withheld), 20) {
             println!("tried: {:60} {} times, taken {}", tried.what, tried.attempts, tried.taken);
         }
     }
-    println!("\nwith an exchange fee of 0.3%");
-    row("plain: sandwich", &settings(Strategy::Sandwich, 3000, UNFORESEEN), None);
-    for size in [0.001, 0.0025] {
-        let strategy = strew(16, size, Guess::Coin);
-        row(&format!("strewn 16, {}", percent(size)), &settings(strategy, 3000, UNFORESEEN), Some(margin));
+
+    fn seat(&self) {
+        println!("\nwhat a seat is worth: the same by an outsider with the same seeds");
+        let ways = [
+            ("blind, 0.1%", Strategy::Blind { size: 0.001 }),
+            ("strewn 2, 0.1%", strew(2, 0.001, Guess::Coin)),
+            ("strewn 16, 0%: behind alone", strew(16, 0.0, Guess::Coin)),
+            ("strewn 16, 0.05%", strew(16, 0.0005, Guess::Coin)),
+            ("strewn 16, 0.1%", strew(16, 0.001, Guess::Coin)),
+            ("strewn 16, 0.1%, all trades let in", strew_open(0.001)),
+            ("strewn 16, 0.25%", strew(16, 0.0025, Guess::Coin)),
+        ];
+        for (name, strategy) in ways {
+            let seat = self.sealed(name, strategy);
+            let outsider = Settings { role: Role::Outsider, ..self.settings(strategy, 0, UNFORESEEN) };
+            let outsider = row("  the same by an outsider", &outsider, Some(self.margin));
+            let edge = advantage(&seat, &outsider);
+            println!("  seat less outsider: {}, {}", cell(&edge), verdict(&edge, self.margin));
+        }
+        println!("against each other, 16 strewn by each, both behind alone");
+        let settings = self.settings(strew(16, 0.0, Guess::Coin), 0, UNFORESEEN);
+        for (name, leaves_out) in [("the sequencer leaves the outsider out", true), ("it does not", false)] {
+            let duel = duel(&settings, leaves_out);
+            let [seat, outsider, edge] = [&duel.sequencer, &duel.outsider, &duel.edge].map(cell);
+            println!(
+                "  {name:40} {} trades, it leads {:.1}%: sequencer {seat}, outsider {outsider}, edge {edge}, {}",
+                duel.trades,
+                duel.led.mean * 100.0,
+                verdict(&duel.edge, self.margin)
+            );
+        }
     }
-    println!("\nwhere trades can be foretold");
-    let habits = Habits { repeats: 0.9, ..UNFORESEEN };
-    let of_gas = |gas| Habits { gas, ..UNFORESEEN };
-    for size in [0.001, 0.0025, 0.005] {
-        let foretold = |name: &str, guess, habits| {
-            row(&format!("{name}: strewn 16, {}", percent(size)), &settings(strew(16, size, guess), 0, habits), None)
+
+    fn fee(&self) {
+        println!("\nwith an exchange fee of 0.3%");
+        row("plain: sandwich", &self.settings(Strategy::Sandwich, 3000, UNFORESEEN), None);
+        for size in [0.001, 0.0025] {
+            let strategy = strew(16, size, Guess::Coin);
+            let settings = self.settings(strategy, 3000, UNFORESEEN);
+            row(&format!("strewn 16, {}", percent(size)), &settings, Some(self.margin));
+        }
+    }
+
+    fn foretold(&self) {
+        println!("\nwhere trades can be foretold");
+        let of_gas = |gas| Habits { gas, ..UNFORESEEN };
+        let foretold = |name: &str, size, guess, habits| {
+            let settings = self.settings(strew(16, size, guess), 0, habits);
+            row(&format!("{name}: strewn 16, {}", percent(size)), &settings, Some(self.margin));
         };
-        foretold("9 of 10 as before", Guess::History, habits);
-        foretold("wallets' gas estimates", Guess::Gas, of_gas(Gas::Estimated));
+        for size in [0.001, 0.0025, 0.005] {
+            foretold("9 of 10 as before", size, Guess::History, Habits { repeats: 0.9, ..UNFORESEEN });
+            foretold("wallets' gas estimates", size, Guess::Gas, of_gas(Gas::Estimated));
+        }
+        foretold("estimates rounded up", 0.0025, Guess::Gas, of_gas(Gas::Rounded));
     }
-    let rounded = settings(strew(16, 0.0025, Guess::Gas), 0, of_gas(Gas::Rounded));
-    row("estimates rounded up: strewn 16, 0.25%", &rounded, Some(margin));
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    println!("{} sequencers, {} of the attacker; seed {}", arguments.nodes, arguments.attackers, arguments.seed);
+    println!("coins for each trade of a user, times 1000, 99% intervals; a trade is 1 to 10 coins of a pool of 1000\n");
+    println!(
+        "{:44} {:>7} {:>16} {:>16} {:>16} {:>7} {:>16} {:>16}",
+        "", "trades", "front", "total", "back", "in time", "users lose", "against none"
+    );
+    let mut bench = Bench { arguments, margin: 0.0 };
+    let plain = Report::of(&row("plain: sandwich", &bench.settings(Strategy::Sandwich, 0, UNFORESEEN), None));
+    bench.margin = 0.05 * plain.front.low();
+    println!("margin: 5% of the lower end, {:.4}", bench.margin * 1e3);
+    for (part, run) in [
+        (Part::Ways, Bench::ways as fn(&Bench)),
+        (Part::Seat, Bench::seat),
+        (Part::Fee, Bench::fee),
+        (Part::Foretold, Bench::foretold),
+    ] {
+        if bench.arguments.parts.contains(&part) {
+            run(&bench);
+        }
+    }
 }
 
 fn percent(share: f64) -> String {
     format!("{}%", share * 100.0)
 }
 
-fn row(name: &str, settings: &Settings, margin: Option<f64>) -> Report {
+fn cell(estimate: &Estimate) -> String {
+    format!("{:.3} +- {:.3}", estimate.mean * 1e3, estimate.half_width() * 1e3)
+}
+
+fn verdict(estimate: &Estimate, margin: f64) -> String {
+    let verdict = if estimate.equivalent_to_zero(margin) { "zero" } else { "not shown to be zero" };
+    format!("{verdict}, power {:.4}", estimate.power(margin))
+}
+
+fn row(name: &str, settings: &Settings, margin: Option<f64>) -> Vec<Sums> {
     let start = Instant::now();
-    let report = measure(settings);
-    let cell = |e: &Estimate| format!("{:.3} +- {:.3}", e.mean * 1e3, e.half_width() * 1e3);
+    let chains = chains(settings);
+    let report = Report::of(&chains);
     let in_time = format!("{:.0}%", 100.0 * report.back_inside.mean / report.back.mean);
     print!("{name:44} {:>7} {:>16} {:>16}", report.trades, cell(&report.front), cell(&report.total));
-    print!(" {:>16} {in_time:>7} {:>16}", cell(&report.back), cell(&report.loss));
+    print!(" {:>16} {in_time:>7} {:>16} {:>16}", cell(&report.back), cell(&report.loss), cell(&report.harm));
     if let Some(margin) = margin {
-        let verdict = if report.front.equivalent_to_zero(margin) { "zero" } else { "not shown to be zero" };
-        print!("  {verdict}, power {:.4}", report.front.power(margin));
+        print!("  {}", verdict(&report.front, margin));
     }
-    println!("  spoiled {:.2}%, {:.0?}", report.spoiled.mean * 100.0, start.elapsed());
-    report
+    print!("  spoiled {:.2}%, waited {:.2}", report.spoiled.mean * 100.0, report.waited.mean);
+    println!(", fees {:.4}, {:.0?}", report.fees.mean * 1e3, start.elapsed());
+    chains
 }

@@ -28,6 +28,9 @@
 //! - `front` = `total - back`: what trading ahead of others earns, that is what knowing a trade, or its place, is worth.
 //!   Without an exchange fee, and where no trade fails, it is what the users lose (`loss`), but for gas.
 //!
+//! A fourth, `harm`, is what users get less than in the very same block with nothing of the attacker's in it, neither
+//! ahead nor behind.
+//!
 //! # The attacker
 //!
 //! In the clear ([`Strategy::Sandwich`]) it knows size, direction and slippage of each trade, computes the entry that gains
@@ -38,11 +41,19 @@
 //! closes once. [`Strategy::Strew`] fills the block with transactions of which each enters if nobody has traded yet and
 //! closes if somebody has; the direction is a guess ([`Guess`]), and as the leader it may leave out all but one trade of
 //! others. It may withhold its shares. [`copies`] tries what else one can do with others' ciphertexts.
+//!
+//! # The outsider
+//!
+//! What of all this is owed to the sequencers that the attacker runs, the same game without them shows
+//! ([`Role::Outsider`], compared chain by chain with [`advantage`]): who leads no block and hears nothing before it is
+//! ordered sends the same envelopes into every block, by a coin, through a node's pool like anybody. [`duel`] has both on
+//! one chain, against each other.
 
 pub mod chain;
 pub mod cipher;
 pub mod copies;
 pub mod curve;
+pub mod duel;
 mod plain;
 mod round;
 mod sealed;
@@ -93,6 +104,15 @@ pub enum Strategy {
     },
 }
 
+/// Who the attacker is. What only a sequencer has counts on an encrypted chain alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It runs sequencers: leads, leaves out what it likes, and hears every envelope before it is ordered.
+    Sequencer,
+    /// Anybody: no seat, no gossip. Knows the state and what was revealed, not what waits nor from whom.
+    Outsider,
+}
+
 /// What stands for the encryption.
 #[derive(Clone, Debug)]
 pub enum Sealing {
@@ -111,8 +131,10 @@ pub struct Settings {
     pub sealing: Sealing,
     /// Sequencers.
     pub nodes: usize,
-    /// Those of them that the attacker runs.
+    /// Those of them that the attacker runs, if it runs any.
     pub attackers: usize,
+    /// Who the attacker is.
+    pub role: Role,
     /// The exchange's fee in millionths.
     pub fee: u32,
     /// The users.
@@ -138,8 +160,12 @@ pub struct Sums {
     pub back_inside: f64,
     /// What users got less than they would have without the attacker, where they traded in both cases.
     pub loss: f64,
+    /// What users got less than with nothing of the attacker's in the block, where they traded in both cases.
+    pub harm: f64,
     /// Trades that failed for their limit, less those that would have without the attacker.
     pub spoiled: f64,
+    /// Blocks that trades waited for since they were left out.
+    pub waited: f64,
     /// Fees of the attacker.
     pub fees: f64,
 }
@@ -151,7 +177,9 @@ impl Sums {
         self.back += other.back;
         self.back_inside += other.back_inside;
         self.loss += other.loss;
+        self.harm += other.harm;
         self.spoiled += other.spoiled;
+        self.waited += other.waited;
         self.fees += other.fees;
     }
 }
@@ -171,34 +199,66 @@ pub struct Report {
     pub back_inside: Estimate,
     /// What users lose.
     pub loss: Estimate,
+    /// What users lose against blocks without the attacker.
+    pub harm: Estimate,
     /// Trades spoiled.
     pub spoiled: Estimate,
+    /// Blocks that a trade waited for since it was left out.
+    pub waited: Estimate,
     /// The attacker's fees.
     pub fees: Estimate,
 }
 
-/// Runs a measurement. Chains run beside each other; the answer does not depend on how many at a time.
+/// Runs a measurement.
 #[must_use]
 pub fn measure(settings: &Settings) -> Report {
+    Report::of(&chains(settings))
+}
+
+/// The sums of each chain of a measurement. Chains run beside each other; the answer does not depend on how many at a time.
+#[must_use]
+pub fn chains(settings: &Settings) -> Vec<Sums> {
     let settings = Arc::new(settings.clone());
-    let chains: Vec<Sums> = (0..settings.chains as u64)
-        .into_par_iter()
-        .map(|number| {
-            let mut sums = Sums::default();
-            one_chain(&settings, number).iter().for_each(|round| sums.add(round));
-            sums
-        })
-        .collect();
-    let each = |of: fn(&Sums) -> f64| Estimate::of(&chains.iter().map(|s| of(s) / s.trades).collect::<Vec<_>>());
-    Report {
-        trades: chains.iter().map(|sums| sums.trades).sum(),
-        front: each(|s| s.total - s.back),
-        total: each(|s| s.total),
-        back: each(|s| s.back),
-        back_inside: each(|s| s.back_inside),
-        loss: each(|s| s.loss),
-        spoiled: each(|s| s.spoiled),
-        fees: each(|s| s.fees),
+    let sum = |number| {
+        let mut sums = Sums::default();
+        one_chain(&settings, number).iter().for_each(|round| sums.add(round));
+        sums
+    };
+    (0..settings.chains as u64).into_par_iter().map(sum).collect()
+}
+
+/// What the first of two gains more than the second for each trade of a user. Chains of the same number have the same
+/// seed, so the same users want to trade the same, and are compared with each other.
+///
+/// # Panics
+/// If the numbers of chains differ.
+#[must_use]
+pub fn advantage(of: &[Sums], over: &[Sums]) -> Estimate {
+    assert_eq!(of.len(), over.len(), "each chain has its pair");
+    let difference = |(of, over): (&Sums, &Sums)| of.total / of.trades - over.total / over.trades;
+    Estimate::of(&of.iter().zip(over).map(difference).collect::<Vec<_>>())
+}
+
+impl Report {
+    /// What the sums of chains say.
+    ///
+    /// # Panics
+    /// With fewer than two.
+    #[must_use]
+    pub fn of(chains: &[Sums]) -> Self {
+        let each = |of: fn(&Sums) -> f64| Estimate::of(&chains.iter().map(|s| of(s) / s.trades).collect::<Vec<_>>());
+        Self {
+            trades: chains.iter().map(|sums| sums.trades).sum(),
+            front: each(|s| s.total - s.back),
+            total: each(|s| s.total),
+            back: each(|s| s.back),
+            back_inside: each(|s| s.back_inside),
+            loss: each(|s| s.loss),
+            harm: each(|s| s.harm),
+            spoiled: each(|s| s.spoiled),
+            waited: each(|s| s.waited),
+            fees: each(|s| s.fees),
+        }
     }
 }
 

@@ -70,6 +70,8 @@ impl Market {
             .map(|tx| attacks.iter().find(|a| a.with.hash() == tx.hash()).map_or(tx, |a| &a.without).clone())
             .collect();
         assert_eq!(block.len(), waiting.len() + attacks.len(), "all of it fits a block");
+        let users: Vec<RecoveredTransaction> = block.iter().filter(|tx| hashes.contains(&tx.hash())).cloned().collect();
+        let undisturbed = Round::of(&self.ground, &self.ground.chain.run(&users), start, &hashes, leads);
         let alone = self.ground.chain.run(&without);
         let alone = Round::of(&self.ground, &alone, start, &hashes, leads);
         let done = self.commit(&block);
@@ -83,7 +85,7 @@ impl Market {
             let closing = self.ground.attacker.sign(&params, &call);
             self.commit(&[closing]);
         }
-        round.against(&alone)
+        round.against(&alone, &undisturbed, 0)
     }
 
     fn orders(&mut self) -> Vec<Waiting> {

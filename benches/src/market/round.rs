@@ -8,7 +8,7 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
 
 use super::{
-    Settings, Sums, artifact,
+    Role, Settings, Sums, artifact,
     chain::{Account, Call, Chain},
     cipher,
     curve::{Curve, gain},
@@ -83,6 +83,16 @@ pub(super) fn lurk(buying: bool, paid: f64, entries: usize) -> Vec<u8> {
     words("lurk(bool,uint256,uint256)", &[U256::from(u8::from(buying)), units(paid), U256::from(entries)])
 }
 
+fn create(artifact_: &str, arguments: Vec<u8>, value: f64) -> Call {
+    let data = [artifact(artifact_), arguments].concat();
+    Call { to: None, value: units(value), data, gas: 3_000_000, tip: TIP }
+}
+
+/// An attacker beside the first, and its payer.
+pub(super) fn second() -> [Account; 2] {
+    [Account::of("outsider", 0), Account::of("outsider's payer", 0)]
+}
+
 impl Ground {
     /// Genesis, and what of it both kinds of chain share.
     pub fn new(settings: &Settings, number: u64, rule: TransactionRule) -> Self {
@@ -94,7 +104,9 @@ impl Ground {
         let wallets = users.all.iter().map(|user| user.wallet.address).chain([attacker.address]);
         let mut alloc: std::collections::BTreeMap<_, _> = wallets.map(|a| (a, account(100_000.0))).collect();
         if rule == TransactionRule::Encrypted {
-            for address in users.all.iter().map(|user| user.payer.address).chain([payer.address]) {
+            let others = [payer.address, second()[1].address];
+            alloc.insert(second()[0].address, account(100_000.0));
+            for address in users.all.iter().map(|user| user.payer.address).chain(others) {
                 alloc.insert(address, GenesisAccount { fees: units(1000.0), ..Default::default() });
             }
         }
@@ -111,7 +123,10 @@ impl Ground {
             attacker,
             payer,
             leaders,
-            honest: settings.nodes - settings.attackers,
+            honest: match settings.role {
+                Role::Sequencer => settings.nodes - settings.attackers,
+                Role::Outsider => settings.nodes,
+            },
             nodes: settings.nodes,
             kept: 1.0 - f64::from(settings.fee) / 1e6,
             habits: settings.habits,
@@ -123,28 +138,33 @@ impl Ground {
     pub fn set_up(&self, fee: u32) -> Vec<Call> {
         let tokens = POOL_TOKENS * 100.0;
         let exchange = words("", &[units(tokens), units(POOL_TOKENS), U256::from(fee)]);
+        let mut calls = vec![
+            create(EXCHANGE, exchange, POOL_COINS),
+            self.create_sandwich(),
+            self.give(self.contracts.sandwich, POOL_TOKENS * 10.0),
+        ];
+        calls.extend(self.users.all.iter().map(|user| self.give(user.wallet.address, POOL_TOKENS)));
+        calls
+    }
+
+    /// The calls that make a second attacker: its own, which makes a contract, and the first one's, which gives that tokens.
+    pub fn set_up_second(&self, sandwich: Address) -> [Call; 2] {
+        [self.create_sandwich(), self.give(sandwich, POOL_TOKENS * 10.0)]
+    }
+
+    fn create_sandwich(&self) -> Call {
         let worth = [word(self.contracts.exchange), U256::from(POOL_COINS), U256::from(POOL_TOKENS)];
-        let create = |artifact_: &str, arguments: Vec<u8>, value: f64| Call {
-            to: None,
-            value: units(value),
-            data: [artifact(artifact_), arguments].concat(),
-            gas: 3_000_000,
-            tip: TIP,
-        };
-        let give = |to: Address, amount: f64| Call {
+        create(SANDWICH, words("", &worth), 10_000.0)
+    }
+
+    fn give(&self, to: Address, amount: f64) -> Call {
+        Call {
             to: Some(self.contracts.exchange),
             value: U256::ZERO,
             data: words("transfer(address,uint256)", &[word(to), units(amount)]),
             gas: 100_000,
             tip: TIP,
-        };
-        let mut calls = vec![
-            create(EXCHANGE, exchange, POOL_COINS),
-            create(SANDWICH, words("", &worth), 10_000.0),
-            give(self.contracts.sandwich, POOL_TOKENS * 10.0),
-        ];
-        calls.extend(self.users.all.iter().map(|user| give(user.wallet.address, POOL_TOKENS)));
-        calls
+        }
     }
 
     /// The pool as it stands.
@@ -223,6 +243,18 @@ fn trade_of(receipt: &Receipt) -> impl Iterator<Item = Trade> + '_ {
     })
 }
 
+/// What the trades of a transaction gained, fees apart.
+pub(super) fn gains(receipt: &Receipt, worth: f64) -> f64 {
+    trade_of(receipt).map(|trade| gain(trade.buying, trade.paid, trade.got, worth)).sum()
+}
+
+/// What a transaction of an attacker paid; who proposed the block has its tips back.
+pub(super) fn fees(receipt: &Receipt, base_fee: u64, tips: bool) -> f64 {
+    assert!(receipt.outcome == Outcome::Success, "what the attacker sends runs: {:?}", receipt.outcome);
+    let price = if tips { u128::from(base_fee) } else { receipt.effective_gas_price };
+    receipt.gas_used as f64 * price as f64 / UNIT
+}
+
 impl Round {
     /// Accounts for a block that ran on a pool. The trades of users are those with the given hashes.
     pub fn of(ground: &Ground, block: &ExecutedBlock, mut pool: Curve, orders: &[B256], leads: bool) -> Self {
@@ -237,9 +269,7 @@ impl Round {
                 }
             }
             if receipt.from == ground.attacker.address || receipt.from == ground.payer.address {
-                assert!(receipt.outcome == Outcome::Success, "what the attacker sends runs: {:?}", receipt.outcome);
-                let base = if leads { u128::from(ground.chain.base_fee) } else { receipt.effective_gas_price };
-                round.fees += receipt.gas_used as f64 * base as f64 / UNIT;
+                round.fees += fees(receipt, ground.chain.base_fee, leads);
             }
         }
         round.closes = pool.closing(WORTH);
@@ -247,15 +277,22 @@ impl Round {
         round
     }
 
-    /// Compares the block with the same block in which the attacker traded ahead of nobody.
-    pub fn against(&self, without: &Self) -> Sums {
+    /// Compares the block with the same block in which the attacker traded ahead of nobody, and with the one that has
+    /// nothing of it. `left` trades were left out.
+    pub fn against(&self, without: &Self, undisturbed: &Self, left: usize) -> Sums {
         let pairs = || self.worth.iter().zip(&without.worth);
+        let lost = |to: &Self| {
+            let pairs = self.worth.iter().zip(&to.worth);
+            pairs.filter_map(|(with, without)| Some((*without)? - (*with)?)).sum()
+        };
         Sums {
             trades: self.worth.len() as f64,
             total: self.gained + self.closing - self.fees,
             back: without.gained + without.closing - without.fees,
             back_inside: without.gained - without.fees,
-            loss: pairs().filter_map(|(with, without)| Some((*without)? - (*with)?)).sum(),
+            loss: lost(without),
+            harm: lost(undisturbed),
+            waited: left as f64,
             spoiled: pairs().map(|(w, o)| f64::from(u8::from(w.is_none())) - f64::from(u8::from(o.is_none()))).sum(),
             fees: self.fees,
         }

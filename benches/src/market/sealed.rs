@@ -12,7 +12,7 @@ use cascade_primitives::{
 use rand::Rng as _;
 
 use super::{
-    Guess, Sealing, Settings, Strategy, Sums,
+    Guess, Role, Sealing, Settings, Strategy, Sums,
     chain::{Account, payer},
     cipher::{Cipher, EPOCH, terms},
     plain::limits,
@@ -20,29 +20,39 @@ use super::{
     users::{Gas, Knowledge, Order, Seen},
 };
 
-type Checked = (RecoveredEnvelope, Sealed);
+pub(super) type Checked = (RecoveredEnvelope, Sealed);
 
 /// An encrypted chain with its market.
 pub(super) struct Market {
     pub ground: Ground,
     pub cipher: Cipher,
     strategy: Strategy,
+    role: Role,
     pool: Pool<CheckedEnvelope>,
-    waiting: Vec<Waiting>,
+    pub waiting: Vec<Waiting>,
     knowledge: Knowledge,
 }
 
-/// A trade that waits. What the attacker may look at is `seen`.
-struct Waiting {
-    order: Order,
-    inside: B256,
-    sealed: Checked,
+/// A trade that waits. What a sequencer may look at is `seen`, an outsider at nothing.
+pub(super) struct Waiting {
+    pub order: Order,
+    pub inside: B256,
+    pub sealed: Checked,
     seen: Seen,
 }
 
+/// What a block gave, and what it would have given otherwise.
+struct Outcomes {
+    done: ExecutedBlock,
+    /// With other transactions in some of the envelopes.
+    alone: ExecutedBlock,
+    /// Without those envelopes.
+    undisturbed: ExecutedBlock,
+}
+
 /// What the attacker sends: envelopes, and for each transaction inside the one that trades ahead of nobody.
-struct Attack {
-    envelopes: Vec<Checked>,
+pub(super) struct Attack {
+    pub envelopes: Vec<Checked>,
     without: HashMap<B256, RecoveredTransaction>,
 }
 
@@ -56,7 +66,8 @@ impl Market {
         };
         let pool = Pool::new(PoolLimits::of(params));
         let (waiting, knowledge) = (Vec::new(), Knowledge::default());
-        let mut market = Self { ground, cipher, strategy: settings.strategy, pool, waiting, knowledge };
+        let Settings { strategy, role, .. } = *settings;
+        let mut market = Self { ground, cipher, strategy, role, pool, waiting, knowledge };
         let calls = market.ground.set_up(settings.fee);
         let params = market.ground.chain.params.clone();
         let sealed: Vec<Checked> = calls
@@ -82,16 +93,10 @@ impl Market {
         let leads = self.ground.leads();
         let start = self.ground.pool();
         self.orders();
-        let chosen = match self.strategy {
-            Strategy::Strew { isolate: true, .. } if leads => self.waiting.len().min(1),
-            _ => self.waiting.len(),
-        };
+        let chosen = self.chosen(leads);
         let Attack { envelopes, without } = self.attack(chosen);
         let block = if leads {
-            // Its own first, then others', then its own: should the order of a proposal mean anything.
-            let half = envelopes.len() / 2;
-            let others = self.waiting[..chosen].iter().map(|trade| trade.sealed.clone());
-            envelopes[..half].iter().cloned().chain(others).chain(envelopes[half..].iter().cloned()).collect()
+            self.propose(&envelopes, chosen)
         } else {
             envelopes.into_iter().for_each(|envelope| self.admit(envelope));
             self.select()
@@ -102,16 +107,11 @@ impl Market {
             _ => Vec::new(),
         };
         let base_fee = self.ground.chain.base_fee;
-        let (done, alone) = self.commit_against(&block, &silent, &without);
+        let Outcomes { done, alone, undisturbed } = self.commit_against(&block, &silent, &without);
         assert_eq!(base_fee, self.ground.chain.params.base_fee_floor, "blocks are far from full");
-        let trades: Vec<Waiting> = self.waiting.drain(..chosen).collect();
-        let hashes: Vec<B256> = trades.iter().map(|trade| trade.inside).collect();
-        let round = Round::of(&self.ground, &done, start, &hashes, leads);
-        let alone = Round::of(&self.ground, &alone, start, &hashes, leads);
-        for trade in &trades {
-            self.ground.users.all[trade.order.user].waits = false;
-            self.knowledge.learn(&trade.seen, trade.order.victim.buying);
-        }
+        let hashes: Vec<B256> = self.reveal(chosen).iter().map(|trade| trade.inside).collect();
+        let [round, alone, undisturbed] =
+            [done, alone, undisturbed].map(|block| Round::of(&self.ground, &block, start, &hashes, leads));
         if round.closes.is_some() {
             let params = self.ground.chain.params.clone();
             let call = attack(&self.ground.contracts, close(), TIP);
@@ -119,10 +119,36 @@ impl Market {
             let sealed = self.seal_own(&closing);
             self.commit(&[sealed], &silent);
         }
-        round.against(&alone)
+        round.against(&alone, &undisturbed, self.waiting.len())
     }
 
-    fn orders(&mut self) {
+    /// How many trades come into the next block.
+    pub fn chosen(&self, leads: bool) -> usize {
+        match self.strategy {
+            Strategy::Strew { isolate: true, .. } if leads => self.waiting.len().min(1),
+            _ => self.waiting.len(),
+        }
+    }
+
+    /// What the attacker proposes: its own first, then others', then its own, should the order of a proposal mean
+    /// anything.
+    pub fn propose(&self, own: &[Checked], chosen: usize) -> Vec<Checked> {
+        let (first, last) = own.split_at(own.len() / 2);
+        let others = self.waiting[..chosen].iter().map(|trade| &trade.sealed);
+        first.iter().chain(others).chain(last).cloned().collect()
+    }
+
+    /// The first trades that waited have been revealed.
+    pub fn reveal(&mut self, count: usize) -> Vec<Waiting> {
+        let trades: Vec<Waiting> = self.waiting.drain(..count).collect();
+        for trade in &trades {
+            self.ground.users.all[trade.order.user].waits = false;
+            self.knowledge.learn(&trade.seen, trade.order.victim.buying);
+        }
+        trades
+    }
+
+    pub fn orders(&mut self) {
         let (pool, params) = (self.ground.pool(), self.ground.chain.params.clone());
         for order in self.ground.users.orders(&pool, WORTH) {
             let call = self.ground.call(&order, TIP);
@@ -134,10 +160,14 @@ impl Market {
         }
     }
 
-    /// What the attacker sends against the first trades that wait.
-    fn attack(&mut self, chosen: usize) -> Attack {
+    /// What the attacker sends against the first trades that wait; an outsider against whatever may wait.
+    pub fn attack(&mut self, chosen: usize) -> Attack {
+        let (heard, entries) = match self.role {
+            Role::Sequencer => (chosen, chosen),
+            Role::Outsider => (0, 1),
+        };
         let votes = |guess: Guess, market: &mut Self| {
-            let seen = market.waiting[..chosen].iter().map(|trade| trade.seen);
+            let seen = market.waiting[..heard].iter().map(|trade| trade.seen);
             let sum: i64 = match guess {
                 Guess::Coin => 0,
                 Guess::History => seen.map(|seen| market.knowledge.by_history(&seen)).sum(),
@@ -157,7 +187,7 @@ impl Market {
                 let buying = votes(guess, self);
                 // The last one to run only closes: nobody is left to be ahead of.
                 let one = |i| if i + 1 < count { amount(buying, size) } else { 0.0 };
-                (0..count).map(|i| (lurk(buying, one(i), chosen), lurk(buying, 0.0, chosen))).collect()
+                (0..count).map(|i| (lurk(buying, one(i), entries), lurk(buying, 0.0, entries))).collect()
             }
         };
         let params = self.ground.chain.params.clone();
@@ -188,13 +218,21 @@ impl Market {
 
     /// The same for the attacker.
     pub fn seal_own(&mut self, transaction: &RecoveredTransaction) -> Checked {
-        let terms = terms_for(&mut self.ground.payer, transaction, self.ground.chain.height.plus(1000));
-        let envelope = self.cipher.seal(&terms, transaction, &self.ground.payer.key);
+        let mut payer = self.ground.payer.clone();
+        let checked = self.seal_by(&mut payer, transaction);
+        self.ground.payer = payer;
+        checked
+    }
+
+    /// The same for anybody with a payer.
+    pub fn seal_by(&mut self, payer: &mut Account, transaction: &RecoveredTransaction) -> Checked {
+        let terms = terms_for(payer, transaction, self.ground.chain.height.plus(1000));
+        let envelope = self.cipher.seal(&terms, transaction, &payer.key);
         let checked = self.cipher.check(&envelope).expect("a well-formed envelope");
         (envelope, checked)
     }
 
-    fn admit(&mut self, (envelope, sealed): Checked) {
+    pub fn admit(&mut self, (envelope, sealed): Checked) {
         let (view, above) = (self.ground.chain.executed(), InFlight::empty(self.ground.chain.height));
         let accounts = |address: &Address| payer(&view, &above, address);
         let envelope = CheckedEnvelope { envelope, sealed };
@@ -202,7 +240,7 @@ impl Market {
     }
 
     /// What an honest leader takes.
-    fn select(&self) -> Vec<Checked> {
+    pub fn select(&self) -> Vec<Checked> {
         let chain = &self.ground.chain;
         let (view, in_flight) = chain.basis();
         let accounts = |address: &Address| payer(&view, &in_flight, address);
@@ -212,16 +250,16 @@ impl Market {
 
     /// A block that is checked as every validator does, opened, run and stored.
     pub fn commit(&mut self, block: &[Checked], silent: &[cascade_primitives::MemberIndex]) -> ExecutedBlock {
-        self.commit_against(block, silent, &HashMap::new()).0
+        self.commit_against(block, silent, &HashMap::new()).done
     }
 
-    /// The same, and what would have happened with other transactions in some of the envelopes.
+    /// The same, and what would have happened with other transactions in some of the envelopes, or without them.
     fn commit_against(
         &mut self,
         block: &[Checked],
         silent: &[cascade_primitives::MemberIndex],
         without: &HashMap<B256, RecoveredTransaction>,
-    ) -> (ExecutedBlock, ExecutedBlock) {
+    ) -> Outcomes {
         let chain = &mut self.ground.chain;
         let (view, in_flight) = chain.basis();
         let items: Vec<_> = block.iter().map(|(e, _)| RecoveredItem::Envelope(Box::new(e.clone()))).collect();
@@ -230,13 +268,20 @@ impl Market {
         let checked = checked.expect("a valid block");
         let (beacon, opened) = self.cipher.open(height, block, silent);
         let other: Vec<OpenedItem> = opened.iter().map(|item| exchanged(item, without)).collect();
+        let others: Vec<OpenedItem> = opened.iter().filter(|item| !hides(item, without)).cloned().collect();
         let alone = chain.run_items(beacon, &other);
+        let undisturbed = chain.run_items(beacon, &others);
         let done = chain.run_items(beacon, &opened);
         chain.commit(&done, checked);
         let (view, above) = (chain.executed(), InFlight::empty(chain.height));
         self.pool.on_executed(block.iter().map(|(e, _)| (e.payer(), payer(&view, &above, &e.payer()))));
-        (done, alone)
+        Outcomes { done, alone, undisturbed }
     }
+}
+
+/// Whether an item hides one of these transactions.
+fn hides(item: &OpenedItem, of: &HashMap<B256, RecoveredTransaction>) -> bool {
+    matches!(item, OpenedItem::Envelope { opened: Ok(inside), .. } if of.contains_key(&inside.hash()))
 }
 
 fn exchanged(item: &OpenedItem, without: &HashMap<B256, RecoveredTransaction>) -> OpenedItem {

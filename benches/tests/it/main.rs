@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use cascade_benches::market::{
-    Guess, Sealing, Settings, Strategy,
+    Guess, Report, Role, Sealing, Settings, Strategy, advantage, chains,
     cipher::Keys,
     copies::copies,
+    duel::duel,
     measure, one_chain, play,
     users::{Gas, Habits, UNFORESEEN},
 };
@@ -20,6 +21,7 @@ fn settings(strategy: Strategy) -> Settings {
         sealing: Sealing::Assumed(BTreeMap::new()),
         nodes: 4,
         attackers: 1,
+        role: Role::Sequencer,
         fee: 0,
         habits: UNFORESEEN,
         seed: 1,
@@ -50,6 +52,36 @@ fn trading_ahead_pays_in_the_clear_and_nothing_when_sealed() {
     assert!(told.front.low() > 0.0 && !told.front.equivalent_to_zero(margin), "margin {margin}: {told:?}");
 }
 
+/// What a seat is worth: the same strategies with the same seeds by one who runs no sequencer.
+#[test]
+fn a_seat_earns_no_more_than_an_outsider_does_on_a_sealed_chain() {
+    let short = settings(Strategy::Sandwich);
+    let margin = margin(&short);
+    let edge = |settings: &Settings| {
+        let outsider = Settings { role: Role::Outsider, ..settings.clone() };
+        let (seat, outsider) = (chains(settings), chains(&outsider));
+        assert!(Report::of(&outsider).back.low() > 0.0, "an outsider brings prices back, too");
+        advantage(&seat, &outsider)
+    };
+    let open = |size, guess| Strategy::Strew { count: 8, size, guess, isolate: false, withhold: false };
+    let sealed = Settings { strategy: open(0.0005, Guess::Coin), ..short.clone() };
+    let found = edge(&sealed);
+    assert!(found.equivalent_to_zero(margin) && found.power(margin) > 0.9, "margin {margin}: {found:?}");
+    // The control: who hears envelopes whose gas limits give the direction away is found to have an edge.
+    let habits = Habits { gas: Gas::Estimated, ..UNFORESEEN };
+    let told = edge(&Settings { habits, strategy: open(0.001, Guess::Gas), ..short });
+    assert!(told.low() > 0.0 && !told.equivalent_to_zero(margin), "margin {margin}: {told:?}");
+}
+
+/// Users lose to a sandwich what it earns ahead of them; to what is strewn over a sealed block nothing that shows.
+#[test]
+fn users_lose_in_the_clear_and_not_when_sealed() {
+    let plain = measure(&settings(Strategy::Sandwich));
+    assert!(plain.harm.low() > 0.0 && plain.harm.mean > 0.9 * plain.front.mean, "{plain:?}");
+    let sealed = measure(&settings(strewn(8, 0.0005, Guess::Coin)));
+    assert!(sealed.harm.high() < 0.05 * plain.harm.low(), "margin {}: {sealed:?}", 0.05 * plain.harm.low());
+}
+
 /// The long run: enough trades to tell a twentieth from nothing for attacks of every size, on 4 and on 7 sequencers.
 #[test]
 fn trading_ahead_of_sealed_trades_earns_nothing_at_any_size() {
@@ -72,6 +104,16 @@ fn trading_ahead_of_sealed_trades_earns_nothing_at_any_size() {
             assert!(report.front.equivalent_to_zero(margin), "{guess:?} {size}: margin {margin}: {report:?}");
             assert!(report.front.power(margin) > 0.99, "{guess:?} {size}: margin {margin}: {report:?}");
         }
+        for isolate in [true, false] {
+            let strategy = Strategy::Strew { count: 16, size: 0.001, guess: Guess::Coin, isolate, withhold: false };
+            let outsider = Settings { role: Role::Outsider, ..long(strategy) };
+            let edge = advantage(&chains(&long(strategy)), &chains(&outsider));
+            println!("{nodes} sequencers, left out {isolate}: margin {margin:.5}, a seat's edge {edge:?}");
+            assert!(edge.equivalent_to_zero(margin), "margin {margin}: {edge:?}");
+            assert!(edge.power(margin) > 0.9, "margin {margin}: {edge:?}");
+        }
+        let silent = strewn(16, 0.0, Guess::Coin);
+        println!("{nodes} sequencers, against each other: {:?}", duel(&long(silent), true));
         let large = measure(&long(strewn(16, 0.005, Guess::Coin)));
         assert!(large.front.high() < 0.0, "large entries lose, since they make trades fail: {large:?}");
     }
