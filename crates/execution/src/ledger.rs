@@ -9,7 +9,8 @@
 //! slot ([`fee_slot`], [`FeeAccount::from_slot`]). Nothing that runs in the EVM can write there: storage is written by
 //! the code that stands at its address alone, and no code can come to stand at this one. Genesis puts none there, its
 //! nonce is not zero, so that creating a contract there is a collision (EIP-684), there are no set-code transactions,
-//! and nobody has its key. Balances leave the ledger by charges alone, one envelope's fee at a time; a payer's
+//! and nobody has its key. Balances leave the ledger by a payer's own envelopes alone, one at a time: by its fee, and by
+//! what the payer itself withdraws in it ([`crate::withdrawal`]), together at most what the envelope reserved. A payer's
 //! balance and nonce therefore depend on its own envelopes and on deposits for it, whatever hidden transactions do.
 //!
 //! Wei that somebody sends to the address otherwise belong to nobody and stay there; the account's balance is then more
@@ -128,6 +129,27 @@ pub(crate) fn deposit(overlay: &mut Overlay<'_>, payer: &Address, value: U256) -
     })?;
     let account = current(overlay, payer)?;
     write(overlay, payer, FeeAccount { balance: account.balance.saturating_add(value), ..account })
+}
+
+/// Moves wei from a payer's balance in the ledger to an account.
+pub(crate) fn withdraw(
+    overlay: &mut Overlay<'_>,
+    payer: &Address,
+    to: Address,
+    amount: U256,
+) -> Result<(), StoreError> {
+    let account = current(overlay, payer)?;
+    let broken = || StoreError::new("withdraw", format!("{payer} has {account:?} and takes {amount}"));
+    let balance = account.balance.checked_sub(amount).ok_or_else(broken)?;
+    write(overlay, payer, FeeAccount { balance, ..account })?;
+    overlay.update_account(FEE_LEDGER, |ledger| {
+        ledger.balance = ledger.balance.checked_sub(amount).ok_or_else(broken)?;
+        Ok(())
+    })?;
+    overlay.update_account(to, |account| {
+        account.balance = account.balance.saturating_add(amount);
+        Ok(())
+    })
 }
 
 fn write(overlay: &mut Overlay<'_>, payer: &Address, account: FeeAccount) -> Result<(), StoreError> {

@@ -17,7 +17,8 @@
 //! - [`store`] is what a store must offer and the rules by which it applies, reverts and prunes versions.
 //! - [`state`] is the state at a height; [`proof`] proves it to those who have only the root.
 //! - [`execute`] is the state transition, total and deterministic; [`receipt`] is what it says of each transaction.
-//!   Encrypted chains have [`execute_items`] and the fee [`ledger`], from which envelopes are paid.
+//!   Encrypted chains have [`execute_items`] and the fee [`ledger`], from which envelopes are paid, and from which
+//!   payers take back what they do not need ([`withdrawal`]).
 //! - [`fees`] is EIP-1559 on ordered gas with a minimum charge; [`ordering`] the rule that makes every ordered
 //!   transaction payable.
 //! - [`genesis`] is version 0.
@@ -42,6 +43,7 @@ pub mod simulate;
 pub mod state;
 pub mod store;
 mod tree;
+pub mod withdrawal;
 
 pub use evm::BlockHashes;
 pub use execute::{BlockEnv, BlockRun, ExecutedBlock, OpenFailure, OpenedItem, execute_block, execute_items};
@@ -63,3 +65,4 @@ pub use store::{
     StateChanges, StateKey, StateStore, StateStoreMut, StoreError, TreeNodeKey, ValueChange, VersionIndex,
     VersionedValue,
 };
+pub use withdrawal::Withdrawal;

@@ -165,6 +165,12 @@ codes! {
         NonceMax = 10 "nonce has max value",
         /// The init code is longer than EIP-3860 allows.
         InitCodeSize = 11 "max initcode size exceeded",
+        /// A withdrawal from the fee ledger that somebody else than the envelope's payer signed.
+        NotThePayer = 12 "only the envelope's payer can withdraw from the fee ledger",
+        /// A withdrawal of another form.
+        Withdrawal = 13 "a withdrawal is withdraw(address,uint256) without value, to another account than the ledger",
+        /// A withdrawal of more than the envelope reserves beyond its gas.
+        Reserve = 14 "the envelope does not reserve the amount and its gas",
     }
 }
 
@@ -408,11 +414,14 @@ mod tests {
             "sender not an eoa",
             "nonce has max value",
             "max initcode size exceeded",
+            "only the envelope's payer can withdraw from the fee ledger",
+            "a withdrawal is withdraw(address,uint256) without value, to another account than the ledger",
+            "the envelope does not reserve the amount and its gas",
         ];
         for (code, reason) in (0..).zip(not_run) {
             assert_eq!(text([4, code]).unwrap(), format!("charged, nothing ran: {reason}"));
         }
-        assert!(text([4, 12]).is_err() && Outcome::from_slice(&[5]).is_err());
+        assert!(text([4, 15]).is_err() && Outcome::from_slice(&[5]).is_err());
         assert_eq!(text([3, 2]).unwrap(), "not executed: insufficient funds for gas * price + value");
         assert_eq!(text([2, 0]).unwrap(), "out of gas");
         assert!(text([3, 13]).is_err() && text([2, 15]).is_err());

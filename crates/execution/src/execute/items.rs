@@ -8,6 +8,8 @@
 //!               it runs; its sender pays the value that it sends and no gas
 //!                    |
 //!               the payer's nonce + 1, its balance - charge x price; base fee burned, tip to the producer
+//!                    |
+//!               was it a withdrawal of the payer's own? its amount goes from its balance to an account
 //!
 //!  deposit ---> runs as a plain transfer --success--> the value goes on from the payer's account into the ledger
 //! ```
@@ -32,6 +34,7 @@ use crate::{
     receipt::{ENVELOPE_RECEIPT_TYPE, NoOpReason, NotRun, Outcome, Receipt},
     state::StateView,
     store::StoreError,
+    withdrawal::Withdrawal,
 };
 
 /// Why an envelope gives no transaction. Deterministic: everybody who has the block's reveal finds the same.
@@ -102,6 +105,18 @@ impl<'a> BlockRun<'a> {
     }
 }
 
+/// What an opened envelope runs, if the envelope covers it.
+fn startable<'a>(
+    envelope: &RecoveredEnvelope,
+    tx: &'a RecoveredTransaction,
+    price: u64,
+) -> Result<(&'a RecoveredTransaction, Option<Withdrawal>), NotRun> {
+    if tx.gas_limit() > envelope.gas_limit {
+        return Err(NotRun::GasLimit);
+    }
+    Ok((tx, Withdrawal::of(envelope, tx, price)?))
+}
+
 impl Totals {
     fn deposit(
         &mut self,
@@ -129,19 +144,29 @@ impl Totals {
         let base_fee = env.base_fee;
         let price = envelope.max_fee_per_gas.min(base_fee.saturating_add(envelope.max_priority_fee_per_gas));
         let least = minimum_envelope_charge(envelope.gas_limit, envelope.bucket);
-        let ran = match opened {
-            Err(failure) => Err((*failure).into()),
-            Ok(tx) if tx.gas_limit() > envelope.gas_limit => Err(NotRun::GasLimit),
-            Ok(tx) => match transact_sealed(evm, sealed_tx_env(tx, price, base_fee)) {
-                Ok(result) => Ok((tx, result)),
-                Err(error) => Err(not_run(&fault(error)?)),
-            },
-        };
-        let charged = ran.as_ref().map_or(least, |(_, result)| result.gas().tx_gas_used().max(least));
+        let ran =
+            match opened.as_ref().map_err(|failure| (*failure).into()).and_then(|tx| startable(envelope, tx, price)) {
+                Err(reason) => Err(reason),
+                Ok((tx, withdrawal)) => match transact_sealed(evm, sealed_tx_env(tx, price, base_fee)) {
+                    Ok(result) => Ok((tx, withdrawal.filter(|_| result.is_success()), result)),
+                    Err(error) => Err(not_run(&fault(error)?)),
+                },
+            };
+        let charged = ran.as_ref().map_or(least, |(_, _, result)| result.gas().tx_gas_used().max(least));
         let fee = self.pay(charged, u128::from(price), base_fee);
-        ledger::charge(evm.ctx.db_mut(), &envelope.payer(), fee, env.producer)?;
+        let payer = envelope.payer();
+        ledger::charge(evm.ctx.db_mut(), &payer, fee, env.producer)?;
         Ok(match ran {
-            Ok((tx, result)) => self.ran(tx, charged, u128::from(price), result),
+            Ok((tx, withdrawal, result)) => {
+                let mut receipt = self.ran(tx, charged, u128::from(price), result);
+                if let Some(withdrawal) = withdrawal {
+                    let amount = withdrawal.amount(envelope, fee.burned + fee.tip);
+                    ledger::withdraw(evm.ctx.db_mut(), &payer, withdrawal.to, amount)?;
+                    receipt.logs.push(withdrawal.log(payer, amount));
+                    self.logs += 1;
+                }
+                receipt
+            }
             Err(reason) => Receipt {
                 gas_used: charged,
                 effective_gas_price: u128::from(price),

@@ -11,7 +11,7 @@
 //! **Envelopes are always payable.** Nothing but a payer's own envelopes lowers its balance in the ledger or uses its
 //! nonces ([`crate::ledger`]), and the shuffle keeps those in the order of their nonces. So by induction over the blocks
 //! each envelope that passes finds, when it runs, the nonce that it expects and gas limit times fee cap; it is charged
-//! whatever it hides.
+//! whatever it hides. What a payer withdraws it takes from that same sum ([`crate::withdrawal`]).
 //!
 //! **Deposits may turn out not to be**, since a hidden transaction of the same sender may run before them, use their
 //! nonce or spend their money. Then they do nothing and cost nothing. It is affordable because each sender has at most

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy_primitives::{Address, B256, U256, keccak256};
 use cascade_execution::{
     ENVELOPE_RECEIPT_TYPE, ExecutedBlock, FEE_LEDGER, FeeAccount, GenesisStateError, NoOpReason, NotRun, OpenFailure,
-    OpenedItem, Outcome, Receipt, execute_items, fee_account, fee_slot, genesis_changes, minimum_envelope_charge,
+    OpenedItem, Outcome, Receipt, Withdrawal, execute_items, fee_account, fee_slot, genesis_changes,
+    minimum_envelope_charge,
 };
 use cascade_primitives::{
     ChainParams, EcdsaSignature, Encode, Envelope, Epoch, Fork, Genesis, GenesisAccount, Height, Item,
@@ -88,7 +89,7 @@ impl Chain {
         block
     }
 
-    fn run_item(&mut self, item: OpenedItem) -> Receipt {
+    pub fn run_item(&mut self, item: OpenedItem) -> Receipt {
         self.run_items(&[item]).receipts.remove(0)
     }
 }
@@ -335,13 +336,33 @@ pub enum Thing {
 #[derive(Clone, Debug)]
 pub enum Inside {
     Broken(u8),
-    Tx { from: u64, error: i64, to: u64, share: u64, gas: u64, kind: u8 },
+    /// Out of the ledger: by the payer itself unless `from` says otherwise; `share` in hundredths of what is reserved, all
+    /// if there is none.
+    Withdraw {
+        from: Option<u64>,
+        error: i64,
+        to: u64,
+        share: Option<u64>,
+        gas: u64,
+        value: bool,
+    },
+    Tx {
+        from: u64,
+        error: i64,
+        to: u64,
+        share: u64,
+        gas: u64,
+        kind: u8,
+    },
 }
 
 pub fn things(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Thing>> {
     let error = || prop_oneof![8 => Just(0i64), 1 => -1i64..3];
     let inside = prop_oneof![
         1 => (0u8..4).prop_map(Inside::Broken),
+        3 => (prop::option::weighted(0.15, 0u64..4), error(), 0u64..7, prop::option::of(0u64..120), 20_000u64..60_000,
+            prop::bool::weighted(0.1)).prop_map(|(from, error, to, share, gas, value)|
+                Inside::Withdraw { from, error, to, share, gas, value }),
         6 => (0u64..4, error(), 0u64..7, 0u64..120, 20_000u64..250_000, 0u8..8)
             .prop_map(|(from, error, to, share, gas, kind)| Inside::Tx { from, error, to, share, gas, kind }),
     ];
@@ -408,6 +429,15 @@ impl Due {
                     Inside::Broken(1) => Err(OpenFailure::Commitment),
                     Inside::Broken(2) => Err(OpenFailure::NotATransaction),
                     Inside::Broken(_) => Err(OpenFailure::GasLimit),
+                    Inside::Withdraw { from, error, to, share, gas: limit, value } => {
+                        let from = from.unwrap_or(payer);
+                        let nonce = self.accounts[from as usize].saturating_add_signed(error);
+                        let reserved = U256::from(gas) * U256::from(max_fee);
+                        let amount = share.map(|share| reserved * U256::from(share) / U256::from(100));
+                        let data = Withdrawal { to: Self::target(to), amount }.call_data();
+                        let tx = Tx::new(user(from), nonce, FEE_LEDGER).gas(limit).value(U256::from(u8::from(value)));
+                        Ok(tx.data(data).sign())
+                    }
                     Inside::Tx { from, error, to, share, gas, kind } => {
                         let nonce = self.accounts[from as usize].saturating_add_signed(error);
                         let tx = Tx::new(user(from), nonce, Self::target(to)).gas(gas).value(self.part(from, share));
@@ -433,12 +463,20 @@ impl Due {
             Thing::Deposit { from, .. } => self.accounts[from as usize] += 1,
             Thing::Sealed { payer, ref inside, .. } => {
                 self.payers[payer as usize] += 1;
-                if let Inside::Tx { from, .. } = *inside {
-                    self.accounts[from as usize] += 1;
+                match *inside {
+                    Inside::Tx { from, .. } => self.accounts[from as usize] += 1,
+                    Inside::Withdraw { from, .. } => self.accounts[from.unwrap_or(payer) as usize] += 1,
+                    Inside::Broken(_) => {}
                 }
             }
         }
     }
+}
+
+/// What a receipt says was withdrawn; none if nothing was.
+pub fn withdrawn(receipt: &Receipt) -> Option<U256> {
+    let log = receipt.logs.iter().find(|log| log.address == FEE_LEDGER)?;
+    Some(U256::from_be_slice(&log.data.data))
 }
 
 /// Wei that are in the ledger's account and in no entry, because somebody sent them there.
@@ -470,6 +508,7 @@ proptest! {
             let before = supply(&chain);
             let (producer, lost) = (chain.balance(PRODUCER), stray(&chain));
             let nonces: u64 = (0..4).map(|i| chain.fees(user(i)).nonce).sum();
+            let entries_before: U256 = (0..8).map(|i| chain.fees(user(i)).balance).sum();
             let again = chain.execute_items(&items);
             let cold = chain.reopened(cascade_execution::CacheSizes { values: 2, nodes: 2, codes: 2 });
             prop_assert_eq!(&again, &cold.execute_items(&items));
@@ -481,9 +520,22 @@ proptest! {
             prop_assert!(stray(&chain) >= lost);
             let mut charged = 0;
             let mut gas = 0;
+            let mut entries = entries_before;
             for (item, receipt) in items.iter().zip(&block.receipts) {
                 gas += receipt.gas_used;
                 prop_assert_eq!(receipt.cumulative_gas_used, gas);
+                let fee = U256::from(receipt.gas_used) * U256::from(receipt.effective_gas_price);
+                match item {
+                    OpenedItem::Envelope { envelope, .. } => {
+                        let taken = fee + withdrawn(receipt).unwrap_or_default();
+                        prop_assert!(taken <= envelope.max_cost(), "no more than was reserved");
+                        entries -= taken;
+                    }
+                    OpenedItem::Deposit(deposit) if receipt.outcome.is_success() => {
+                        entries += deposit.transaction().value();
+                    }
+                    OpenedItem::Deposit(_) => {}
+                }
                 if let OpenedItem::Envelope { envelope, .. } = item {
                     if matches!(receipt.outcome, Outcome::NoOp(_)) {
                         prop_assert_eq!(receipt.gas_used, 0);
@@ -496,6 +548,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(block.result.gas_used, gas);
+            prop_assert_eq!(entries, (0..8).map(|i| chain.fees(user(i)).balance).sum::<U256>());
             let now: u64 = (0..4).map(|i| chain.fees(user(i)).nonce).sum();
             prop_assert_eq!(now, nonces + charged);
         }

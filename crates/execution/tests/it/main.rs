@@ -12,3 +12,4 @@ mod proofs;
 mod simulate;
 mod vectors;
 mod versions;
+mod withdrawals;
