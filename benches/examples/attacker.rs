@@ -172,7 +172,9 @@ impl Bench {
             foretold("9 of 10 as before", size, Guess::History, Habits { repeats: 0.9, ..UNFORESEEN });
             foretold("wallets' gas estimates", size, Guess::Gas, of_gas(Gas::Estimated));
         }
-        foretold("estimates rounded up", 0.0025, Guess::Gas, of_gas(Gas::Rounded));
+        for size in [0.001, 0.0025, 0.005] {
+            foretold("estimates in the proxy's classes", size, Guess::Gas, of_gas(Gas::Classes));
+        }
     }
 }
 
@@ -224,6 +226,6 @@ fn row(name: &str, settings: &Settings, margin: Option<f64>) -> Vec<Sums> {
         print!("  {}", verdict(&report.front, margin));
     }
     print!("  spoiled {:.2}%, waited {:.2}", report.spoiled.mean * 100.0, report.waited.mean);
-    println!(", fees {:.4}, {:.0?}", report.fees.mean * 1e3, start.elapsed());
+    println!(", fees {:.4}, users' gas {:.0}, {:.0?}", report.fees.mean * 1e3, report.gas.mean, start.elapsed());
     chains
 }

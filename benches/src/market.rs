@@ -168,6 +168,8 @@ pub struct Sums {
     pub waited: f64,
     /// Fees of the attacker.
     pub fees: f64,
+    /// Gas that users were charged for.
+    pub gas: f64,
 }
 
 impl Sums {
@@ -181,6 +183,7 @@ impl Sums {
         self.spoiled += other.spoiled;
         self.waited += other.waited;
         self.fees += other.fees;
+        self.gas += other.gas;
     }
 }
 
@@ -207,6 +210,8 @@ pub struct Report {
     pub waited: Estimate,
     /// The attacker's fees.
     pub fees: Estimate,
+    /// Gas that a user was charged for, for each trade.
+    pub gas: Estimate,
 }
 
 /// Runs a measurement.
@@ -258,6 +263,7 @@ impl Report {
             spoiled: each(|s| s.spoiled),
             waited: each(|s| s.waited),
             fees: each(|s| s.fees),
+            gas: each(|s| s.gas),
         }
     }
 }

@@ -227,6 +227,8 @@ pub(super) struct Round {
     pub closes: Option<(bool, f64)>,
     /// Of each user's trade what it was worth to it; none if it failed.
     worth: Vec<Option<f64>>,
+    /// Gas that users were charged for.
+    charged: u64,
 }
 
 struct Trade {
@@ -260,6 +262,9 @@ impl Round {
     pub fn of(ground: &Ground, block: &ExecutedBlock, mut pool: Curve, orders: &[B256], leads: bool) -> Self {
         let mut round = Self { worth: vec![None; orders.len()], ..Self::default() };
         for receipt in &block.receipts {
+            if orders.contains(&receipt.transaction_hash) {
+                round.charged += receipt.gas_used;
+            }
             for trade in trade_of(receipt) {
                 pool.apply(trade.buying, trade.paid, trade.got);
                 let gained = gain(trade.buying, trade.paid, trade.got, WORTH);
@@ -293,6 +298,7 @@ impl Round {
             loss: lost(without),
             harm: lost(undisturbed),
             waited: left as f64,
+            gas: self.charged as f64,
             spoiled: pairs().map(|(w, o)| f64::from(u8::from(w.is_none())) - f64::from(u8::from(o.is_none()))).sum(),
             fees: self.fees,
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use alloy_primitives::{Address, B256};
-use cascade_crypto::envelope::{Sealed, Terms};
+use cascade_crypto::envelope::{GasClasses, Sealed, Terms};
 use cascade_execution::{ExecutedBlock, InFlight, OpenedItem, check_block_items};
 use cascade_mempool::{CheckedEnvelope, Pool, PoolLimits, Source};
 use cascade_primitives::{
@@ -208,8 +208,9 @@ impl Market {
     pub fn seal_for(&mut self, user: usize, transaction: &RecoveredTransaction) -> Checked {
         let payer = &mut self.ground.users.all[user].payer;
         let mut terms = terms_for(payer, transaction, self.ground.chain.height.plus(1000));
-        if self.ground.habits.gas == Gas::Rounded {
-            terms.gas_limit = terms.gas_limit.next_power_of_two();
+        if self.ground.habits.gas == Gas::Classes {
+            let most = self.ground.chain.params.block_gas_limit;
+            terms.gas_limit = GasClasses::default().round(terms.gas_limit, most);
         }
         let envelope = self.cipher.seal(&terms, transaction, &payer.key);
         let checked = self.cipher.check(&envelope).expect("an honest envelope");

@@ -25,8 +25,8 @@ pub enum Gas {
     Set,
     /// The wallet estimates what this very trade needs, and adds half as much again.
     Estimated,
-    /// The same, rounded up to a power of two.
-    Rounded,
+    /// The same, and the proxy rounds it up to one of its classes.
+    Classes,
 }
 
 /// Users whose trades nobody can foretell.

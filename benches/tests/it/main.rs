@@ -48,8 +48,13 @@ fn trading_ahead_pays_in_the_clear_and_nothing_when_sealed() {
     assert!(report.front.power(margin) > 0.9, "margin {margin}: {report:?}");
     // The control: the same attack, where the gas limit gives the direction away, is found out by the same test.
     let habits = Habits { gas: Gas::Estimated, ..UNFORESEEN };
-    let told = measure(&Settings { habits, strategy: strewn(8, 0.001, Guess::Gas), ..sealed });
+    let by_gas = |habits| measure(&Settings { habits, strategy: strewn(8, 0.001, Guess::Gas), ..sealed.clone() });
+    let told = by_gas(habits);
     assert!(told.front.low() > 0.0 && !told.front.equivalent_to_zero(margin), "margin {margin}: {told:?}");
+    // In the proxy's classes it no longer does.
+    let hidden = by_gas(Habits { gas: Gas::Classes, ..UNFORESEEN });
+    assert!(hidden.front.equivalent_to_zero(margin), "margin {margin}: {hidden:?}");
+    assert!(hidden.gas.mean > told.gas.mean, "it is paid for: {hidden:?}");
 }
 
 /// What a seat is worth: the same strategies with the same seeds by one who runs no sequencer.

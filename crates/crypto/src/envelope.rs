@@ -9,6 +9,8 @@
 //! The format is `cascade_primitives::envelope`'s, the ciphertext [`crate::threshold::ciphertext`]'s. What [`open`]
 //! answers is the same at every node, since the value is the only one that the ciphertext opens under.
 
+mod classes;
+
 use cascade_primitives::{
     Bytes, ChainParams, Decode as _, DecodeError, EcdsaSignature, Encode as _, Envelope, Epoch, Height, Item,
     RecoveredEnvelope, RecoveredTransaction, SigningContext, Transaction,
@@ -23,6 +25,8 @@ use crate::{
     ecdsa::{self, SecretKey, public_address},
     threshold::{Bucket, Ciphertext, CiphertextError, EncryptionKey, Label, ciphertext},
 };
+
+pub use classes::{GasClasses, GasClassesError};
 
 /// What an envelope says in the clear, but for what follows from the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

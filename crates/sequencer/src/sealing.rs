@@ -3,7 +3,7 @@
 use alloy_primitives::Bytes;
 use cascade_crypto::{
     ecdsa::{self, SecretKey},
-    envelope::{self, SealError, Terms},
+    envelope::{self, GasClasses, SealError, Terms},
     threshold::EncryptionKey,
 };
 use cascade_primitives::{
@@ -48,11 +48,22 @@ pub struct Seal {
     pub key: EncryptionKey,
     /// The last height at which envelopes may stand.
     pub valid_until: cascade_primitives::Height,
+    /// What gas limits are rounded up to.
+    pub classes: GasClasses,
+}
+
+/// The gas limit of an envelope around a transaction of so many bytes with this gas limit.
+///
+/// # Errors
+/// If the transaction is too large for an envelope.
+pub fn gas_limit(classes: &GasClasses, bytes: usize, gas_limit: u64, params: &ChainParams) -> Result<u64, SealError> {
+    let least = Terms::gas_for(bytes, gas_limit).ok_or(SealError(bytes))?;
+    Ok(classes.round(least, params.block_gas_limit))
 }
 
 impl Seal {
     /// The key of the epoch that votes now, from a node's answer to `l2_epochKey`. Envelopes are valid for `blocks` blocks,
-    /// or as long as the chain allows.
+    /// or as long as the chain allows, and their gas limits are those of the usual classes.
     ///
     /// # Errors
     /// [`SealingError::NoKey`] if there is none yet.
@@ -65,10 +76,17 @@ impl Seal {
         let key = EncryptionKey::from_bytes(bytes).ok_or(SealingError::Key)?;
         let context = SigningContext { chain_id: keys.chain_id, genesis_hash: keys.genesis_hash, fork: keys.fork };
         let valid_until = keys.height.plus(blocks.min(keys.max_validity));
-        Ok(Self { context, epoch: found.epoch, key, valid_until })
+        Ok(Self { context, epoch: found.epoch, key, valid_until, classes: GasClasses::default() })
     }
 
-    /// Seals a signed transaction. The envelope offers what the transaction offers, and the payer pays it.
+    /// The same with other classes of gas limits.
+    #[must_use]
+    pub fn with_classes(self, classes: &GasClasses) -> Self {
+        Self { classes: classes.clone(), ..self }
+    }
+
+    /// Seals a signed transaction. The envelope offers what the transaction offers, but for the gas limit, which is
+    /// rounded up to a class ([`GasClasses`]), and the payer pays it.
     ///
     /// # Errors
     /// [`SealingError`].
@@ -97,7 +115,7 @@ impl Seal {
     ) -> Result<RecoveredEnvelope, SealingError> {
         let limit = params.max_tx_bytes as usize;
         let transaction = Transaction::decode(raw.0.clone(), params.chain_id, limit)?;
-        let gas_limit = Terms::gas_for(raw.len(), transaction.gas_limit()).ok_or(SealError(raw.len()))?;
+        let gas_limit = gas_limit(&self.classes, raw.len(), transaction.gas_limit(), params)?;
         let narrow = |wei: u128| u64::try_from(wei).unwrap_or(u64::MAX);
         let max_fee_per_gas = narrow(transaction.max_fee_per_gas()).max(least.0);
         let terms = Terms {

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use cascade_crypto::envelope::GasClasses;
 use clap::Args;
 
 use super::{Failure, block_on_threads, output};
@@ -43,12 +44,23 @@ pub struct ProxyArgs {
     /// An origin whose web pages may use the proxy; * allows all. Wallets need none.
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
+    #[command(flatten)]
+    gas: GasClassesArgs,
     /// Log filter.
     #[arg(long, value_name = "FILTER", default_value = "cascade_sequencer=info,warn")]
     log_level: String,
     /// One line of JSON on stdout at the start: url, ws, payer.
     #[arg(long)]
     json: bool,
+}
+
+/// What envelopes show of a gas limit.
+#[derive(Debug, Args)]
+pub struct GasClassesArgs {
+    /// Gas limits that envelopes show: that of the transaction is rounded up to one of them, so that it does not tell what
+    /// is inside; at least half of it is charged. `none` shows the transaction's own.
+    #[arg(long, value_name = "LIST", default_value_t, env = "CASCADE_GAS_CLASSES")]
+    pub gas_classes: GasClasses,
 }
 
 /// Runs the command until it is told to end.
@@ -68,6 +80,7 @@ pub fn run(args: ProxyArgs) -> Result<(), Failure> {
         data: args.data,
         payer,
         cors_origins: args.cors_origin,
+        gas_classes: args.gas.gas_classes,
     };
     block_on_threads(async {
         let mut ends = Ends::new()?;

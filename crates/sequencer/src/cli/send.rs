@@ -7,7 +7,7 @@ use cascade_primitives::{ChainId, ChainParams, TransactionRule};
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 
-use super::{Client, ClientError, Failure, block_on, output, sender::SenderArgs, units};
+use super::{Client, ClientError, Failure, block_on, output, proxy::GasClassesArgs, sender::SenderArgs, units};
 use crate::{
     rpc::types::{EnvelopeState, FinalityStatus, Payer},
     sealing::Seal,
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Blocks for which an envelope is valid, unless the chain allows fewer.
-const VALID_FOR: u64 = 200;
+pub(super) const VALID_FOR: u64 = 200;
 /// How often finality is asked for.
 const POLL: Duration = Duration::from_millis(20);
 /// A transfer without data offers at least this much, in wei per gas.
@@ -75,6 +75,8 @@ pub struct SendArgs {
     /// The sender's nonce; by default the next one.
     #[arg(long, value_name = "NONCE")]
     nonce: Option<u64>,
+    #[command(flatten)]
+    classes: GasClassesArgs,
     /// Do not wait.
     #[arg(long)]
     no_wait: bool,
@@ -123,7 +125,10 @@ pub fn run(args: SendArgs) -> Result<(), Failure> {
         };
         let sent = Instant::now();
         let (hash, envelope) = match &payer {
-            Some(payer) => seal(&client, &params, payer, &raw).await?,
+            Some(payer) => {
+                let seal = Seal::of(&client.epoch_keys().await?, VALID_FOR).map_err(Failure::new)?;
+                send_sealed(&client, &params, &seal.with_classes(&args.classes.gas_classes), payer, &raw).await?
+            }
             None => (client.send_raw(&raw).await.map_err(explain)?, None),
         };
         let outcome = Outcome { hash, envelope, ..Outcome::default() };
@@ -168,13 +173,13 @@ async fn payer(args: &SendArgs, client: &Client, params: &ChainParams) -> Result
 }
 
 /// Seals and sends a transaction: its hash and its envelope's.
-async fn seal(
+async fn send_sealed(
     client: &Client,
     params: &ChainParams,
+    seal: &Seal,
     (wallet, account): &(Wallet, Payer),
     raw: &Bytes,
 ) -> Result<(B256, Option<B256>), Failure> {
-    let seal = Seal::of(&client.epoch_keys().await?, VALID_FOR).map_err(Failure::new)?;
     let envelope = seal.transaction(raw, wallet.signing_key(), account.next_nonce, params).map_err(Failure::new)?;
     let cost = envelope.max_cost();
     if cost > account.balance {

@@ -19,12 +19,13 @@ use super::{
 /// The file that is read from a node's home.
 pub const CONFIG_FILE: &str = "cascade.toml";
 /// Variables of the commands and of this repository's tools, which are no keys.
-const OTHER_VARIABLES: [&str; 9] = [
+const OTHER_VARIABLES: [&str; 10] = [
     "CASCADE_BIN",
     "CASCADE_BLESS",
     "CASCADE_CAST",
     "CASCADE_COMMIT",
     "CASCADE_NO_INSTALL",
+    "CASCADE_GAS_CLASSES",
     "CASCADE_RPC",
     "CASCADE_SLOW",
     "CASCADE_TESTNET",

@@ -18,6 +18,7 @@ use std::{
 };
 
 use alloy_primitives::{Address, B256, Bytes};
+use cascade_crypto::envelope::GasClasses;
 use cascade_primitives::{ChainParams, Epoch, Height, RecoveredTransaction};
 use jsonrpsee::types::ErrorObjectOwned;
 use parking_lot::Mutex;
@@ -37,7 +38,7 @@ use crate::{
         error::{Answer, server},
         types::{EnvelopeState, EnvelopeStatus, EpochKeys, Payer},
     },
-    sealing::{Seal, SealingError, deposit},
+    sealing::{Seal, SealingError, deposit, gas_limit},
     wallet::Wallet,
 };
 
@@ -69,6 +70,7 @@ pub struct Keeper {
     client: Client,
     wallet: Wallet,
     params: ChainParams,
+    classes: GasClasses,
     book: Arc<Mutex<Book>>,
     store: Store,
     /// Epoch, keys and the payer's account, and when they were asked for.
@@ -97,11 +99,19 @@ struct View {
 
 impl Keeper {
     /// A keeper of what is in the book.
-    pub fn new(client: Client, wallet: Wallet, params: ChainParams, book: Arc<Mutex<Book>>, store: Store) -> Self {
+    pub fn new(
+        client: Client,
+        wallet: Wallet,
+        params: ChainParams,
+        classes: GasClasses,
+        book: Arc<Mutex<Book>>,
+        store: Store,
+    ) -> Self {
         Self {
             client,
             wallet,
             params,
+            classes,
             book,
             store,
             view: None,
@@ -198,9 +208,8 @@ impl Keeper {
 
     /// Refuses what the payer could not pay beside what is under way.
     async fn affords(&mut self, place: Place, transaction: &RecoveredTransaction) -> Answer<()> {
-        let gas = cascade_crypto::envelope::Terms::gas_for(transaction.raw().len(), transaction.gas_limit());
-        let gas =
-            gas.ok_or_else(|| server(cascade_crypto::envelope::SealError(transaction.raw().len()).to_string()))?;
+        let (bytes, limit) = (transaction.raw().len(), transaction.gas_limit());
+        let gas = gas_limit(&self.classes, bytes, limit, &self.params).map_err(|error| server(error.to_string()))?;
         let cost = alloy_primitives::U256::from(gas)
             .saturating_mul(alloy_primitives::U256::from(transaction.max_fee_per_gas()));
         let under_way = self.book.lock().cost_beside(place);
@@ -320,7 +329,7 @@ impl Keeper {
         let view = self.view().await.map_err(Unsent::Refused)?;
         let seal = Seal::of(&view.keys, VALID_FOR);
         let seal = match seal {
-            Ok(seal) => seal,
+            Ok(seal) => seal.with_classes(&self.classes),
             Err(error @ SealingError::NoKey(_)) => {
                 self.view = None;
                 return Err(Unsent::Refused(server(format!("{error}; send it again in a moment"))));

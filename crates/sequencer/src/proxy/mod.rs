@@ -20,8 +20,12 @@
 //! # What it reveals
 //!
 //! - The deposit shows who funds which payer. Who does not want that funds the payer from elsewhere.
-//! - Every envelope shows the payer and its nonce, so that one can see how many transactions a proxy sends and when, the gas
-//!   limit, the fee caps, and the size up to a factor of two. Once opened, it shows the sender beside the payer.
+//! - Every envelope shows the payer and its nonce, so that one can see how many transactions a proxy sends and when, the fee
+//!   caps, and the size up to a factor of two. Once opened, it shows the sender beside the payer.
+//! - The gas limit shows in which of few classes the transaction's is (`cascade_crypto::envelope::GasClasses`): a
+//!   transfer of coins, an ordinary call, a large one, a deployment. The limit that a wallet estimates, which can tell a
+//!   purchase from a sale, is inside. Half of the class is charged at the least. What wallets ask (`eth_estimateGas`) is
+//!   answered as the node answers it.
 //! - The node that the proxy talks to sees the machine's address, and whatever else wallets ask: balances of which accounts,
 //!   calls that estimate gas *with the data of the transaction to come*. Where that matters, it should be one's own node.
 //! - The transaction itself is in the proxy, in the wallet, and in `proxy.json` (mode 600) until it is executed.
@@ -62,6 +66,7 @@ use std::{
 };
 
 use alloy_primitives::{Address, U256};
+use cascade_crypto::envelope::GasClasses;
 use cascade_primitives::{ChainParams, Network, TransactionRule};
 use jsonrpsee::server::ServerHandle;
 use parking_lot::Mutex;
@@ -99,6 +104,8 @@ pub struct ProxyConfig {
     pub payer: PayerKey,
     /// Origins whose web pages may use it.
     pub cors_origins: Vec<String>,
+    /// What the gas limits of envelopes are rounded up to.
+    pub gas_classes: GasClasses,
 }
 
 /// Whose account pays.
@@ -149,7 +156,8 @@ impl Proxy {
         let listener = TcpListener::bind(config.listen).map_err(|error| Failure::io(config.listen, &error))?;
         let address = listener.local_addr().map_err(|error| Failure::io(config.listen, &error))?;
         let (sender, submissions) = mpsc::channel(WAITING);
-        let keeper = Keeper::new(client.clone(), wallet.clone(), params.clone(), Arc::clone(&book), store);
+        let classes = config.gas_classes.clone();
+        let keeper = Keeper::new(client.clone(), wallet.clone(), params.clone(), classes, Arc::clone(&book), store);
         let (seen, news) = watch::channel(Seen::default());
         let methods = Arc::new(Methods { client, params, book, keeper: sender, news: news.clone() });
         let url = server::websocket_url(&config.node);

@@ -12,6 +12,7 @@
 use alloy_consensus::{
     ReceiptEnvelope, Signed, TxEnvelope, TxLegacy, TxType, constants::EMPTY_OMMER_ROOT_HASH, transaction::Recovered,
 };
+use alloy_eips::eip2718::Decodable2718 as _;
 use alloy_primitives::{B256, Bloom, Signature, U256, keccak256};
 use alloy_rpc_types_eth::{Block, BlockTransactions, Header, Log, Transaction, TransactionReceipt};
 use cascade_execution::{FEE_LEDGER, Receipt};
@@ -60,6 +61,10 @@ pub(super) struct ReceiptExtra {
     outcome: String,
     /// What the EVM used; `gasUsed` is what was charged.
     evm_gas_used: U256,
+    /// On an encrypted chain, what the payer was charged for: where that is more than the transaction's own gas limit,
+    /// since the envelope's is higher, `gasUsed` stops at the limit, as wallets expect of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    charged_gas: Option<U256>,
 }
 
 /// A receipt as `eth_` methods answer it.
@@ -271,6 +276,13 @@ pub(super) fn logs<'a>(data: &BlockData, receipt: &'a Receipt, index: usize) -> 
     })
 }
 
+/// The gas limit of a transaction that was in an envelope.
+fn own_limit(data: &BlockData, index: usize) -> Option<u64> {
+    let raw = &data.opened.as_ref()?.get(index)?.transaction;
+    let transaction = TxEnvelope::decode_2718(&mut raw.as_ref()).ok()?;
+    Some(alloy_consensus::Transaction::gas_limit(&transaction))
+}
+
 /// The receipt of transaction `index` of a block.
 pub(super) fn receipt(data: &BlockData, receipt: &Receipt, index: usize) -> RpcReceipt {
     let inner = alloy_consensus::Receipt {
@@ -287,7 +299,7 @@ pub(super) fn receipt(data: &BlockData, receipt: &Receipt, index: usize) -> RpcR
             transaction_index: Some(index as u64),
             block_hash: Some(data.block.hash().into()),
             block_number: Some(data.block.header.height.0),
-            gas_used: receipt.gas_used,
+            gas_used: own_limit(data, index).map_or(receipt.gas_used, |limit| receipt.gas_used.min(limit)),
             effective_gas_price: receipt.effective_gas_price,
             blob_gas_used: None,
             blob_gas_price: None,
@@ -295,6 +307,10 @@ pub(super) fn receipt(data: &BlockData, receipt: &Receipt, index: usize) -> RpcR
             to: receipt.to,
             contract_address: receipt.contract_address,
         },
-        l2: ReceiptExtra { outcome: receipt.outcome.to_string(), evm_gas_used: U256::from(receipt.evm_gas_used) },
+        l2: ReceiptExtra {
+            outcome: receipt.outcome.to_string(),
+            evm_gas_used: U256::from(receipt.evm_gas_used),
+            charged_gas: data.opened.as_ref().map(|_| U256::from(receipt.gas_used)),
+        },
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use cascade_crypto::envelope::GasClasses;
+
 use super::cluster::Cluster;
 use crate::{
     cli::Failure,
@@ -26,6 +28,7 @@ pub(super) async fn start(cluster: &Cluster) -> Result<Proxy, Failure> {
         data,
         payer: PayerKey::Public,
         cors_origins: vec!["*".to_owned()],
+        gas_classes: GasClasses::default(),
     };
     let proxy = match Proxy::start(&config).await {
         Err(failure) if failure.code == ExitCode::PortInUse => {
