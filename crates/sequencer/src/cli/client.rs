@@ -14,7 +14,7 @@ use jsonrpsee::{
     rpc_params,
     types::ErrorObjectOwned,
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use thiserror::Error as ThisError;
 
@@ -86,6 +86,13 @@ pub struct Client {
 }
 
 type Answer<T> = Result<T, ClientError>;
+
+/// Of a log, what is read here.
+#[derive(Deserialize)]
+struct Log {
+    address: Address,
+    data: Bytes,
+}
 
 impl Client {
     /// A client of this URL. Nothing is sent yet.
@@ -318,6 +325,17 @@ impl Client {
     pub async fn succeeded(&self, hash: B256) -> Answer<Option<bool>> {
         let receipt: Option<serde_json::Value> = self.call("eth_getTransactionReceipt", rpc_params![hash]).await?;
         Ok(receipt.map(|receipt| receipt["status"] == "0x1"))
+    }
+
+    /// What an executed transaction withdrew from the fee ledger, in wei; none if it is not executed or withdrew nothing.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn withdrawn(&self, hash: B256) -> Answer<Option<U256>> {
+        let receipt: Option<serde_json::Value> = self.call("eth_getTransactionReceipt", rpc_params![hash]).await?;
+        let logs = receipt.and_then(|receipt| serde_json::from_value::<Vec<Log>>(receipt["logs"].clone()).ok());
+        let log = logs.into_iter().flatten().find(|log| log.address == cascade_execution::FEE_LEDGER);
+        Ok(log.and_then(|log| U256::try_from_be_slice(&log.data)))
     }
 
     /// The transactions of an executed block that succeeded.

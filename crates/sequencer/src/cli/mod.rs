@@ -25,6 +25,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 pub mod units;
+mod withdraw;
 
 use std::ffi::OsString;
 
@@ -62,6 +63,7 @@ enum Command {
     Status(status::StatusArgs),
     Send(send::SendArgs),
     Deposit(deposit::DepositArgs),
+    Withdraw(withdraw::WithdrawArgs),
     Proxy(proxy::ProxyArgs),
     Config(config::ConfigArgs),
     Light(light::LightArgs),
@@ -90,6 +92,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Send(args) => send::run(args),
         Command::Deposit(args) => deposit::run(args),
+        Command::Withdraw(args) => withdraw::run(args),
         Command::Proxy(args) => proxy::run(args),
         Command::Config(args) => config::run(args),
         Command::Light(args) => light::run(args),

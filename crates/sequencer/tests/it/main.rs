@@ -11,6 +11,7 @@ mod load;
 mod metrics;
 mod misencoding;
 mod partition;
+mod payer;
 mod proxy;
 mod rebuild;
 mod rpc;

@@ -32,10 +32,10 @@ use crate::{
 };
 
 const TO: Address = Address::repeat_byte(0x55);
-const FEES: Fees = Fees { max: 1_000_000_000, tip: 10 };
+pub const FEES: Fees = Fees { max: 1_000_000_000, tip: 10 };
 
 /// An encrypted chain that funds the public payer, ready to take envelopes.
-fn chain(change: impl FnOnce(&mut Genesis)) -> Cluster {
+pub fn chain(change: impl FnOnce(&mut Genesis)) -> Cluster {
     let cluster = sealed::start(4, |genesis| {
         let fees = U256::from(10).pow(U256::from(24));
         genesis.alloc.insert(proxy_account().address(), GenesisAccount { fees, ..GenesisAccount::default() });
@@ -47,19 +47,19 @@ fn chain(change: impl FnOnce(&mut Genesis)) -> Cluster {
     cluster
 }
 
-fn node_url(cluster: &Cluster, node: usize) -> String {
+pub fn node_url(cluster: &Cluster, node: usize) -> String {
     cluster.nodes[node].file.as_ref().expect("it runs").rpc_http.clone()
 }
 
 /// A proxy's process, killed at the end.
-struct Proxy {
+pub struct Proxy {
     child: Child,
-    info: Value,
+    pub info: Value,
     client: Client,
 }
 
 impl Proxy {
-    fn start(node: &str, data: &Path, more: &[&str]) -> Self {
+    pub fn start(node: &str, data: &Path, more: &[&str]) -> Self {
         let mut child = cascade()
             .args(["proxy", "--json", "--listen", "127.0.0.1:0", "--rpc", node, "--data"])
             .arg(data)
@@ -76,25 +76,25 @@ impl Proxy {
     }
 
     /// At node 0, with the payer that every genesis here funds.
-    fn public(cluster: &Cluster, data: &Path) -> Self {
+    pub fn public(cluster: &Cluster, data: &Path) -> Self {
         Self::start(&node_url(cluster, 0), data, &["--public-payer"])
     }
 
-    fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         self.client.url()
     }
 
-    fn call(&self, cluster: &Cluster, method: &str, params: Value) -> Result<Value, ErrorObjectOwned> {
+    pub fn call(&self, cluster: &Cluster, method: &str, params: Value) -> Result<Value, ErrorObjectOwned> {
         let params = serde_json::value::to_raw_value(&params).expect("JSON");
         let answer = cluster.runtime.block_on(self.client.forward(method, Some(&params)))?;
         Ok(serde_json::from_str(answer.get()).expect("JSON"))
     }
 
-    fn ok(&self, cluster: &Cluster, method: &str, params: Value) -> Value {
+    pub fn ok(&self, cluster: &Cluster, method: &str, params: Value) -> Value {
         self.call(cluster, method, params).unwrap_or_else(|error| panic!("{method}: {error}"))
     }
 
-    fn send(&self, cluster: &Cluster, raw: &Bytes) -> B256 {
+    pub fn send(&self, cluster: &Cluster, raw: &Bytes) -> B256 {
         let answer = self.ok(cluster, "eth_sendRawTransaction", json!([raw]));
         serde_json::from_value(answer).expect("a hash")
     }
@@ -104,7 +104,7 @@ impl Proxy {
         serde_json::from_value::<U64>(count).expect("a number").to()
     }
 
-    fn receipt(&self, cluster: &Cluster, hash: B256) -> Value {
+    pub fn receipt(&self, cluster: &Cluster, hash: B256) -> Value {
         wait_for("a receipt", || {
             let receipt = self.call(cluster, "eth_getTransactionReceipt", json!([hash])).ok()?;
             (!receipt.is_null()).then_some(receipt)
@@ -120,7 +120,7 @@ impl Drop for Proxy {
     }
 }
 
-fn transfer(cluster: &Cluster, from: &Wallet, nonce: u64, to: Address, value: u64, fees: Fees) -> (B256, Bytes) {
+pub fn transfer(cluster: &Cluster, from: &Wallet, nonce: u64, to: Address, value: u64, fees: Fees) -> (B256, Bytes) {
     let (hash, raw) = from.sign(&Transfer {
         chain: cluster.genesis.params.chain_id,
         nonce,
@@ -133,11 +133,11 @@ fn transfer(cluster: &Cluster, from: &Wallet, nonce: u64, to: Address, value: u6
     (hash, raw.into())
 }
 
-fn payer_nonce(cluster: &Cluster, node: usize) -> u64 {
+pub fn payer_nonce(cluster: &Cluster, node: usize) -> u64 {
     cluster.runtime.block_on(cluster.client(node).payer(proxy_account().address())).expect("it runs").nonce
 }
 
-fn balance(cluster: &Cluster, node: usize, account: Address) -> U256 {
+pub fn balance(cluster: &Cluster, node: usize, account: Address) -> U256 {
     cluster.runtime.block_on(cluster.client(node).balance(account)).expect("it runs")
 }
 
