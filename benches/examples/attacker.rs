@@ -225,7 +225,9 @@ fn row(name: &str, settings: &Settings, margin: Option<f64>) -> Vec<Sums> {
     if let Some(margin) = margin {
         print!("  {}", verdict(&report.front, margin));
     }
-    print!("  spoiled {:.2}%, waited {:.2}", report.spoiled.mean * 100.0, report.waited.mean);
+    let percent = |e: &Estimate| e.mean * 100.0;
+    print!("  spoiled {:.2}%, saved {:.2}%", percent(&report.spoiled), percent(&report.saved));
+    print!(", waited {:.2}", report.waited.mean);
     println!(", fees {:.4}, users' gas {:.0}, {:.0?}", report.fees.mean * 1e3, report.gas.mean, start.elapsed());
     chains
 }

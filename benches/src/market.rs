@@ -28,8 +28,9 @@
 //! - `front` = `total - back`: what trading ahead of others earns, that is what knowing a trade, or its place, is worth.
 //!   Without an exchange fee, and where no trade fails, it is what the users lose (`loss`), but for gas.
 //!
-//! A fourth, `harm`, is what users get less than in the very same block with nothing of the attacker's in it, neither
-//! ahead nor behind.
+//! A fourth, `harm`, is what users get less than they would have, had they alone traded, in the same order: neither ahead
+//! of them nor behind anything of the attacker's. (Trades are compared that ran, without their limits: those that fail
+//! where nobody brings prices back are `saved`, and would leave only the lucky ones to compare with.)
 //!
 //! # The attacker
 //!
@@ -160,8 +161,10 @@ pub struct Sums {
     pub back_inside: f64,
     /// What users got less than they would have without the attacker, where they traded in both cases.
     pub loss: f64,
-    /// What users got less than with nothing of the attacker's in the block, where they traded in both cases.
+    /// What users got less than with nothing of the attacker's in the block.
     pub harm: f64,
+    /// Trades that would have failed for their limit with nothing of the attacker's in the block, less those that did.
+    pub saved: f64,
     /// Trades that failed for their limit, less those that would have without the attacker.
     pub spoiled: f64,
     /// Blocks that trades waited for since they were left out.
@@ -180,6 +183,7 @@ impl Sums {
         self.back_inside += other.back_inside;
         self.loss += other.loss;
         self.harm += other.harm;
+        self.saved += other.saved;
         self.spoiled += other.spoiled;
         self.waited += other.waited;
         self.fees += other.fees;
@@ -204,6 +208,8 @@ pub struct Report {
     pub loss: Estimate,
     /// What users lose against blocks without the attacker.
     pub harm: Estimate,
+    /// Trades that failed without it and not with it.
+    pub saved: Estimate,
     /// Trades spoiled.
     pub spoiled: Estimate,
     /// Blocks that a trade waited for since it was left out.
@@ -260,6 +266,7 @@ impl Report {
             back_inside: each(|s| s.back_inside),
             loss: each(|s| s.loss),
             harm: each(|s| s.harm),
+            saved: each(|s| s.saved),
             spoiled: each(|s| s.spoiled),
             waited: each(|s| s.waited),
             fees: each(|s| s.fees),

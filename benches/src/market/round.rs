@@ -227,6 +227,8 @@ pub(super) struct Round {
     pub closes: Option<(bool, f64)>,
     /// Of each user's trade what it was worth to it; none if it failed.
     worth: Vec<Option<f64>>,
+    /// What users got less than if they alone had traded, in this order.
+    harm: f64,
     /// Gas that users were charged for.
     charged: u64,
 }
@@ -261,6 +263,7 @@ impl Round {
     /// Accounts for a block that ran on a pool. The trades of users are those with the given hashes.
     pub fn of(ground: &Ground, block: &ExecutedBlock, mut pool: Curve, orders: &[B256], leads: bool) -> Self {
         let mut round = Self { worth: vec![None; orders.len()], ..Self::default() };
+        let mut undisturbed = pool;
         for receipt in &block.receipts {
             if orders.contains(&receipt.transaction_hash) {
                 round.charged += receipt.gas_used;
@@ -269,7 +272,11 @@ impl Round {
                 pool.apply(trade.buying, trade.paid, trade.got);
                 let gained = gain(trade.buying, trade.paid, trade.got, WORTH);
                 match orders.iter().position(|hash| *hash == receipt.transaction_hash) {
-                    Some(order) => round.worth[order] = Some(gained),
+                    Some(order) => {
+                        round.worth[order] = Some(gained);
+                        let fair = undisturbed.trade(trade.buying, trade.paid);
+                        round.harm += gain(trade.buying, trade.paid, fair, WORTH) - gained;
+                    }
                     None => round.gained += gained,
                 }
             }
@@ -286,20 +293,18 @@ impl Round {
     /// nothing of it. `left` trades were left out.
     pub fn against(&self, without: &Self, undisturbed: &Self, left: usize) -> Sums {
         let pairs = || self.worth.iter().zip(&without.worth);
-        let lost = |to: &Self| {
-            let pairs = self.worth.iter().zip(&to.worth);
-            pairs.filter_map(|(with, without)| Some((*without)? - (*with)?)).sum()
-        };
+        let failed = |round: &Self| round.worth.iter().filter(|worth| worth.is_none()).count() as f64;
         Sums {
             trades: self.worth.len() as f64,
             total: self.gained + self.closing - self.fees,
             back: without.gained + without.closing - without.fees,
             back_inside: without.gained - without.fees,
-            loss: lost(without),
-            harm: lost(undisturbed),
+            loss: pairs().filter_map(|(with, without)| Some((*without)? - (*with)?)).sum(),
+            harm: self.harm,
+            saved: failed(undisturbed) - failed(self),
             waited: left as f64,
             gas: self.charged as f64,
-            spoiled: pairs().map(|(w, o)| f64::from(u8::from(w.is_none())) - f64::from(u8::from(o.is_none()))).sum(),
+            spoiled: failed(self) - failed(without),
             fees: self.fees,
         }
     }

@@ -37,7 +37,7 @@ use crate::{ledger::FEE_LEDGER, receipt::NotRun};
 /// `withdraw(address,uint256)`.
 const SELECTOR: [u8; 4] = hex!("f3fef3a3");
 /// `Withdrawal(address,address,uint256)`: payer and receiver are indexed.
-const EVENT: B256 = b256!("0x9b1bfa7fa9ee420a16e124f794c35ac9f90472acc99140eb2f6447c714cad8eb");
+const EVENT: B256 = b256!("0x2717ead6b9200dd235aad468c9809ea400fe33ac69b5bfaa6d3e90fc922b6398");
 /// Bytes of a call: selector, receiver, amount.
 const CALL_BYTES: usize = 4 + 32 + 32;
 
