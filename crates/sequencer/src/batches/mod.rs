@@ -8,24 +8,27 @@
 //! ```
 //!
 //! The next batch begins one above the last height of the one before it, so nothing has to be listed: a plain HTTP server
-//! over the directory is enough for others. Files are written whole, synced and then renamed.
+//! over the directory is enough for others. Files are written whole, synced and then renamed. In place of DIR, an
+//! S3-compatible [`bucket`] holds the same files as objects.
 
+pub mod bucket;
 pub(crate) mod publish;
 pub mod rebuild;
+mod web;
 
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
 };
 
+use bucket::{Bucket, BucketError};
 use bytes::Bytes;
 use cascade_da::batch::MAX_PIECE_BYTES;
 use cascade_primitives::Height;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::net::TcpStream;
+use web::Web;
+
+use crate::config::BUCKET_SCHEME;
 
 /// The chain.
 pub const GENESIS: &str = "genesis.json";
@@ -62,22 +65,33 @@ pub struct ReadError {
 pub enum Source {
     /// A directory.
     Directory(PathBuf),
-    /// A directory that an HTTP server shows, by HOST:PORT and path.
-    Http(String, String),
+    /// A directory that an HTTP server shows: its URL.
+    Web(Box<WebDirectory>),
+    /// A bucket.
+    Bucket(Bucket),
+}
+
+/// A directory behind an HTTP server.
+#[derive(Clone, Debug)]
+pub struct WebDirectory {
+    url: String,
+    web: Web,
 }
 
 impl Source {
-    /// A directory, or a URL beginning with http://.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        match text.strip_prefix("http://") {
-            Some(rest) => {
-                let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-                let authority = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
-                Self::Http(authority, path.trim_end_matches('/').to_owned())
-            }
-            None => Self::Directory(PathBuf::from(text)),
+    /// A directory, a URL that begins with http:// or https://, or one of a bucket: s3://.
+    ///
+    /// # Errors
+    /// [`BucketError`] if it is a bucket that cannot be used.
+    pub fn parse(text: &str) -> Result<Self, BucketError> {
+        if text.starts_with(BUCKET_SCHEME) {
+            return Bucket::open(text).map(Self::Bucket);
         }
+        if text.starts_with("http://") || text.starts_with("https://") {
+            let url = text.trim_end_matches('/').to_owned();
+            return Ok(Self::Web(Box::new(WebDirectory { url, web: Web::new() })));
+        }
+        Ok(Self::Directory(PathBuf::from(text)))
     }
 
     /// A file; none if it is not there.
@@ -85,14 +99,12 @@ impl Source {
     /// # Errors
     /// [`ReadError`], also if it is longer than `limit`.
     pub async fn get(&self, name: &str, limit: usize) -> Result<Option<Bytes>, ReadError> {
-        let failed = |what: String| ReadError { name: name.to_owned(), what };
-        match self {
-            Self::Directory(dir) => read_file(&dir.join(name), limit).map_err(failed),
-            Self::Http(authority, path) => {
-                let path = if path.is_empty() { format!("/{name}") } else { format!("/{path}/{name}") };
-                fetch(authority, &path, limit).await.map_err(failed)
-            }
-        }
+        let found = match self {
+            Self::Directory(dir) => read_file(&dir.join(name), limit),
+            Self::Web(directory) => directory.web.get(&format!("{}/{name}", directory.url), limit).await,
+            Self::Bucket(bucket) => bucket.get(name, limit).await,
+        };
+        found.map_err(|what| ReadError { name: name.to_owned(), what })
     }
 
     /// A piece; none if it is not there.
@@ -116,36 +128,20 @@ fn read_file(path: &Path, limit: usize) -> Result<Option<Bytes>, String> {
     std::fs::read(path).map(|bytes| Some(bytes.into())).map_err(|error| error.to_string())
 }
 
-async fn fetch(authority: &str, path: &str, limit: usize) -> Result<Option<Bytes>, String> {
-    let failed = |error: &dyn std::error::Error| crate::cli::with_sources(error);
-    let stream = TcpStream::connect(authority).await.map_err(|error| failed(&error))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-    tokio::spawn(connection);
-    let request = Request::get(path)
-        .header(header::HOST, authority)
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| failed(&error))?;
-    let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
-    match response.status() {
-        StatusCode::OK => {}
-        StatusCode::NOT_FOUND => return Ok(None),
-        status => return Err(format!("HTTP {status}")),
-    }
-    let body = Limited::new(response.into_body(), limit).collect().await.map_err(|error| error.to_string())?;
-    Ok(Some(body.to_bytes()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn sources_are_directories_or_urls() {
-        assert!(matches!(Source::parse("some/dir"), Source::Directory(_)));
-        let Source::Http(authority, path) = Source::parse("http://example.org/a/b/") else { panic!("a URL") };
-        assert_eq!((authority.as_str(), path.as_str()), ("example.org:80", "a/b"));
-        let Source::Http(authority, path) = Source::parse("http://127.0.0.1:9") else { panic!("a URL") };
-        assert_eq!((authority.as_str(), path.as_str()), ("127.0.0.1:9", ""));
+        assert!(matches!(Source::parse("some/dir"), Ok(Source::Directory(_))));
+        for (text, url) in
+            [("http://example.org/a/b/", "http://example.org/a/b"), ("https://[::1]:9", "https://[::1]:9")]
+        {
+            let Ok(Source::Web(directory)) = Source::parse(text) else { panic!("{text}: a URL") };
+            assert_eq!(directory.url, url);
+        }
+        assert!(matches!(Source::parse("s3://a"), Err(BucketError::Url { .. })));
     }
 
     #[test]

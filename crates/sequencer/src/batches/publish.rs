@@ -2,17 +2,26 @@
 //!
 //! A batch ends at the first height at or above the interval (`ChainParams::anchor_interval`) that can be sealed: a final
 //! header carries its results *and* has a commit certificate of its own, or fillers that have one. What fails, such as a
-//! full disk, is logged and tried again with the next block; the node goes on.
+//! full disk, is logged and tried again with the next block; the node goes on. All of it runs on a thread that may block:
+//! a bucket is waited for there.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fmt, io::ErrorKind, path::PathBuf, sync::Arc};
 
 use cascade_da::batch::{BatchWriter, MAX_BLOCKS, Manifest, Position, Seal};
 use cascade_primitives::{Decode as _, Encode as _, Genesis, Header, Height, TransactionRule};
 use cascade_storage::{ChainDb, StorageError};
 use thiserror::Error;
 
-use super::{GENESIS, NEWEST, manifest_name, piece_name};
-use crate::{home::write_atomically, node::LightDoor};
+use super::{
+    GENESIS, MAX_FILE_BYTES, NEWEST,
+    bucket::{Bucket, BucketError},
+    manifest_name, piece_name,
+};
+use crate::{
+    config::BatchesSection,
+    home::write_atomically,
+    node::{LightDoor, Stop},
+};
 
 /// Blocks above a batch's end that are searched for the header that seals it.
 const SEAL_SEARCH: u64 = 256;
@@ -23,19 +32,19 @@ pub enum PublishError {
     /// The database.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The directory.
-    #[error("{path}: {source}")]
+    /// The directory or the bucket.
+    #[error("{file}: {what}")]
     File {
         /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
+        file: String,
+        /// What the system or the store says.
+        what: String,
     },
     /// What is there is not what this chain's batches are.
-    #[error("{path}: {what}; choose another batches.dir")]
+    #[error("{file}: {what}; choose another place for batches")]
     Foreign {
         /// The file.
-        path: PathBuf,
+        file: String,
         /// What is wrong.
         what: String,
     },
@@ -44,38 +53,100 @@ pub enum PublishError {
     Batch(#[from] cascade_da::batch::BatchError),
 }
 
-/// Writes the batches of a chain into a directory.
+/// Where a node publishes.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    Directory(PathBuf),
+    Bucket(Bucket),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(dir) => dir.display().fmt(f),
+            Self::Bucket(bucket) => bucket.fmt(f),
+        }
+    }
+}
+
+impl Place {
+    /// The place that the configuration names, if any.
+    pub(crate) fn of(section: &BatchesSection) -> Result<Option<Self>, BucketError> {
+        match (&section.url, &section.dir) {
+            (Some(url), _) => Ok(Some(Self::Bucket(Bucket::open(url)?))),
+            (None, dir) => Ok(dir.clone().map(Self::Directory)),
+        }
+    }
+
+    fn write(&self, name: &str, bytes: Vec<u8>, stop: &Stop) -> Result<(), String> {
+        match self {
+            Self::Directory(dir) => {
+                let path = dir.join(name);
+                let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+                made.and_then(|()| write_atomically(&path, &bytes)).map_err(|error| error.to_string())
+            }
+            Self::Bucket(bucket) => wait_for(bucket.put(name, bytes.into()), stop),
+        }
+    }
+
+    fn read(&self, name: &str, stop: &Stop) -> Result<Option<Vec<u8>>, String> {
+        match self {
+            Self::Directory(dir) => match std::fs::read(dir.join(name)) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error.to_string()),
+            },
+            Self::Bucket(bucket) => {
+                let found = wait_for(bucket.get(name, MAX_FILE_BYTES), stop)?;
+                Ok(found.map(Vec::from))
+            }
+        }
+    }
+}
+
+/// Waits for a store, but not beyond the node's end. Called on a thread that may block.
+fn wait_for<T>(work: impl Future<Output = Result<T, String>>, stop: &Stop) -> Result<T, String> {
+    tokio::runtime::Handle::current().block_on(async {
+        tokio::select! {
+            result = work => result,
+            () = stop.wait() => Err("the node stops".to_owned()),
+        }
+    })
+}
+
+/// Writes the batches of a chain into a directory or a bucket.
 pub struct Publisher {
-    dir: PathBuf,
+    place: Place,
     genesis: Genesis,
     db: Arc<ChainDb>,
     door: Arc<LightDoor>,
-    /// What the next batch stands on; none until the directory was looked at.
+    stop: Stop,
+    /// What the next batch stands on; none until it was looked what is there.
     before: Option<Position>,
 }
 
 impl Publisher {
-    /// A publisher that has not looked at its directory yet.
-    pub(crate) const fn new(dir: PathBuf, genesis: Genesis, db: Arc<ChainDb>, door: Arc<LightDoor>) -> Self {
-        Self { dir, genesis, db, door, before: None }
+    /// A publisher that has not looked at its place yet.
+    pub(crate) const fn new(
+        place: Place,
+        genesis: Genesis,
+        db: Arc<ChainDb>,
+        door: Arc<LightDoor>,
+        stop: Stop,
+    ) -> Self {
+        Self { place, genesis, db, door, stop, before: None }
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), PublishError> {
-        let path = self.dir.join(name);
-        let failed = |source| PublishError::File { path: path.clone(), source };
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(failed)?;
-        }
-        write_atomically(&path, bytes).map_err(failed)
+    fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.place)
+    }
+
+    fn write(&self, name: &str, bytes: Vec<u8>) -> Result<(), PublishError> {
+        self.place.write(name, bytes, &self.stop).map_err(|what| PublishError::File { file: self.file(name), what })
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, PublishError> {
-        let path = self.dir.join(name);
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(PublishError::File { path, source }),
-        }
+        self.place.read(name, &self.stop).map_err(|what| PublishError::File { file: self.file(name), what })
     }
 
     /// The position after a final, executed height; none while it is not executed.
@@ -86,12 +157,11 @@ impl Publisher {
 
     /// Looks where an earlier run ended.
     fn resume(&self) -> Result<Option<Position>, PublishError> {
-        let foreign =
-            |name: &str, what: &str| PublishError::Foreign { path: self.dir.join(name), what: what.to_owned() };
+        let foreign = |name: &str, what: &str| PublishError::Foreign { file: self.file(name), what: what.to_owned() };
         match self.read(GENESIS)? {
             None => {
                 let text = serde_json::to_string_pretty(&self.genesis).expect("a genesis has a JSON form");
-                self.write(GENESIS, (text + "\n").as_bytes())?;
+                self.write(GENESIS, (text + "\n").into_bytes())?;
             }
             Some(bytes) => {
                 let same = serde_json::from_slice::<Genesis>(&bytes).is_ok_and(|found| found == self.genesis);
@@ -172,12 +242,13 @@ impl Publisher {
         let seal = Seal { header, certificate: finality.certificate, fillers: finality.fillers, ancestry, reveals };
         let (manifest, pieces) = writer.finish(seal);
         let first = manifest.first();
-        for (index, piece) in pieces.iter().enumerate() {
+        let count = pieces.len();
+        for (index, piece) in pieces.into_iter().enumerate() {
             self.write(&piece_name(first, index), piece)?;
         }
-        self.write(&manifest_name(first), &manifest.to_bytes())?;
-        self.write(NEWEST, format!("{first}\n").as_bytes())?;
-        tracing::debug!(%first, %last, pieces = pieces.len(), "batch published");
+        self.write(&manifest_name(first), manifest.to_bytes())?;
+        self.write(NEWEST, format!("{first}\n").into_bytes())?;
+        tracing::debug!(%first, %last, pieces = count, "batch published");
         Ok(())
     }
 }

@@ -56,6 +56,7 @@ fn argument(key: &'static Key, flag: &'static str) -> Arg {
         Kind::Switch => "BOOL",
         Kind::Texts => "LIST",
         Kind::Choice(_) => "NAME",
+        Kind::Text => "TEXT",
         Kind::Filter => "FILTER",
     };
     Arg::new(key.name)

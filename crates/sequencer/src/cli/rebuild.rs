@@ -27,7 +27,8 @@ const PROGRESS_EVERY: u64 = 20;
                         cascade rebuild --from http://archive.example/cascade --genesis genesis.json\n\n\
                         Exit codes: 18 a batch is missing or damaged.")]
 pub struct RebuildArgs {
-    /// A directory of batches, or the URL (http://) of one.
+    /// A directory of batches, the URL (http://, https://) of one, or a bucket (s3://BUCKET/PREFIX; docs/configuration.md,
+    /// `batches.url`, says what the environment holds).
     #[arg(long, value_name = "DIR|URL")]
     from: String,
     /// The chain's genesis file, which is all that is trusted [default: the one that lies with the batches].
@@ -51,7 +52,7 @@ impl From<RebuildError> for Failure {
 
 /// Runs the command.
 pub fn run(args: RebuildArgs) -> Result<(), Failure> {
-    let source = Source::parse(&args.from);
+    let source = Source::parse(&args.from).map_err(|error| Failure::usage(format!("--from: {error}")))?;
     let temporary = TemporaryDir::new()?;
     block_on(async {
         let genesis = match &args.genesis {

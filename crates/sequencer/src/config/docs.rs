@@ -25,6 +25,7 @@ const WRITES: &str = "writing to a string cannot fail";
 fn write_key(text: &mut String, key: &Key) {
     let kind = match key.kind {
         Kind::Path => "path".to_owned(),
+        Kind::Text => "text".to_owned(),
         Kind::Address => "address".to_owned(),
         Kind::Count(_) => "number".to_owned(),
         Kind::Switch => "true or false".to_owned(),

@@ -278,7 +278,7 @@ fn from_text(key: &'static Key, text: &str, origin: &Origin) -> Result<Value, Co
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
             Value::Array(parts.map(|part| Value::String(part.to_owned())).collect())
         }
-        Kind::Path | Kind::Address | Kind::Choice(_) | Kind::Filter => Value::String(text.to_owned()),
+        Kind::Path | Kind::Address | Kind::Choice(_) | Kind::Text | Kind::Filter => Value::String(text.to_owned()),
     };
     check_kind(key, &value, origin)?;
     // What is typed is meant from where it is typed; what stands in a file, from the home.
@@ -305,6 +305,8 @@ fn check_kind(key: &'static Key, value: &Value, origin: &Origin) -> Result<(), C
         (Kind::Texts, _) => fail("must be a list of texts"),
         (Kind::Choice(choices), Value::String(text)) if choices.contains(&text.as_str()) => Ok(()),
         (Kind::Choice(choices), _) => fail(&format!("must be one of {}", choices.join(", "))),
+        (Kind::Text, Value::String(text)) if !text.is_empty() => Ok(()),
+        (Kind::Text, _) => fail("must be a text"),
         (Kind::Filter, Value::String(text)) if crate::logging::parse_filter(text).is_ok() => Ok(()),
         (Kind::Filter, _) => fail("must be off, error, warn, info, debug, trace, or target=level directives"),
     }

@@ -18,6 +18,7 @@
 //! DIR/node.json             addresses while it runs
 //! ```
 
+mod bucket;
 pub mod docs;
 mod error;
 mod genesis;
@@ -34,6 +35,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use bucket::{BUCKET_SCHEME, parse_bucket};
 pub use error::ConfigError;
 pub use genesis::{GenesisFileError, check_genesis, load_genesis, read_genesis};
 pub use keys::{KeyError, NodeKeys};
@@ -151,6 +153,10 @@ pub struct BatchesSection {
     /// The directory that they are written to. Absent: none are.
     #[serde(default)]
     pub dir: Option<PathBuf>,
+    /// The bucket that they are written to, s3://BUCKET/PREFIX, in place of a directory. The environment holds the
+    /// keys.
+    #[serde(default)]
+    pub url: Option<String>,
 }
 
 /// Log lines, which go to stderr.
@@ -274,6 +280,14 @@ impl NodeConfig {
         }
         if let Some(metrics) = self.metrics.listen.filter(|m| m.port() != 0 && *m == self.rpc.listen) {
             return broken("metrics.listen", metrics.to_string(), "must differ from rpc.listen");
+        }
+        if let Some(url) = &self.batches.url {
+            if let Err(rule) = parse_bucket(url) {
+                return broken("batches.url", url.clone(), rule);
+            }
+            if self.batches.dir.is_some() {
+                return broken("batches.url", url.clone(), "excludes batches.dir: batches go to one place");
+            }
         }
         let chain = self.chain_dir();
         for (key, path) in

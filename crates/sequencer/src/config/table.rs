@@ -15,6 +15,8 @@ pub enum Kind {
     Texts,
     /// One of these.
     Choice(&'static [&'static str]),
+    /// A text that is not empty.
+    Text,
     /// A log filter.
     Filter,
 }
@@ -307,6 +309,16 @@ pub const KEYS: &[Key] = &[
         None,
         "Publish batches here: what `cascade rebuild` needs to rebuild the chain's state. One node writes to one directory. \
          Absent means none.",
+    ),
+    key(
+        "batches.url",
+        Kind::Text,
+        None,
+        "",
+        None,
+        "Publish them in an S3-compatible bucket instead: s3://BUCKET or s3://BUCKET/PREFIX. AWS_ENDPOINT_URL (of a store that is \
+         not Amazon's), AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN are read from the \
+         environment alone.",
     ),
     key(
         "metrics.listen",

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::stop::Cause;
 use crate::{
+    batches::bucket::BucketError,
     config::{ConfigError, GenesisFileError, Key, KeyError},
     exit::ExitCode,
 };
@@ -22,6 +23,9 @@ pub enum NodeError {
     /// A setting for tests alone.
     #[error("squares.withhold and squares.misencode are for tests on regtest; this chain is not one")]
     ForTests,
+    /// Where batches are to be published.
+    #[error("batches.url: {0}")]
+    Batches(#[from] BucketError),
     /// The genesis file.
     #[error(transparent)]
     Genesis(#[from] GenesisFileError),
@@ -110,7 +114,7 @@ impl NodeError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::ForTests => ExitCode::Usage,
+            Self::Config(_) | Self::ForTests | Self::Batches(_) => ExitCode::Usage,
             Self::Genesis(error) => error.exit_code(),
             Self::Key(error) => error.exit_code(),
             Self::Storage(error) | Self::Stopped(Cause::Storage(error)) => error.into(),

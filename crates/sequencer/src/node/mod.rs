@@ -69,6 +69,7 @@ pub use items::CheckError;
 pub(crate) use light::LightDoor;
 pub use pool::SEALED_ONLY;
 pub(crate) use replay::Replay;
+pub(crate) use stop::Stop;
 
 use crate::{
     batches::publish::Publisher,
@@ -95,7 +96,6 @@ use reveal::{RevealActor, RevealConfig};
 use sealed::SealedSources;
 use squares::Squares;
 use start::Loaded;
-use stop::Stop;
 use storage::StorageActor;
 use submitter::Submitter;
 use sync::SyncActor;
@@ -153,6 +153,7 @@ async fn run_in_system(config: NodeConfig) -> Result<(), NodeError> {
     let running = Running::start(&config, loaded, network, receivers, metrics, clock, &stop);
     observe::register(&registry, running.observed()).map_err(NodeError::Metrics)?;
     let result = running.serve(&config, listeners, registry, &stop).await;
+    stop.end();
     running.stop().await;
     match stop.take_cause() {
         Some(cause) => Err(NodeError::Stopped(cause)),
@@ -240,6 +241,7 @@ impl Running {
             executed,
             unexecuted,
             producers,
+            batches,
         } = loaded;
         let params = rules.params().clone();
         let hub = Arc::new(Hub::new(context.height, executed, context.last_result));
@@ -258,8 +260,9 @@ impl Running {
         let mailboxes = metrics.mailboxes.clone();
         let squares = Arc::new(Squares::new(&params, &config.squares, metrics.encode_seconds.clone()));
         let light = Arc::new(LightDoor::new(Arc::clone(&db), Arc::clone(&squares), clock));
-        if let Some(dir) = config.batches.dir.clone() {
-            let publisher = Publisher::new(dir, rules.genesis.clone(), Arc::clone(&db), Arc::clone(&light));
+        if let Some(place) = batches {
+            let publisher =
+                Publisher::new(place, rules.genesis.clone(), Arc::clone(&db), Arc::clone(&light), stop.clone());
             tokio::spawn(pumps::publish(publisher, Arc::clone(&hub)));
         }
         let content = mailboxes.counted("content", {

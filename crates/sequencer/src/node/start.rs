@@ -15,6 +15,7 @@ use super::{
     NodeError, NodeFile, backend::Producers, clock::Clock, clock_is_behind, execution::Executor, hub::Hub,
     keyring::Keyring, metrics::Metrics, notices, notices::Notice, recovered::RecoveredBlocks, stop::Stop,
 };
+use crate::batches::publish::Place;
 use crate::config::{NodeConfig, NodeKeys, Role, Withhold, load_genesis};
 
 /// Final blocks below the head that consensus gets, for peers that missed one.
@@ -36,6 +37,8 @@ pub(super) struct Loaded {
     pub(super) executed: Height,
     pub(super) unexecuted: Vec<Arc<Finalized>>,
     pub(super) producers: Arc<Producers>,
+    /// Where batches are published.
+    pub(super) batches: Option<Place>,
 }
 
 impl Loaded {
@@ -56,6 +59,7 @@ pub(super) fn load(config: &NodeConfig, metrics: &Arc<Metrics>, clock: Clock) ->
     if harmful && params.network != Network::Regtest {
         return Err(NodeError::ForTests);
     }
+    let batches = Place::of(&config.batches)?;
     let identity = ChainIdentity { network: params.network, chain_id: params.chain_id, genesis_hash: genesis.hash() };
     let data = DataDir::open(config.chain_dir(), &identity)?;
     let rules = Arc::new(Rules::new(genesis));
@@ -125,6 +129,7 @@ pub(super) fn load(config: &NodeConfig, metrics: &Arc<Metrics>, clock: Clock) ->
         executed,
         unexecuted,
         producers,
+        batches,
     })
 }
 

@@ -45,6 +45,11 @@ impl Stop {
         self.stopped.send_replace(true);
     }
 
+    /// The node comes to its end, whatever the reason: what waits for others gives up.
+    pub fn end(&self) {
+        self.stopped.send_replace(true);
+    }
+
     /// Waits until the node is to stop.
     pub async fn wait(&self) {
         let mut receiver = self.stopped.subscribe();

@@ -68,8 +68,8 @@ pub struct ClusterSpec {
     pub load_accounts: u64,
     /// Log filter of the nodes.
     pub log: String,
-    /// Where the first node publishes batches.
-    pub batches: Option<PathBuf>,
+    /// The first node's setting of where batches are published.
+    pub batches: Option<String>,
 }
 
 /// Nodes of a new cluster if nobody says how many.
@@ -428,7 +428,7 @@ async fn try_start_node(
         command.args(["--bootstrap", &address.to_string()]);
     }
     if let Some(batches) = spec.batches.as_ref().filter(|_| home.path().ends_with("node-0")) {
-        command.args(["--set", &format!("batches.dir={}", batches.display())]);
+        command.args(["--set", batches]);
     }
     if free_ports {
         for flag in ["--listen", "--rpc-listen", "--metrics-listen"] {

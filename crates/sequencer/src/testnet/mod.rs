@@ -26,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{Client, Failure, block_on, output},
-    config::{KEYS, Key},
+    config::{BUCKET_SCHEME, KEYS, Key, parse_bucket},
     home::write_atomically,
     proxy::Proxy,
 };
@@ -90,9 +90,10 @@ pub struct TestnetArgs {
     /// Run a Prometheus (found in PATH) on the nodes' metrics, and write a Grafana's provisioning, in DIR/monitor.
     #[arg(long)]
     monitor: bool,
-    /// The first node publishes batches here, for `cascade rebuild`.
-    #[arg(long, value_name = "DIR")]
-    batches: Option<PathBuf>,
+    /// The first node publishes batches here, for `cascade rebuild`: in a directory, or in a bucket (s3://BUCKET/PREFIX)
+    /// with keys from the environment.
+    #[arg(long, value_name = "DIR|URL")]
+    batches: Option<String>,
     /// Log filter of the nodes; each logs into DIR/node-N/log.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log_level: String,
@@ -241,6 +242,16 @@ fn note_settings() {
     }
 }
 
+/// Where batches go, as the first node is told.
+fn batches_setting(place: &str) -> Result<String, Failure> {
+    if place.starts_with(BUCKET_SCHEME) {
+        parse_bucket(place).map_err(|rule| Failure::usage(format!("--batches {rule}")))?;
+        return Ok(format!("batches.url={place}"));
+    }
+    let dir = std::path::absolute(place).map_err(|error| Failure::io("--batches", &error))?;
+    Ok(format!("batches.dir={}", dir.display()))
+}
+
 async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
     note_settings();
     // Before anything is started or written.
@@ -254,8 +265,7 @@ async fn run_in(args: &TestnetArgs, dir: PathBuf) -> Result<(), Failure> {
         _ => None,
     };
     let dir = std::path::absolute(&dir).map_err(|error| Failure::io(dir.display(), &error))?;
-    let batches = args.batches.as_ref().map(std::path::absolute).transpose();
-    let batches = batches.map_err(|error| Failure::io("--batches", &error))?;
+    let batches = args.batches.as_deref().map(batches_setting).transpose()?;
     let log = args.log_level.clone();
     let spec = ClusterSpec { program, dir, nodes: args.nodes, rule, schedule, load_accounts: 0, log, batches };
     // Nodes that were started end with the future that is dropped here.

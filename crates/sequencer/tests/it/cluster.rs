@@ -32,6 +32,8 @@ pub struct Node {
     pub file: Option<NodeFile>,
     /// More arguments of `cascade node`.
     pub more: Vec<String>,
+    /// More of its environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// A cluster and the directory that holds it.
@@ -79,7 +81,7 @@ impl Cluster {
             let home = Home::new(&directory.path().join(format!("node-{i}")));
             let keys = home.create_keys(Role::Sequencer).expect("keys");
             specs.push(keys.spec(Address::repeat_byte(i as u8 + 1), 100, 90).expect("a sequencer's entry"));
-            nodes.push(Node { home, keys, process: None, file: None, more: Vec::new() });
+            nodes.push(Node { home, keys, process: None, file: None, more: Vec::new(), environment: Vec::new() });
         }
         let account = GenesisAccount { balance: U256::from(10).pow(U256::from(24)), ..GenesisAccount::default() };
         let mut genesis = Genesis {
@@ -121,7 +123,11 @@ impl Cluster {
     pub fn start_node(&mut self, i: usize) {
         let bootstrap = self.bootstrap();
         let node = &mut self.nodes[i];
-        let child = command(&node.home, &bootstrap).args(&node.more).spawn().expect("cascade can be started");
+        let child = command(&node.home, &bootstrap)
+            .args(&node.more)
+            .envs(node.environment.iter().map(|(name, value)| (name, value)))
+            .spawn()
+            .expect("cascade can be started");
         node.process = Some(child);
         let path = node.home.path().join("node.json");
         let log = log_path(&node.home);

@@ -2,6 +2,7 @@
 
 mod alloy;
 mod attacker;
+mod bucket;
 mod cli;
 mod cluster;
 mod crash;

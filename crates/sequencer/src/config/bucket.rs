@@ -1,0 +1,42 @@
+//! URLs of buckets: s3://BUCKET or s3://BUCKET/PREFIX.
+
+/// What a URL of a bucket begins with.
+pub const BUCKET_SCHEME: &str = "s3://";
+
+/// The bucket and the prefix of a URL; the prefix has no slash at its ends.
+///
+/// # Errors
+/// What is wrong with the URL.
+pub fn parse_bucket(url: &str) -> Result<(&str, &str), &'static str> {
+    let rest = url.strip_prefix(BUCKET_SCHEME).ok_or("must be s3://BUCKET or s3://BUCKET/PREFIX")?;
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let of_bucket = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'.' || byte == b'-';
+    if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(of_bucket) {
+        return Err("must name a bucket by 3 to 63 characters of a-z, 0-9, '.' and '-'");
+    }
+    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    let of_prefix = |byte: u8| byte.is_ascii_alphanumeric() || b"._-=".contains(&byte);
+    let whole = |part: &str| !part.is_empty() && part != "." && part != ".." && part.bytes().all(of_prefix);
+    if !prefix.is_empty() && !prefix.split('/').all(whole) {
+        return Err("must have a prefix of names with letters, digits, '.', '-', '_' and '='");
+    }
+    Ok((bucket, prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_name_a_bucket_and_a_prefix() {
+        assert_eq!(parse_bucket("s3://archive"), Ok(("archive", "")));
+        assert_eq!(parse_bucket("s3://archive/"), Ok(("archive", "")));
+        assert_eq!(parse_bucket("s3://archive/a/b=1/"), Ok(("archive", "a/b=1")));
+        let wrong = ["s3://", "s3://ab", "s3://Archive", "s3:/archive", "http://archive", "archive", "s3://archive//"];
+        for url in
+            wrong.into_iter().chain(["s3://archive/a//b", "s3://archive/../b", "s3://archive/a b", "s3://archive/?"])
+        {
+            assert!(parse_bucket(url).is_err(), "{url}");
+        }
+    }
+}

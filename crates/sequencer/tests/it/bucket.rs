@@ -1,0 +1,195 @@
+//! Batches in an S3-compatible bucket.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    process::Output,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use cascade_primitives::U256;
+use cascade_sequencer::{
+    exit::ExitCode,
+    wallet::{Fees, TRANSFER_GAS, Transfer},
+};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::{
+    cli::cascade,
+    cluster::{Cluster, funded, wait_for},
+};
+
+const ID: &str = "id-31415926";
+const SECRET: &str = "secret-27182818";
+const URL: &str = "s3://archive/chains/one";
+
+/// What of S3 is needed: whole objects put and got by path, in requests that are signed in version 4 by the key `ID`. It does
+/// not check the signatures themselves: those are `object_store`'s.
+#[derive(Clone, Default)]
+struct Server {
+    objects: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    requests: Arc<Mutex<Vec<String>>>,
+    /// Takes requests and answers none.
+    mute: Arc<AtomicBool>,
+}
+
+impl Server {
+    fn start(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = self.clone();
+        std::thread::spawn(move || {
+            let mut held = Vec::new();
+            for mut stream in listener.incoming().flatten() {
+                let Some((head, body)) = read(&mut stream) else { continue };
+                server.requests.lock().push(head.clone());
+                if server.mute.load(Ordering::Relaxed) {
+                    held.push(stream);
+                    continue;
+                }
+                let (status, body) = server.answer(&head, body);
+                let head = format!(
+                    "HTTP/1.1 {status}\r\netag: \"1\"\r\nlast-modified: Sat, 21 Nov 2026 12:00:00 GMT\r\ncontent-length: {}\r\n\
+                     connection: close\r\n\r\n",
+                    body.len()
+                );
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+            }
+        });
+        format!("http://{address}")
+    }
+
+    fn answer(&self, head: &str, body: Vec<u8>) -> (&'static str, Vec<u8>) {
+        let error = |code: &str| format!("<Error><Code>{code}</Code></Error>").into_bytes();
+        let signed = |line: &str| {
+            line.starts_with(&format!("authorization: AWS4-HMAC-SHA256 Credential={ID}/"))
+                && line.contains("Signature=")
+        };
+        if !head.lines().any(signed) {
+            return ("403 Forbidden", error("AccessDenied"));
+        }
+        let mut words = head.split(' ');
+        match (words.next(), words.next()) {
+            (Some("PUT"), Some(path)) => {
+                self.objects.lock().insert(path.to_owned(), body);
+                ("200 OK", Vec::new())
+            }
+            (Some("GET"), Some(path)) => match self.objects.lock().get(path) {
+                Some(object) => ("200 OK", object.clone()),
+                None => ("404 Not Found", error("NoSuchKey")),
+            },
+            _ => ("501 Not Implemented", error("NotImplemented")),
+        }
+    }
+
+    fn newest(&self) -> u64 {
+        let objects = self.objects.lock();
+        let newest = objects.get("/archive/chains/one/newest").and_then(|bytes| std::str::from_utf8(bytes).ok());
+        newest.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+}
+
+/// The head and the body of a request.
+fn read(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = length.map_or(Some(0), |length| length.parse().ok())?;
+            if bytes.len() >= end + 4 + length {
+                return Some((head, bytes[end + 4..end + 4 + length].to_vec()));
+            }
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return None,
+            Ok(read) => bytes.extend_from_slice(&buffer[..read]),
+        }
+    }
+}
+
+fn environment(endpoint: &str) -> Vec<(&'static str, String)> {
+    let keys = [("AWS_ACCESS_KEY_ID", ID), ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_ENDPOINT_URL", endpoint)];
+    keys.map(|(name, value)| (name, value.to_owned())).to_vec()
+}
+
+fn rebuild(environment: Vec<(&'static str, String)>) -> Output {
+    let mut command = cascade();
+    command.args(["rebuild", "--json", "--from", URL]).envs(environment);
+    command.output().expect("cascade can be started")
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_node_publishes_into_a_bucket_from_which_the_state_is_rebuilt() {
+    let server = Server::default();
+    let endpoint = server.start();
+    let mut cluster = Cluster::new(4, |genesis, _| {
+        genesis.params.batch_piece_bytes = 700;
+        genesis.params.empty_block_interval = 2;
+    });
+    cluster.nodes[0].more =
+        ["--set", &format!("batches.url={URL}"), "--set", "log.level=debug"].map(str::to_owned).to_vec();
+    cluster.nodes[0].environment = environment(&endpoint);
+    cluster.start_all();
+    for nonce in 0..5 {
+        let fees = Fees { max: 10_000_000_000, tip: 1 };
+        let (to, value) = (funded(9).address(), U256::from(nonce + 1));
+        let chain = cluster.genesis.params.chain_id;
+        let transfer = Transfer { chain, nonce, to, value, data: Default::default(), gas: TRANSFER_GAS, fees };
+        let (_, raw) = funded(3).sign(&transfer);
+        cluster.runtime.block_on(cluster.client(1).send_raw(&raw)).expect("it is taken");
+        let height = cluster.height(1);
+        cluster.wait_height(1, height + 2);
+    }
+    let height = cluster.height(1);
+    wait_for("the transfers are published", || (server.newest() > height).then_some(()));
+    // It goes on where it stopped.
+    assert_eq!(cluster.terminate(0), Some(0));
+    let before = server.newest();
+    cluster.start_node(0);
+    wait_for("batches go on after a restart", || (server.newest() > before).then_some(()));
+    // A store that does not answer keeps nobody from stopping.
+    server.mute.store(true, Ordering::Relaxed);
+    let seen = server.requests.lock().len();
+    wait_for("a request is without an answer", || (server.requests.lock().len() > seen).then_some(()));
+    let asked = Instant::now();
+    assert_eq!(cluster.terminate(0), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    server.mute.store(false, Ordering::Relaxed);
+    assert!(!cluster.log(0).contains(SECRET) && !cluster.log(0).contains(ID), "keys are never logged");
+    assert!(server.requests.lock().iter().all(|head| !head.contains(SECRET)));
+
+    let output = rebuild(environment(&endpoint));
+    assert!(output.status.success(), "{}", words(&output));
+    let result: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
+    let height = result["height"].as_u64().unwrap();
+    assert!(height >= server.newest() && result["root_matches"] == true, "{result}");
+    let live = cluster.runtime.block_on(cluster.client(1).block(height)).unwrap().expect("a final block");
+    let live = live.executed.expect("it is executed").state_root.to_string();
+    assert_eq!(result["state_root"].as_str(), Some(live.as_str()), "{result}");
+
+    // Without keys, with half of them, without an object.
+    let output = rebuild(environment(&endpoint).split_off(2));
+    assert_eq!(output.status.code(), Some(i32::from(ExitCode::Failed.code())), "{}", words(&output));
+    assert!(words(&output).contains("genesis.json"), "{}", words(&output));
+    let output = rebuild(environment(&endpoint).split_off(1));
+    assert_eq!(output.status.code(), Some(i32::from(ExitCode::Usage.code())), "{}", words(&output));
+    assert!(words(&output).contains("AWS_ACCESS_KEY_ID is missing"), "{}", words(&output));
+    assert!(!words(&output).contains(SECRET));
+    let piece =
+        server.objects.lock().keys().find(|name| name.ends_with("/piece-00001")).expect("several pieces").clone();
+    server.objects.lock().remove(&piece);
+    let output = rebuild(environment(&endpoint));
+    assert_eq!(output.status.code(), Some(i32::from(ExitCode::Corrupt.code())), "{}", words(&output));
+    assert!(words(&output).contains("piece 1 of batch"), "{}", words(&output));
+}
