@@ -10,7 +10,8 @@
 //! | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` | both, or neither: then requests are not signed, which a public bucket lets read |
 //! | `AWS_SESSION_TOKEN` | with temporary keys |
 //!
-//! Nothing here prints them: neither `Debug` nor an error.
+//! Nothing here prints them: neither `Debug` nor an error, even if a store repeats them in an answer (Amazon's names the
+//! id of a key that it refuses).
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -24,13 +25,19 @@ use object_store::{
 use thiserror::Error as ThisError;
 
 use super::web::{Ring, Web};
-use crate::{cli::with_sources, config::parse_bucket};
+use crate::{
+    cli::with_sources,
+    config::{parse_bucket, shown_bucket},
+};
 
 /// A request that fails in a way that may pass is repeated this often and this long.
 const RETRIES: usize = 3;
 const RETRY_WITHIN: Duration = Duration::from_secs(20);
 /// An object that is not there after this long is given up.
 const OBJECT_WITHIN: Duration = Duration::from_secs(120);
+
+/// Most characters of what a store answers that get into an error.
+const MAX_WORDS: usize = 600;
 
 /// Why a bucket cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
@@ -56,12 +63,26 @@ pub enum BucketError {
     Store(String),
 }
 
+/// Variables whose values are secrets.
+const KEYS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+
+/// An error's words, cut, with none of the keys.
+fn without(keys: &Arc<[String]>, words: &str) -> String {
+    let clean = keys.iter().fold(words.to_owned(), |words, key| words.replace(key.as_str(), "[key]"));
+    match clean.char_indices().nth(MAX_WORDS) {
+        Some((end, _)) => format!("{} ...", &clean[..end]),
+        None => clean,
+    }
+}
+
 /// A prefix in a bucket.
 #[derive(Clone)]
 pub struct Bucket {
     url: String,
     prefix: Path,
     store: Arc<AmazonS3>,
+    /// What no error may contain.
+    keys: Arc<[String]>,
 }
 
 impl fmt::Debug for Bucket {
@@ -86,7 +107,7 @@ impl Bucket {
     }
 
     fn with(url: &str, variable: impl Fn(&'static str) -> Option<String>) -> Result<Self, BucketError> {
-        let (bucket, prefix) = parse_bucket(url).map_err(|what| BucketError::Url { url: url.to_owned(), what })?;
+        let (bucket, prefix) = parse_bucket(url).map_err(|what| BucketError::Url { url: shown_bucket(url), what })?;
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
             .with_region(variable("AWS_REGION").unwrap_or_else(|| "us-east-1".to_owned()))
@@ -94,7 +115,8 @@ impl Bucket {
             .with_crypto_provider(Arc::new(Ring))
             .with_retry(RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_WITHIN, ..RetryConfig::default() });
         if let Some(endpoint) = variable("AWS_ENDPOINT_URL") {
-            if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+            let of_http = endpoint.starts_with("http://") || endpoint.starts_with("https://");
+            if !of_http || endpoint.contains('@') {
                 return Err(BucketError::Environment { name: "AWS_ENDPOINT_URL", what: "must be http(s)://HOST:PORT" });
             }
             // Who names an endpoint without TLS means it: a store on the same machine, mostly.
@@ -110,8 +132,13 @@ impl Bucket {
         if let Some(token) = variable("AWS_SESSION_TOKEN") {
             builder = builder.with_token(token);
         }
-        let store = builder.build().map_err(|error| BucketError::Store(with_sources(&error)))?;
-        Ok(Self { url: url.to_owned(), prefix: Path::from(prefix), store: Arc::new(store) })
+        let keys = KEYS.into_iter().filter_map(&variable).collect();
+        let store = builder.build().map_err(|error| BucketError::Store(without(&keys, &with_sources(&error))))?;
+        Ok(Self { url: url.to_owned(), prefix: Path::from(prefix), store: Arc::new(store), keys })
+    }
+
+    fn words(&self, error: &Error) -> String {
+        without(&self.keys, &with_sources(error))
     }
 
     fn path(&self, name: &str) -> Path {
@@ -127,10 +154,10 @@ impl Bucket {
             let found = match self.store.get(&self.path(name)).await {
                 Ok(found) => found,
                 Err(Error::NotFound { .. }) => return Ok(None),
-                Err(error) => return Err(with_sources(&error)),
+                Err(error) => return Err(self.words(&error)),
             };
             let (mut stream, mut bytes) = (found.into_stream(), BytesMut::new());
-            while let Some(part) = stream.try_next().await.map_err(|error| with_sources(&error))? {
+            while let Some(part) = stream.try_next().await.map_err(|error| self.words(&error))? {
                 if bytes.len() + part.len() > limit {
                     return Err(format!("more than {limit} bytes"));
                 }
@@ -150,7 +177,7 @@ impl Bucket {
         let put = self.store.put(&path, PutPayload::from(bytes));
         match tokio::time::timeout(OBJECT_WITHIN, put).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(with_sources(&error)),
+            Ok(Err(error)) => Err(self.words(&error)),
             Err(late) => Err(late.to_string()),
         }
     }
@@ -177,7 +204,18 @@ mod tests {
         };
         assert_eq!(missing(bucket(&keys[..1])), "AWS_SECRET_ACCESS_KEY");
         assert_eq!(missing(bucket(&keys[1..])), "AWS_ACCESS_KEY_ID");
-        assert_eq!(missing(bucket(&[("AWS_ENDPOINT_URL", "127.0.0.1:9000")])), "AWS_ENDPOINT_URL");
+        for endpoint in ["127.0.0.1:9000", "http://id:secret@127.0.0.1:9000"] {
+            let found = Bucket::with("s3://archive", move |name| (name == "AWS_ENDPOINT_URL").then(|| endpoint.into()));
+            assert_eq!(missing(found), "AWS_ENDPOINT_URL");
+        }
+    }
+
+    #[test]
+    fn errors_are_short_and_without_keys() {
+        let keys = Arc::from(["id-3141".to_owned(), "secret-2718".to_owned()]);
+        assert_eq!(without(&keys, "id-3141 with secret-2718 is refused"), "[key] with [key] is refused");
+        let long = format!("secret-2718{}", "x".repeat(2 * MAX_WORDS));
+        assert_eq!(without(&keys, &long).chars().count(), MAX_WORDS + 4);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A batch ends at the first height at or above the interval (`ChainParams::anchor_interval`) that can be sealed: a final
 //! header carries its results *and* has a commit certificate of its own, or fillers that have one. What fails, such as a
-//! full disk, is logged and tried again with the next block; the node goes on. All of it runs on a thread that may block:
+//! full disk, is logged and tried again some seconds later; the node goes on. All of it runs on a thread that may block:
 //! a bucket is waited for there.
 
 use std::{fmt, io::ErrorKind, path::PathBuf, sync::Arc};

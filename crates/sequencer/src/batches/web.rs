@@ -27,6 +27,8 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 
 /// A request without an answer is given up after this long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Longest body of a refusal: `object_store` puts it into its error, whatever its length.
+const MAX_REFUSAL: usize = 16 << 10;
 
 /// A client that speaks both, with the certificates that this machine trusts. Its clones share connections.
 #[derive(Clone, Debug)]
@@ -78,8 +80,13 @@ impl HttpService for Web {
     {
         Box::pin(async move {
             let (parts, body) = self.send(request).await?.into_parts();
-            let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
-            Ok(Response::from_parts(parts, HttpResponseBody::new(body)))
+            let body = if parts.status.is_success() {
+                HttpResponseBody::new(body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error)))
+            } else {
+                let body = Limited::new(body, MAX_REFUSAL);
+                HttpResponseBody::new(body.map_err(|error| HttpError::new_boxed(HttpErrorKind::Interrupted, error)))
+            };
+            Ok(Response::from_parts(parts, body))
         })
     }
 }

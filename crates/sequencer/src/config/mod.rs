@@ -35,7 +35,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use bucket::{BUCKET_SCHEME, parse_bucket};
+pub use bucket::{BUCKET_SCHEME, parse_bucket, shown_bucket};
 pub use error::ConfigError;
 pub use genesis::{GenesisFileError, check_genesis, load_genesis, read_genesis};
 pub use keys::{KeyError, NodeKeys};
@@ -283,7 +283,7 @@ impl NodeConfig {
         }
         if let Some(url) = &self.batches.url {
             if let Err(rule) = parse_bucket(url) {
-                return broken("batches.url", url.clone(), rule);
+                return broken("batches.url", shown_bucket(url), rule);
             }
             if self.batches.dir.is_some() {
                 return broken("batches.url", url.clone(), "excludes batches.dir: batches go to one place");

@@ -36,7 +36,8 @@ use super::{
     sync::{self, SyncActor},
 };
 
-/// How often it is looked whether there is something to say that no event tells.
+/// How often it is looked whether there is something to say that no event tells, and the pause after batches could not be
+/// published.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Starts all of them. They end with the network.
@@ -230,6 +231,7 @@ pub(super) async fn publish(mut publisher: Publisher, hub: Arc<Hub>) {
         publisher = back;
         if let Err(error) = result {
             tracing::error!(%error, "no batch could be published; it is tried again");
+            tokio::time::sleep(LOOK).await;
         }
         // A lagging receiver has seen that something happened, which is all that matters.
         if let Err(tokio::sync::broadcast::error::RecvError::Closed) = events.recv().await {
