@@ -26,7 +26,7 @@ pub fn parse_bucket(url: &str) -> Result<(&str, &str), &'static str> {
     if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(of_bucket) {
         return Err("must name a bucket by 3 to 63 characters of a-z, 0-9, '.' and '-'");
     }
-    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    let prefix = prefix.strip_suffix('/').filter(|prefix| !prefix.is_empty()).unwrap_or(prefix);
     if prefix.len() > MAX_PREFIX {
         return Err("must have a prefix of at most 512 bytes");
     }

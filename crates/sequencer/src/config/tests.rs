@@ -49,7 +49,8 @@ fn later_layers_win_and_each_value_knows_its_layer() {
 fn every_key_has_a_place_in_the_configuration_and_the_other_way_round() {
     let dir = tempfile::tempdir().unwrap();
     let mut layers = at(dir.path());
-    for key in KEYS.iter().filter(|key| key.default.is_none() && key.name != "data") {
+    // batches.url excludes batches.dir.
+    for key in KEYS.iter().filter(|key| key.default.is_none() && !["data", "batches.url"].contains(&key.name)) {
         layers.flags.push(flag("--set", key.name, "127.0.0.1:7"));
     }
     let resolved = layers.resolve().unwrap();
@@ -65,7 +66,19 @@ fn every_key_has_a_place_in_the_configuration_and_the_other_way_round() {
     names.sort();
     expected.sort();
     assert_eq!(names, expected);
-    assert_eq!(resolved.values.len(), KEYS.len());
+    assert_eq!(resolved.values.len(), KEYS.len() - 1);
+}
+
+#[test]
+fn batches_go_to_a_directory_or_a_bucket_and_a_refused_url_is_shown_without_keys() {
+    let (_dir, mut layers) = home("[batches]\nurl = \"s3://archive/chain\"\n");
+    assert_eq!(layers.resolve().unwrap().config.batches.url.as_deref(), Some("s3://archive/chain"));
+    layers.flags.push(flag("--set", "batches.dir", "batches"));
+    let words = layers.resolve().unwrap_err().to_string();
+    assert!(words.contains("batches.url") && words.contains("excludes batches.dir"), "{words}");
+    layers.flags.push(flag("--set", "batches.url", "s3://id:secret-2718@archive"));
+    let words = layers.resolve().unwrap_err().to_string();
+    assert!(words.contains("must name a bucket") && !words.contains("2718"), "{words}");
 }
 
 #[test]
