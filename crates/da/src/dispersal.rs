@@ -1,17 +1,17 @@
 //! A block on its way from its leader to the committee, in coded chunks.
 //!
 //! Plain broadcast costs the leader n-1 times the block. Instead it may cut the block into d chunks, code them to one
-//! chunk per seat, and send every member its own; members pass theirs on to all others. Any d chunks give the block.
+//! chunk per seat, and send every other member its own; they pass theirs on to all others. Any d chunks give the block.
 //!
 //! ```text
-//!  leader:  block --code--> chunk 0 .. S-1 --each to its seat's member-->  member i: all others
+//!  leader:  block --code--> chunk 0 .. S-1 --each to its seat's member-->  member i: all others but the leader
 //!  member:  d chunks under one root --decode, encode, compare the root--> block --body root--> vote
 //!                                                              d = f + 1, f = (S-1)/3
 //! ```
 //!
-//! `d = f + 1`: whatever a quorum of honest seats received, it can rebuild from its own chunks, even if f of the members
-//! that the leader served stay silent. The price is `S / (f + 1)`, about three blocks' worth of chunks in all; what the
-//! leader itself sends falls from n-1 blocks to three, whatever n.
+//! `d = f + 1`: of the 3f chunks or more that others than the leader get, f may stay with members that pass nothing on, and
+//! 2f are still enough; so the leader keeps its own. The price is `S / (f + 1)`, about three blocks' worth of chunks in
+//! all; what the leader itself sends falls from n-1 blocks to three, whatever n. docs/simulator.md has what that saves.
 //!
 //! The root over the chunks is bound to the block by the leader's signature on its proposal; it proves nothing about the
 //! code. So whoever rebuilds a block encodes it again and compares all chunks: either everybody who holds d chunks of a
@@ -151,8 +151,7 @@ impl Plan {
         let (others, message, block) = (nodes - 1, self.message_bytes() as u64, self.size as u64);
         Costs {
             plain_leader: others * block,
-            // Its own chunk goes to all others too.
-            coded_leader: others * message + others * message,
+            coded_leader: others * message,
             coded_member_sends: others.saturating_sub(1) * message,
             coded_member_receives: others * message,
         }
@@ -164,11 +163,11 @@ impl Plan {
 pub struct Costs {
     /// What a leader sends by plain broadcast.
     pub plain_leader: u64,
-    /// What a leader sends in coded chunks: each member's own, and its own to all.
+    /// What a leader sends in coded chunks: each other member's own.
     pub coded_leader: u64,
     /// What another member sends: its chunk, to all but the leader and itself.
     pub coded_member_sends: u64,
-    /// What another member receives: its chunk, and those of all others.
+    /// What another member receives: its chunk, and those of all others but the leader.
     pub coded_member_receives: u64,
 }
 
@@ -187,6 +186,14 @@ pub struct Chunk {
     pub bytes: Bytes,
     /// The siblings up to the root, in the order of `cascade_primitives::merkle`.
     pub path: Vec<B256>,
+}
+
+impl Chunk {
+    /// Bytes of its encoding.
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        32 + 4 + 2 + 2 + 4 + self.bytes.len() + 4 + 32 * self.path.len()
+    }
 }
 
 /// Cuts and codes a block: one chunk for each seat, all under the root in each of them.

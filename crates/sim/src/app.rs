@@ -19,6 +19,10 @@ const MOST_PER_BLOCK: usize = 20;
 /// Transactions that are offered to the others again at a time.
 const MOST_AGAIN: usize = 20;
 const MARK: u8 = 0xba;
+/// What a transaction begins with that fills a block and does nothing.
+const FILLING: u8 = 0xf1;
+/// Bytes of the longest one.
+const FILLING_PIECE: usize = 64 << 10;
 
 /// A transaction with this number.
 pub(crate) fn transaction(number: u64) -> Bytes {
@@ -35,7 +39,22 @@ pub(crate) fn marked(number: u64) -> Bytes {
 }
 
 pub(crate) fn is_invalid(transaction: &Bytes) -> bool {
-    transaction.first() == Some(&MARK) || transaction.len() != 9
+    match transaction.first() {
+        Some(&FILLING) => transaction.len() < 9,
+        Some(&MARK) | None => true,
+        Some(_) => transaction.len() != 9,
+    }
+}
+
+/// Transactions that fill a block with so many bytes.
+fn filling(bytes: usize) -> impl Iterator<Item = Bytes> {
+    let pieces = (0..bytes).step_by(FILLING_PIECE).enumerate();
+    pieces.map(move |(i, at)| {
+        let mut piece = vec![i as u8; FILLING_PIECE.min(bytes - at).max(9)];
+        piece[0] = FILLING;
+        piece[1..9].copy_from_slice(&(u64::MAX - i as u64).to_le_bytes());
+        piece.into()
+    })
 }
 
 /// What stands for the commitment to a body's square: a hash.
@@ -83,6 +102,8 @@ pub(crate) struct App {
     pub(crate) delay: u64,
     /// Whether an execution is under way.
     running: bool,
+    /// Bytes that its blocks get beside transactions of users.
+    filling: usize,
 }
 
 fn number(transaction: &Bytes) -> u64 {
@@ -91,9 +112,15 @@ fn number(transaction: &Bytes) -> u64 {
 
 impl App {
     /// Starts with the newest result that is stored and the final blocks above it.
-    pub(crate) fn new(last: ResultEntry, done: BTreeSet<u64>, above: Vec<Arc<SealedBlock>>, delay: u64) -> Self {
+    pub(crate) fn new(
+        last: ResultEntry,
+        done: BTreeSet<u64>,
+        above: Vec<Arc<SealedBlock>>,
+        delay: u64,
+        filling: usize,
+    ) -> Self {
         let queue = above.into_iter().map(|b| (b.header.height, (b, None))).collect();
-        Self { pool: BTreeMap::new(), done, queue, last, delay, running: false }
+        Self { pool: BTreeMap::new(), done, queue, last, delay, running: false, filling }
     }
 
     /// Takes up a transaction; answers whether it is new.
@@ -103,7 +130,7 @@ impl App {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        !self.pool.is_empty()
+        !self.pool.is_empty() || self.filling > 0
     }
 
     /// What is still waiting, to be offered to the others again.
@@ -114,7 +141,8 @@ impl App {
     pub(crate) fn build(&self, request: &BuildRequest) -> BuiltBlock {
         let taken: BTreeSet<u64> = request.ancestors.iter().flat_map(|b| &b.body.transactions).map(number).collect();
         let transactions: Vec<Bytes> = if request.may_carry_content {
-            self.pool.iter().filter(|(n, _)| !taken.contains(n)).map(|(_, t)| t.clone()).take(MOST_PER_BLOCK).collect()
+            let waiting = self.pool.iter().filter(|(n, _)| !taken.contains(n)).map(|(_, t)| t.clone());
+            waiting.take(MOST_PER_BLOCK).chain(filling(self.filling)).collect()
         } else {
             Vec::new()
         };

@@ -1,5 +1,7 @@
 //! What a run is made with.
 
+use std::collections::BTreeSet;
+
 use cascade_primitives::ChainParams;
 
 use crate::{faults::Faults, scheme::Scheme};
@@ -31,6 +33,20 @@ impl Timing {
     pub const fn links_alone(ms: u64) -> Self {
         Self { link: ms, sync: 0, execution: 0, build: 0, validate: 0 }
     }
+}
+
+/// How blocks travel, in runs that look at it. By default messages of any size leave at once, and leaders send whole
+/// blocks.
+#[derive(Clone, Debug, Default)]
+pub struct Carriage {
+    /// Bits in a second that a node can send, to all others together; none: any number.
+    pub uplink: Option<u64>,
+    /// Whether leaders send blocks in coded chunks; for committees of members with one seat each.
+    pub coded: bool,
+    /// Bytes that each block gets beside transactions of users.
+    pub filling: usize,
+    /// Nodes that pass no chunk on.
+    pub mute: BTreeSet<usize>,
 }
 
 /// What runs are made with. Together with a seed it decides a run to the last event.

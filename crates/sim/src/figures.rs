@@ -10,6 +10,8 @@
 //! All links have the same one-way delay d, the shortest block interval is 0 and blocks are empty. Bytes are those of
 //! the encoded consensus messages, with signatures as long as BLS ones; what a transport adds is not in them.
 
+pub mod spread;
+
 use std::{
     fmt::Write,
     sync::{
@@ -31,6 +33,8 @@ use crate::{
 
 /// Blocks at the start that are left out, while everybody gets to know everybody.
 const WARM_UP: u64 = 3;
+
+pub(crate) use spread::Probe;
 
 /// What a cluster of one size cost.
 #[derive(Clone, Copy, Debug)]

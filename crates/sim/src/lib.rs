@@ -38,10 +38,11 @@ pub mod scenario;
 pub mod scheme;
 mod sealed;
 mod trace;
+mod uplink;
 mod watch;
 mod world;
 
-pub use config::{MAX_NODES, SimConfig, Timing, recovery_bound_ms, reveal_bound_ms};
+pub use config::{Carriage, MAX_NODES, SimConfig, Timing, recovery_bound_ms, reveal_bound_ms};
 pub use faults::{Fault, FaultCounts, Faults};
 pub use report::{Revealed, SeedReport, Summary};
 pub use run::{SimArgs, run, run_range, run_seed, run_seed_verbose, run_seed_with};

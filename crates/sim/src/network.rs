@@ -4,6 +4,7 @@ use crate::{
     faults::{Fault, FaultCounts},
     plan::Weather,
     rng::Rng,
+    uplink::Departure,
 };
 
 #[derive(Debug)]
@@ -87,7 +88,15 @@ impl Network {
         links.filter(|&(a, b)| a != b && !before[a * self.nodes + b] && self.connected(a, b)).collect()
     }
 
-    pub(crate) fn route(&mut self, now: u64, from: usize, to: usize, counts: &mut FaultCounts) -> Arrivals {
+    /// When a message arrives that is sent now and, where uplinks have a rate, has left its sender some time later.
+    pub(crate) fn route(
+        &mut self,
+        now: u64,
+        from: usize,
+        to: usize,
+        departure: Option<Departure>,
+        counts: &mut FaultCounts,
+    ) -> Arrivals {
         if self.groups[from] != self.groups[to] {
             counts.add(Fault::Partition);
             return [None, None];
@@ -96,22 +105,23 @@ impl Network {
             counts.add(Fault::OneWay);
             return [None, None];
         }
+        let departure = departure.unwrap_or(Departure { at: now, bulk: false });
         let weather = self.weather;
         if weather.loss > 0 && self.rng.permille(weather.loss) {
             counts.add(Fault::Loss);
             return [None, None];
         }
-        let first = self.arrival(now, from, to, counts);
+        let first = self.arrival(departure, from, to, counts);
         let second = if weather.duplication > 0 && self.rng.permille(weather.duplication) {
             counts.add(Fault::Duplication);
-            Some(self.arrival(now, from, to, counts) + self.rng.below(300))
+            Some(self.arrival(departure, from, to, counts) + self.rng.below(300))
         } else {
             None
         };
         [Some(first), second]
     }
 
-    fn arrival(&mut self, now: u64, from: usize, to: usize, counts: &mut FaultCounts) -> u64 {
+    fn arrival(&mut self, departure: Departure, from: usize, to: usize, counts: &mut FaultCounts) -> u64 {
         let (weather, link) = (self.weather, from * self.nodes + to);
         if weather.delay > 0 {
             counts.add(Fault::Delay);
@@ -125,10 +135,14 @@ impl Network {
         } else {
             0
         };
-        let at = now + self.delay + self.slow[link] + weather.delay + jitter;
+        let at = departure.at + self.delay + self.slow[link] + weather.delay + jitter;
         if weather.reordering > 0 && self.rng.permille(weather.reordering) {
             counts.add(Fault::Reordering);
             return at + self.rng.below(500);
+        }
+        if departure.bulk {
+            // Its turn on the uplink is its order.
+            return at;
         }
         self.last[link] = self.last[link].max(at);
         self.last[link]

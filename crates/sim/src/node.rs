@@ -3,8 +3,9 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use cascade_consensus::{Bugs, Core, Message, Sync, SyncRequest, SyncResponse};
+use cascade_da::dispersal::Chunk;
 use cascade_mempool::reveal::RevealMessage;
-use cascade_primitives::{Bytes, NodeId, SystemItem};
+use cascade_primitives::{B256, Bytes, NodeId, SystemItem};
 
 use crate::{adversary::Adversary, app::App, config::Timing, disk::Disk, sealed::Party};
 
@@ -17,6 +18,13 @@ pub(crate) enum Payload {
     Item(SystemItem),
     /// Shares, requests for them and what they come to.
     Reveal(RevealMessage),
+    /// A part of a leader's proposal, from the leader or from the member that it is for.
+    Chunk {
+        leader: usize,
+        chunk: Arc<Chunk>,
+    },
+    /// Asks a leader for the proposal with these chunks.
+    WantWhole(B256),
     /// The life of the asker names the stream: no answer outlives it.
     Request {
         life: u32,

@@ -15,7 +15,7 @@ use cascade_primitives::{
 };
 
 use crate::{
-    config::{SimConfig, Timing},
+    config::{Carriage, SimConfig, Timing},
     faults::{Fault, Faults},
     rng::Rng,
     scheme::Keys,
@@ -130,6 +130,7 @@ pub(crate) struct Plan {
     /// Whether disks sync final blocks before they are asked to.
     pub(crate) syncs_blocks: bool,
     pub(crate) timing: Timing,
+    pub(crate) carriage: Carriage,
 }
 
 /// The node id of a place.
@@ -180,6 +181,7 @@ impl Plan {
             losses: Vec::new(),
             syncs_blocks: true,
             timing: Timing::USUAL,
+            carriage: Carriage::default(),
         };
         plan.schedule(faults, rng);
         if config.encrypted {

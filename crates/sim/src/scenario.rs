@@ -10,7 +10,7 @@ use cascade_consensus::{Bugs, Message, NoBugs};
 use cascade_primitives::{ChainParams, Epoch, Genesis, Network, ScheduledCommittee, SealedBlock, TransactionRule};
 
 use crate::{
-    config::{SimConfig, Timing},
+    config::{Carriage, SimConfig, Timing},
     faults::{Fault, Faults},
     plan::{Action, Character, GENESIS_TIME, Loss, Plan, spec},
     report::SeedReport,
@@ -38,6 +38,7 @@ pub struct Scenario {
     faults_end: u64,
     transaction_every: u64,
     timing: Timing,
+    carriage: Carriage,
     least_ms: u64,
     least_commits: u64,
 }
@@ -101,6 +102,7 @@ impl Scenario {
             faults_end: 20_000,
             transaction_every: 200,
             timing: Timing::USUAL,
+            carriage: Carriage::default(),
             least_ms: 5000,
             least_commits: 0,
         }
@@ -152,6 +154,13 @@ impl Scenario {
     #[must_use]
     pub const fn timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
+        self
+    }
+
+    /// How blocks travel.
+    #[must_use]
+    pub fn carriage(mut self, carriage: Carriage) -> Self {
+        self.carriage = carriage;
         self
     }
 
@@ -315,6 +324,7 @@ impl Scenario {
             losses: self.losses,
             syncs_blocks: self.syncs_blocks,
             timing: self.timing,
+            carriage: self.carriage,
         };
         let faults = Faults::NONE.with(Fault::UnsyncedLoss).with(Fault::TornWrite);
         let config = SimConfig {

@@ -1,11 +1,15 @@
 //! One run: the queue of events, and everything that they happen to.
 
+mod chunks;
 mod life;
 mod queue;
 mod sealed;
 mod traffic;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use cascade_consensus::{Bugs, ChainContext, Config, Core, Effect, Input, Message, Rules, Sync, SyncEffect, SyncInput};
 use cascade_crypto::VoteScheme;
@@ -18,7 +22,7 @@ use crate::{
     config::{SimConfig, recovery_bound_ms, reveal_bound_ms},
     disk::{Disk, Stored},
     faults::{Fault, FaultCounts},
-    figures::Traffic,
+    figures::{Probe, Traffic},
     network::Network,
     node::{Batch, Node, Payload, Running, done_transactions, unexecuted},
     plan::{Action, GENESIS_TIME, Plan, Weather, node_id},
@@ -26,8 +30,10 @@ use crate::{
     rng::Rng,
     scheme::Keys,
     trace::Trace,
+    uplink::Uplinks,
     watch::Watch,
 };
+use chunks::Chunked;
 use queue::{Event, Queue};
 use sealed::Beside;
 
@@ -65,6 +71,11 @@ pub(crate) struct World<'a, B: Bugs> {
     counts: FaultCounts,
     /// Counts messages, where somebody wants to know.
     pub(crate) traffic: Option<Traffic>,
+    /// Notes how proposals spread, where somebody wants to know.
+    pub(crate) probe: Option<Probe>,
+    /// Of nodes that can send only so much.
+    uplinks: Option<Uplinks>,
+    chunked: Chunked,
     /// Of an encrypted chain.
     beside: Option<Beside<B>>,
     clients: bool,
@@ -128,6 +139,9 @@ impl<'a, B: Bugs> World<'a, B> {
             trace: Trace::new(words),
             counts: FaultCounts::default(),
             traffic: None,
+            probe: None,
+            uplinks: plan.carriage.uplink.map(|rate| Uplinks::new(count, rate)),
+            chunked: Chunked::default(),
             beside,
             clients: true,
             submitted: 0,
@@ -280,11 +294,15 @@ impl<'a, B: Bugs> World<'a, B> {
             Event::OfferAgain { node, life } if self.nodes[node].life == life => self.offer_again(node),
             Event::Look { node, life } if self.nodes[node].life == life => self.look(node),
             Event::Die { node, life } if self.nodes[node].life == life => self.crash(node, false),
+            Event::WantWhole { node, life, leader, root } if self.nodes[node].life == life => {
+                self.want_whole(node, leader, root);
+            }
             Event::Flush { .. }
             | Event::Input { .. }
             | Event::Executed { .. }
             | Event::OfferAgain { .. }
             | Event::Look { .. }
+            | Event::WantWhole { .. }
             | Event::Die { .. } => {}
             Event::Boot(node) => self.boot(node),
             Event::Submit => self.submit(),

@@ -32,7 +32,7 @@ impl<B: Bugs> World<'_, B> {
             Some(_) => Default::default(),
             None => (done_transactions(disk), unexecuted(disk)),
         };
-        let app = App::new(disk.last_result(), done, above, node.execution_delay);
+        let app = App::new(disk.last_result(), done, above, node.execution_delay, self.plan.carriage.filling);
         self.nodes[i].running = Some(Running {
             core,
             sync,

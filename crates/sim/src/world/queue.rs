@@ -3,6 +3,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use cascade_consensus::Input;
+use cascade_primitives::B256;
 
 use crate::node::Payload;
 
@@ -45,6 +46,13 @@ pub(super) enum Event {
         node: usize,
         life: u32,
     },
+    /// A node that has too few chunks of a proposal asks its leader for all of it.
+    WantWhole {
+        node: usize,
+        life: u32,
+        leader: usize,
+        root: B256,
+    },
     /// The node dies in the middle of a write.
     Die {
         node: usize,
@@ -67,7 +75,8 @@ impl Event {
             | Self::Input { node, .. }
             | Self::Executed { node, .. }
             | Self::OfferAgain { node, .. }
-            | Self::Look { node, .. } => Some(node),
+            | Self::Look { node, .. }
+            | Self::WantWhole { node, .. } => Some(node),
             Self::Die { .. } | Self::Boot(_) | Self::Submit | Self::Act(_) => None,
         }
     }

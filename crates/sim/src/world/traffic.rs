@@ -13,6 +13,9 @@ impl<B: Bugs> World<'_, B> {
         }
         match payload {
             Payload::Consensus(message) => {
+                if let Some(probe) = &mut self.probe {
+                    probe.arrived(self.now, to, &message);
+                }
                 let peer = self.ids[from];
                 if self.nodes[to].adversary.is_some() {
                     self.overheard(to, &message);
@@ -22,6 +25,8 @@ impl<B: Bugs> World<'_, B> {
             Payload::Transaction(transaction) => self.add_transaction(to, &transaction),
             Payload::Item(item) => self.take_item(from, to, item),
             Payload::Reveal(message) => self.take_reveal(from, to, message),
+            Payload::Chunk { leader, chunk } => self.take_chunk(from, to, leader, &chunk),
+            Payload::WantWhole(root) => self.send_whole(to, from, &root),
             Payload::Request { life, id, request } => {
                 let truth = sync::answer(&self.nodes[to].disk, &request);
                 let answer = match &mut self.nodes[to].adversary {
@@ -117,6 +122,16 @@ impl<B: Bugs> World<'_, B> {
             }
             return;
         }
+        if let (Some(probe), Some(uplinks)) = (&mut self.probe, &self.uplinks) {
+            probe.sent(self.now, i, &message, uplinks.sent());
+        }
+        if self.plan.carriage.coded && to.is_none() && matches!(message, Message::Proposal(..)) {
+            self.disperse(i, &message);
+            return;
+        }
+        if matches!(&message, Message::GetBlock(hash) if self.is_on_its_way(i, hash)) {
+            return;
+        }
         for to in targets {
             self.transmit(i, to, Payload::Consensus(message.clone()));
         }
@@ -138,7 +153,8 @@ impl<B: Bugs> World<'_, B> {
                 traffic.sent(message);
             }
         }
-        let [first, second] = self.network.route(self.now, from, to, &mut self.counts);
+        let departure = self.uplinks.as_mut().map(|uplinks| uplinks.send(self.now, from, &payload));
+        let [first, second] = self.network.route(self.now, from, to, departure, &mut self.counts);
         if let Some(at) = second {
             self.queue.push(at, Event::Deliver { from, to, payload: payload.clone() });
         }

@@ -1,6 +1,7 @@
 //! Tests of the simulator, and the runs that CI makes with it.
 
 mod decisions;
+mod dispersal;
 mod epoch_ends;
 mod faults;
 mod figures;
