@@ -22,6 +22,13 @@ fn encode(c: &mut Criterion) {
             b.iter_batched(|| extended.clone(), |extended| extended.commit(&data), BatchSize::LargeInput);
         });
         group.bench_function("extend and commit", |b| b.iter(|| Square::new(&data).expect("it fits")));
+        let mut buffer = Vec::new();
+        group.bench_function("extend and commit, memory used again", |b| {
+            b.iter(|| {
+                let extended = Extended::reusing(&data, std::mem::take(&mut buffer)).expect("it fits");
+                buffer = extended.commit(&data).into_buffer().expect("nothing refers to it");
+            });
+        });
     }
 }
 

@@ -8,9 +8,9 @@ use cascade_da::{Axis, Square, sampling};
 use cascade_primitives::Encode as _;
 
 const SAMPLES: [usize; 9] = [1, 2, 4, 8, 16, 24, 32, 48, 64];
-const HEIGHT: f64 = 340.0;
+const HEIGHT: f64 = 350.0;
 const TOP: f64 = 50.0;
-const BOTTOM: f64 = 40.0;
+const BOTTOM: f64 = 50.0;
 const PANEL: f64 = 300.0;
 
 /// A body, and what a sample of its square costs and is worth.
@@ -73,13 +73,20 @@ impl Panel {
                 low + 18.0
             );
         }
+        let middle = (left + right) / 2.0;
+        let _ = writeln!(svg, "<text x=\"{middle}\" y=\"{HEIGHT}\" dy=\"-6\" text-anchor=\"middle\">samples</text>");
     }
 
-    fn line(&self, svg: &mut String, colour: &str, values: &[f64]) {
+    /// A line; a dashed one lets another of the same values be seen below it.
+    fn line(&self, svg: &mut String, colour: &str, dashed: bool, values: &[f64]) {
         let points: Vec<String> =
             SAMPLES.iter().zip(values).map(|(s, v)| format!("{:.1},{:.1}", self.x(*s), self.y(*v))).collect();
         let points = points.join(" ");
-        let _ = writeln!(svg, "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>");
+        let dashes = if dashed { " stroke-dasharray=\"6 6\"" } else { "" };
+        let _ = writeln!(
+            svg,
+            "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dashes}/>"
+        );
     }
 }
 
@@ -90,8 +97,12 @@ fn plot(bodies: &[Body]) -> String {
     );
     let received = Panel { left: 60.0, decades: (2, 6) };
     let confidence = Panel { left: 500.0, decades: (0, 10) };
-    received.frame(&mut svg, "Bytes received for a block, by samples", |decade| format!("1e{decade}"));
-    confidence.frame(&mut svg, "Confidence that its data is there, by samples", |decade| match decade {
+    received.frame(&mut svg, "Received for a block", |decade| match decade {
+        0..=2 => format!("{} B", 10_u32.pow(decade as u32)),
+        3..=5 => format!("{} kB", 10_u32.pow(decade as u32 - 3)),
+        _ => format!("{} MB", 10_u32.pow(decade as u32 - 6)),
+    });
+    confidence.frame(&mut svg, "Confidence that its data is there", |decade| match decade {
         0 => "0%".to_owned(),
         1 => "90%".to_owned(),
         2 => "99%".to_owned(),
@@ -99,9 +110,9 @@ fn plot(bodies: &[Body]) -> String {
     });
     for (i, body) in bodies.iter().enumerate() {
         let bytes: Vec<f64> = SAMPLES.iter().map(|s| (s * body.bytes) as f64).collect();
-        received.line(&mut svg, body.colour, &bytes);
+        received.line(&mut svg, body.colour, i == 2, &bytes);
         let sure: Vec<f64> = body.doubts.iter().map(|doubt| 1.0 / doubt).collect();
-        confidence.line(&mut svg, body.colour, &sure);
+        confidence.line(&mut svg, body.colour, i == 2, &sure);
         let _ = writeln!(
             svg,
             "<text x=\"{}\" y=\"{}\" fill=\"{}\">{}, k = {}</text>",

@@ -11,7 +11,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use cascade_da::{
-    BadEncoding, Extended, Square,
+    BadEncoding, Extended, Shape, Square,
     serve::{Asker, Limits, Outcome, SquareServer},
     wire::{Answer, Request},
 };
@@ -57,6 +57,14 @@ impl State {
                 self.spare = buffer;
             }
         }
+    }
+
+    /// Memory for the square of so many bytes. A much smaller one does not get it: it would keep all of it and count for
+    /// little, and the next large one would pay for fresh memory, a fifth of the time that it takes.
+    fn spare_for(&mut self, bytes: usize) -> Vec<u8> {
+        let wanted = Shape::of_size(bytes).map_or(0, |shape| shape.extended_size());
+        let fits = (wanted..=wanted.saturating_mul(2)).contains(&self.spare.capacity());
+        if fits { std::mem::take(&mut self.spare) } else { Vec::new() }
     }
 }
 
@@ -127,7 +135,7 @@ impl Squares {
     fn encode(&self, body: &Body) -> Option<Square> {
         let timer = self.seconds.start_timer();
         let bytes = body.to_bytes();
-        let buffer = std::mem::take(&mut self.state.lock().spare);
+        let buffer = self.state.lock().spare_for(bytes.len());
         let square = Extended::reusing(&bytes, buffer).ok()?.commit(&bytes);
         timer.observe_duration();
         Some(square)
@@ -270,6 +278,31 @@ mod tests {
         assert_eq!(on.state.lock().made.len(), MAX_MADE);
         assert!(!on.state.lock().spare.is_empty());
         assert_eq!(off.state.lock().made.len(), 0);
+    }
+
+    /// The body of a block with transactions of so many bytes.
+    fn body(bytes: usize, mark: u8) -> Body {
+        Body { transactions: vec![Bytes::from(vec![mark; bytes])], ..Body::default() }
+    }
+
+    #[test]
+    fn large_squares_get_the_memory_of_large_ones_whatever_comes_between() {
+        let squares = squares(true);
+        let newest = || Arc::clone(&squares.state.lock().made.back().expect("one was just made").1);
+        squares.commit(&body(1 << 20, 1));
+        let first = newest().shares().as_ptr();
+        // Sixteen others push it out, of which no small one takes its memory.
+        for mark in 0..MAX_MADE as u8 {
+            squares.commit(&body(100, mark));
+        }
+        for mark in 2..6 {
+            squares.commit(&body(1 << 20, mark));
+            assert_eq!(newest().shares().as_ptr(), first, "large square {mark}");
+            for small in 0..MAX_MADE as u8 {
+                squares.commit(&body(100 + usize::from(mark), small));
+                assert_ne!(newest().shares().as_ptr(), first, "after large square {mark}");
+            }
+        }
     }
 
     #[test]
