@@ -32,7 +32,7 @@ use rand_chacha::{
 use crate::{
     api::{Answer, Config, Effect, Input, Report, Request, RequestId, Start, Stats, Stop},
     chain::{Chain, ChainError, Checkpoint, Finality},
-    sampler::{Availability, Sampler},
+    sampler::{Availability, Sampler, sampling_seed},
     wire::{ChainAnswer, ChainRequest},
 };
 
@@ -476,8 +476,7 @@ impl Client {
         let mut followed = Followed { hash, da, sampler: None, unsampled };
         self.report(Report::Header { height, hash });
         if unsampled == Availability::NotLive && live {
-            let mut seed = [0; 32];
-            self.rng.fill_bytes(&mut seed);
+            let seed = sampling_seed(self.config.seed, height);
             match Sampler::new(now, &da, self.config.samples, seed, self.config.give_up_ms) {
                 Ok(sampler) => followed.sampler = Some(sampler),
                 Err(error) => {

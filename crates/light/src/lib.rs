@@ -27,6 +27,6 @@ pub use ask::{Ask, Reply};
 pub use cascade_crypto::{BlsScheme, VoteScheme};
 pub use chain::{CertificateError, Chain, ChainError, Checkpoint, Finality, Handover};
 pub use client::Client;
-pub use sampler::Availability;
+pub use sampler::{Availability, sampling_seed};
 pub use state::{StateError, StateEvidence};
 pub use wire::{ChainAnswer, ChainRequest, Head};

@@ -8,10 +8,26 @@
 use std::collections::BTreeSet;
 
 use cascade_da::{SampleId, Shape, ShapeError, sampling};
-use cascade_primitives::{DaCommitment, NodeId, TimestampMs};
+use cascade_primitives::{DaCommitment, Height, NodeId, TimestampMs};
+use rand_chacha::{
+    ChaCha20Rng,
+    rand_core::{RngCore as _, SeedableRng as _},
+};
 
 /// Shortest time between two rounds of asking all peers for one sample, in ms.
 pub const ROUND_MS: u64 = 1_000;
+
+/// What decides which shares of a height are asked for, in a client with this seed: a stream of its own for each height, so
+/// that it does not depend on which peers were drawn before.
+#[must_use]
+pub fn sampling_seed(client: [u8; 32], height: Height) -> [u8; 32] {
+    let mut rng = ChaCha20Rng::from_seed(client);
+    // Peers are drawn from stream 0.
+    rng.set_stream(height.0.wrapping_add(1));
+    let mut seed = [0; 32];
+    rng.fill_bytes(&mut seed);
+    seed
+}
 
 /// What is known about the data of one height.
 #[derive(Clone, Copy, Debug, PartialEq)]

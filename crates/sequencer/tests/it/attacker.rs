@@ -6,7 +6,7 @@ use alloy_eips::eip2718::{Decodable2718 as _, Encodable2718 as _};
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, hex, keccak256};
 use cascade_crypto::ecdsa::sign_digest;
 use cascade_mempool::gossip::decode_gossip;
-use cascade_network::{Identity, Network, NetworkConfig, NetworkId, Receivers};
+use cascade_network::{Network, Receivers};
 use cascade_primitives::{Decode as _, Genesis, Item};
 use cascade_sequencer::{sealing::Seal, wallet::Wallet};
 use serde_json::{Value, json};
@@ -175,20 +175,9 @@ struct Ear {
 
 impl Ear {
     fn new(cluster: &Cluster) -> Self {
-        let id = NetworkId { chain_id: cluster.genesis.params.chain_id, genesis_hash: cluster.genesis.hash() };
-        cluster.runtime.block_on(async {
-            let config = NetworkConfig::new("127.0.0.1:0".parse().expect("an address"), id);
-            let identity = Identity::generate().expect("randomness");
-            let (network, mut receivers) =
-                Network::start(config, identity, &prometheus::Registry::new()).await.expect("a network");
-            for node in cluster.nodes.iter().filter_map(|node| node.file.as_ref()) {
-                network.dial(node.network, Some(node.node_id));
-            }
-            while network.peers().len() < cluster.nodes.len() {
-                receivers.events.recv().await.expect("events");
-            }
-            Self { network, receivers, heard: Vec::new() }
-        })
+        let all: Vec<usize> = (0..cluster.nodes.len()).collect();
+        let (network, receivers) = cluster.runtime.block_on(cluster.stranger(&all));
+        Self { network, receivers, heard: Vec::new() }
     }
 
     /// Listens until something new was said that passes.

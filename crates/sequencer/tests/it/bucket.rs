@@ -4,8 +4,6 @@ mod signature;
 
 use std::{
     collections::BTreeMap,
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
     process::Output,
     sync::{
         Arc,
@@ -25,6 +23,7 @@ use serde_json::Value;
 use crate::{
     cli::cascade,
     cluster::{Cluster, funded, wait_for},
+    http_server::{self, Say},
 };
 
 const ID: &str = "id-31415926";
@@ -46,31 +45,18 @@ struct Server {
 
 impl Server {
     fn start(&self) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let server = self.clone();
-        std::thread::spawn(move || {
-            let mut held = Vec::new();
-            for mut stream in listener.incoming().flatten() {
-                let Some((head, body)) = read(&mut stream) else { continue };
-                server.requests.lock().push(head.clone());
-                if server.mute.load(Ordering::Relaxed) {
-                    held.push(stream);
-                    continue;
-                }
-                let (status, body) = server.answer(&head, body);
-                if status.starts_with("403") {
-                    server.refused.fetch_add(1, Ordering::Relaxed);
-                }
-                let head = format!(
-                    "HTTP/1.1 {status}\r\netag: \"1\"\r\nlast-modified: Sat, 21 Nov 2026 12:00:00 GMT\r\ncontent-length: {}\r\n\
-                     connection: close\r\n\r\n",
-                    body.len()
-                );
-                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        http_server::serve(move |head, body| {
+            server.requests.lock().push(head.to_owned());
+            if server.mute.load(Ordering::Relaxed) {
+                return Say::Hold;
             }
-        });
-        format!("http://{address}")
+            let (status, body) = server.answer(head, body);
+            if status.starts_with("403") {
+                server.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            Say::Answer(status, body)
+        })
     }
 
     fn answer(&self, head: &str, body: Vec<u8>) -> (&'static str, Vec<u8>) {
@@ -98,25 +84,6 @@ impl Server {
         let objects = self.objects.lock();
         let newest = objects.get("/archive/chains/one/newest").and_then(|bytes| std::str::from_utf8(bytes).ok());
         newest.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
-    }
-}
-
-/// The head and the body of a request.
-fn read(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
-    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
-    loop {
-        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let length: usize = length.map_or(Some(0), |length| length.parse().ok())?;
-            if bytes.len() >= end + 4 + length {
-                return Some((head, bytes[end + 4..end + 4 + length].to_vec()));
-            }
-        }
-        match stream.read(&mut buffer) {
-            Ok(0) | Err(_) => return None,
-            Ok(read) => bytes.extend_from_slice(&buffer[..read]),
-        }
     }
 }
 

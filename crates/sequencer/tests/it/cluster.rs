@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cascade_network::{Identity, Network as P2p, NetworkConfig, NetworkId, Receivers};
 use cascade_primitives::{
     Address, ChainParams, Epoch, Genesis, GenesisAccount, Network, ScheduledCommittee, SequencerSpec, TimestampMs, U256,
 };
@@ -187,6 +188,23 @@ impl Cluster {
     /// What a node logged.
     pub fn log(&self, i: usize) -> String {
         std::fs::read_to_string(log_path(&self.nodes[i].home)).unwrap_or_default()
+    }
+
+    /// A peer that is no part of the chain, connected to these nodes, with what it hears.
+    pub async fn stranger(&self, nodes: &[usize]) -> (P2p, Receivers) {
+        let id = NetworkId { chain_id: self.genesis.params.chain_id, genesis_hash: self.genesis.hash() };
+        let config = NetworkConfig::new("127.0.0.1:0".parse().expect("an address"), id);
+        let identity = Identity::generate().expect("randomness");
+        let (network, mut receivers) =
+            P2p::start(config, identity, &prometheus::Registry::new()).await.expect("a network");
+        for &node in nodes {
+            let file = self.nodes[node].file.as_ref().expect("it runs");
+            network.dial(file.network, Some(file.node_id));
+            while !network.peers().iter().any(|peer| peer.node == file.node_id) {
+                receivers.events.recv().await.expect("events");
+            }
+        }
+        (network, receivers)
     }
 
     /// Panics unless all running nodes have the same block and state root at every height that all have executed.

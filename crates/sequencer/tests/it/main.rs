@@ -6,6 +6,7 @@ mod bucket;
 mod cli;
 mod cluster;
 mod crash;
+mod http_server;
 mod kills;
 mod light;
 mod load;

@@ -1,6 +1,6 @@
 //! Squares that are no code: refused by honest sequencers; and where a quorum took them, proved to a light client.
 
-use std::{collections::BTreeSet, io::Write as _, net::TcpListener};
+use std::collections::BTreeSet;
 
 use cascade_da::{
     Axis, BadEncoding, RepairError, Repairer, SampleId, Square,
@@ -8,19 +8,16 @@ use cascade_da::{
 };
 use cascade_light::{Ask, ChainAnswer, ChainRequest, Reply};
 use cascade_primitives::{Address, Block, Encode as _, Header, Height};
-use cascade_sequencer::{exit::ExitCode, light::http};
+use cascade_sequencer::exit::ExitCode;
 use tokio::runtime::Runtime;
 
 use crate::{
     cluster::{Cluster, wait_for},
-    light::{Traffic, authority, light_of, read_ask, report, stderr, url},
+    http_server::{self, ask},
+    light::{Traffic, authority, light_of, report, stderr, url},
 };
 
 const MISENCODE: &str = "squares.misencode=true";
-
-fn ask(runtime: &Runtime, target: &str, ask: &Ask) -> Option<Reply> {
-    runtime.block_on(http::ask(target, ask)).ok().map(|(reply, _)| reply)
-}
 
 fn block(runtime: &Runtime, target: &str, height: u64) -> Block {
     match ask(runtime, target, &Ask::Block { height: Height(height) }) {
@@ -86,27 +83,16 @@ fn prove(runtime: &Runtime, target: &str, height: Height) -> Option<(Header, Bad
 
 /// A node that passes requests on to another one and answers those about data with a bad-encoding proof, if it finds one.
 fn witness(target: String) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let Some(asked) = read_ask(&mut stream) else { continue };
-            let proof = match &asked {
-                Ask::Data(request) => prove(&runtime, &target, request.height()).map(|(_, proof)| proof),
-                _ => None,
-            };
-            let reply = match proof {
-                Some(proof) => Some(Reply::Data(Answer::BadEncoding(Box::new(proof)))),
-                None => ask(&runtime, &target, &asked),
-            };
-            let Some(body) = reply.map(|reply| reply.to_bytes()) else { continue };
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+    http_server::middleman(target, |runtime, target, asked| {
+        let proof = match asked {
+            Ask::Data(request) => prove(runtime, target, request.height()).map(|(_, proof)| proof),
+            _ => None,
+        };
+        match proof {
+            Some(proof) => Some(Reply::Data(Answer::BadEncoding(Box::new(proof)))),
+            None => ask(runtime, target, asked),
         }
-    });
-    format!("http://{address}")
+    })
 }
 
 #[test]

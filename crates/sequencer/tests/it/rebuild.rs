@@ -1,8 +1,6 @@
 //! The chain's state from published batches alone, with damage named.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Output,
 };
@@ -19,6 +17,7 @@ use serde_json::Value;
 use crate::{
     cli::cascade,
     cluster::{Cluster, funded, wait_for},
+    http_server::{self, Say},
     sealed,
 };
 
@@ -124,29 +123,14 @@ fn batch(dir: &Path, first: u64) -> PathBuf {
 
 /// Serves a directory's files.
 fn serve(dir: PathBuf) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let (mut bytes, mut buffer) = (Vec::new(), [0; 1024]);
-            while !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
-                match stream.read(&mut buffer) {
-                    Ok(0) | Err(_) => break,
-                    Ok(read) => bytes.extend_from_slice(&buffer[..read]),
-                }
-            }
-            let head = String::from_utf8_lossy(&bytes).into_owned();
-            let name = head.split(' ').nth(1).unwrap_or("/").trim_start_matches("/data/").to_owned();
-            let (status, body) = match std::fs::read(dir.join(name)) {
-                Ok(body) => ("200 OK", body),
-                Err(_) => ("404 Not Found", Vec::new()),
-            };
-            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+    let url = http_server::serve(move |head, _| {
+        let name = head.split(' ').nth(1).unwrap_or("/").trim_start_matches("/data/").to_owned();
+        match std::fs::read(dir.join(name)) {
+            Ok(body) => Say::Answer("200 OK", body),
+            Err(_) => Say::Answer("404 Not Found", Vec::new()),
         }
     });
-    format!("http://{address}/data/")
+    format!("{url}/data/")
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 use cascade_mempool::gossip::encode_gossip;
-use cascade_network::{Channel, Identity, Network, NetworkConfig, NetworkId};
+use cascade_network::Channel;
 use cascade_primitives::{Deposit, Genesis, GenesisAccount, Item, RecoveredEnvelope, SigningContext, TransactionRule};
 use cascade_sequencer::{
     cli::Client,
@@ -300,16 +300,8 @@ fn a_stranger_that_gossips_damaged_envelopes_is_cut_off_and_others_are_served() 
     let cluster = start(4, |_| ());
     let seal = wait_key(&cluster, 0, 1);
     let node = cluster.nodes[0].file.as_ref().unwrap();
-    let id = NetworkId { chain_id: cluster.genesis.params.chain_id, genesis_hash: cluster.genesis.hash() };
     cluster.runtime.block_on(async {
-        let config = NetworkConfig::new("127.0.0.1:0".parse().unwrap(), id);
-        let identity = Identity::generate().expect("randomness");
-        let (network, mut receivers) =
-            Network::start(config, identity, &prometheus::Registry::new()).await.expect("a network");
-        network.dial(node.network, Some(node.node_id));
-        while !network.peers().iter().any(|peer| peer.node == node.node_id) {
-            receivers.events.recv().await.expect("events");
-        }
+        let (network, mut receivers) = cluster.stranger(&[0]).await;
         let mut sent = 0;
         for nonce in 0.. {
             let (_, raw) = transfer(&cluster, &funded(1), nonce, 1);

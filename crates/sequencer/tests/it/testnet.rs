@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::{
     cli::cascade,
-    cluster::{signal, wait_for},
+    cluster::{PATIENCE, signal, wait_for},
 };
 
 /// What is allowed from the start to the first envelope that is admitted.
@@ -97,6 +97,48 @@ fn a_run_of_ten_blocks_ends_with_one_line_that_says_all_agree() {
     assert!(p50.unwrap() > 0.0 && p50 <= p99, "{report}");
     let keys: Vec<&String> = report.as_object().unwrap().keys().collect();
     assert_eq!(keys.len(), 5, "{report}");
+}
+
+/// What the light client of a testnet says until a line passes.
+fn light_of_a_testnet(environment: &[(&str, &str)], passes: impl Fn(&str) -> bool) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = cascade()
+        .args(["testnet", "--nodes", "4", "--data"])
+        .arg(dir.path().join("cluster"))
+        .envs(environment.iter().copied())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("cascade can be started");
+    let (started, mut said) = (Instant::now(), String::new());
+    // The summary is written every few seconds as long as the testnet runs.
+    for line in BufReader::new(child.stderr.take().expect("it is piped")).lines() {
+        let line = line.expect("text");
+        said += &format!("{line}\n");
+        let found = line.contains("light: ") && passes(&line);
+        if found || started.elapsed() > PATIENCE {
+            signal(child.id(), "INT");
+            assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+            assert!(found, "{said}");
+            return line;
+        }
+    }
+    panic!("it ended by itself: {said}");
+}
+
+#[test]
+fn a_testnet_runs_a_light_client_that_samples_what_it_sees() {
+    let sampled = |line: &str| {
+        let count = line.split(" sampled").next().and_then(|rest| rest.rsplit(' ').next());
+        count.and_then(|count| count.parse().ok()).is_some_and(|count: u64| count >= 10)
+    };
+    let line = light_of_a_testnet(&[], sampled);
+    assert!(line.contains(" 0 failed") && line.contains(" 4 peers"), "{line}");
+    let confidence = line.split("confidence at least ").nth(1).and_then(|rest| rest.split(',').next());
+    assert!(confidence.and_then(|c| c.parse().ok()).is_some_and(|c: f64| c >= 0.99), "{line}");
+    // And that says so when all nodes withhold a corner of every square.
+    let corner = [("CASCADE_SQUARES_WITHHOLD", "corner")];
+    light_of_a_testnet(&corner, |line| line.contains("is withheld"));
 }
 
 #[test]
