@@ -1,7 +1,7 @@
 //! What both markets share: the contracts, what they are called with, and how a block is accounted for.
 
 use alloy_primitives::{Address, B256, U256, keccak256};
-use cascade_consensus::election::{Leaders, genesis_seed};
+use cascade_consensus::election::{Leaders, epoch_seed};
 use cascade_execution::{CallRequest, ExecutedBlock, Outcome, Receipt, estimate_gas};
 use cascade_primitives::{ChainParams, GenesisAccount, MemberIndex, Network, TransactionRule, View};
 use rand::SeedableRng as _;
@@ -111,7 +111,7 @@ impl Ground {
             }
         }
         let leaders = Leaders::new(
-            genesis_seed(&keccak256(seed.to_be_bytes()), cipher::EPOCH),
+            epoch_seed(&keccak256(seed.to_be_bytes()), cipher::EPOCH, &B256::ZERO),
             &cipher::committee(settings.nodes),
             params.views_per_term,
         );

@@ -34,6 +34,7 @@ cascade_crypto::planted_bugs! {
         LagStops = "No block is made while the results that a fixed lag would demand are not final, in place of an empty one.",
         NoFillers = "Nothing is made above an epoch's last block, final or not.",
         HandoverUncertified = "The next epoch begins on a prepare certificate of the last block.",
+        SeedTooNew = "Leaders are drawn with the beacon of the epoch before, which its last leaders know.",
         ReadinessUnasked = "An epoch ends whether or not a quorum of the next committee is ready.",
     }
 }

@@ -43,6 +43,7 @@ use cascade_primitives::{
 use thiserror::Error;
 
 use crate::bugs::{Bug, Bugs, NoBugs};
+use crate::election::epoch_seed;
 use crate::lineage::{Ancestor, Lineage};
 use crate::seats::{committee_of, scheduled_committee};
 
@@ -121,6 +122,17 @@ pub enum InvalidBlock {
     Content(String),
 }
 
+/// Beacons of last content heights; zero where there is none (see [`crate::election`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beacons {
+    /// Of the epoch two before: what the epoch's own seed is made of.
+    pub older: B256,
+    /// Of the epoch before.
+    pub newer: B256,
+    /// Of the epoch itself, once the chain carries the results of that height.
+    pub own: B256,
+}
+
 /// The chain up to one block, as far as the blocks alone prove it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainContext {
@@ -156,6 +168,8 @@ pub struct ChainContext {
     pub next_committee: Arc<Committee>,
     /// Members of the next committee that stated in the chain that they are ready.
     pub ready: BTreeSet<MemberIndex>,
+    /// The beacons that seeds are made of.
+    pub beacons: Beacons,
     /// Headers of the chain up to and including this block.
     history: MountainRange,
     /// From the block that the newest commit certificate carried is for, up to this one.
@@ -191,6 +205,7 @@ impl ChainContext {
             committee,
             next_committee,
             ready: BTreeSet::new(),
+            beacons: Beacons::default(),
             history,
             uncommitted: Lineage::new(Ancestor {
                 epoch: Epoch(0),
@@ -257,8 +272,29 @@ impl ChainContext {
             committee: Arc::clone(&self.next_committee),
             next_committee: Arc::new(next),
             ready: BTreeSet::new(),
+            beacons: Beacons { older: self.beacons.newer, newer: self.beacons.own, own: B256::ZERO },
             ..self.clone()
         }
+    }
+
+    /// The seed of the epoch's leaders.
+    #[must_use]
+    pub fn seed(&self, rules: &Rules) -> B256 {
+        epoch_seed(&rules.signing.genesis_hash, self.epoch, &self.beacons.older)
+    }
+
+    /// The seed of the next epoch's leaders.
+    #[must_use]
+    pub fn next_seed(&self, rules: &Rules) -> B256 {
+        epoch_seed(&rules.signing.genesis_hash, self.epoch.next(), &self.beacons.newer)
+    }
+
+    /// Whether this context's block is opened with the epoch's keys before it is executed: one with items is, and that at
+    /// the epoch's last content height, whose beacon makes a seed.
+    #[must_use]
+    pub fn is_opened(&self, rules: &Rules, block: &SealedBlock) -> bool {
+        rules.params().transactions == TransactionRule::Encrypted
+            && (!block.body.transactions.is_empty() || needs_beacon(self.epoch, self.height, self.content_end))
     }
 
     /// The results that a child with this commit certificate must carry: after `last_result`, up to the answer.
@@ -516,6 +552,10 @@ impl ChainContext {
             next.settle_next_committee(rules);
         }
         next.ended = self.ended || next.last_result >= next.content_end;
+        // Where the epoch's content ends is settled by the block there, below any header that carries its results.
+        if let Some(last) = header.results.iter().find(|result| result.height == next.content_end) {
+            next.beacons.own = last.beacon;
+        }
         next
     }
 
@@ -558,6 +598,13 @@ impl ChainContext {
             self.content_end = self.content_end.plus(rules.params().epoch_extension);
         }
     }
+}
+
+/// Whether the block at a height of an encrypted chain has a beacon though it may be empty: it is at its epoch's last content
+/// height, and the epoch has keys.
+#[must_use]
+pub fn needs_beacon(epoch: Epoch, height: Height, content_end: Height) -> bool {
+    epoch > Epoch(0) && height == content_end
 }
 
 /// The views below a block, first and first not, that the skip certificates in it do not reach because it carries as
@@ -603,6 +650,21 @@ pub fn readiness<'a>(
     })
 }
 
+impl Encode for Beacons {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.older.encode(out);
+        self.newer.encode(out);
+        self.own.encode(out);
+    }
+}
+
+impl Decode for Beacons {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        r.field("beacons");
+        Ok(Self { older: B256::decode(r)?, newer: B256::decode(r)?, own: B256::decode(r)? })
+    }
+}
+
 impl Encode for ChainContext {
     fn encode(&self, out: &mut Vec<u8>) {
         self.hash.encode(out);
@@ -621,6 +683,7 @@ impl Encode for ChainContext {
         self.committee.encode(out);
         self.next_committee.encode(out);
         encode_list(&self.ready.iter().copied().collect::<Vec<_>>(), out);
+        self.beacons.encode(out);
         self.history.encode(out);
         self.uncommitted.encode(out);
     }
@@ -646,6 +709,7 @@ impl Decode for ChainContext {
             committee: Arc::new(Committee::decode(r)?),
             next_committee: Arc::new(Committee::decode(r)?),
             ready: decode_ready(r)?,
+            beacons: Beacons::decode(r)?,
             history: MountainRange::decode(r)?,
             uncommitted: Lineage::decode(r)?,
         };

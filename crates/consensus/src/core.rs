@@ -30,7 +30,7 @@ use cascade_primitives::{
 use crate::{
     bugs::{Bug, Bugs, NoBugs},
     context::{ChainContext, InvalidBlock, Rules},
-    election::{Leaders, genesis_seed},
+    election::{Leaders, epoch_seed},
     messages::{Evidence, Message, Record, SkipReason, Status},
     safety::SignState,
     tally::Tally,
@@ -240,7 +240,7 @@ impl<B: Bugs> Core<B> {
         let kept = start.sign_state.filter(|_| !bugs.planted(Bug::SignStateForgotten));
         let sign = kept.unwrap_or_else(|| SignState::new(&config.rules.signing));
         let head = Arc::new(start.context);
-        let epoch = EpochState::after(&config, &head);
+        let epoch = EpochState::after(&config, &head, &bugs);
         let mut recent: BTreeMap<_, _> = start.recent.into_iter().map(|b| (b.header.height, b)).collect();
         recent.insert(head.height, Arc::clone(&start.head));
         let tree =
@@ -642,13 +642,17 @@ impl<B: Bugs> Core<B> {
 
 impl EpochState {
     /// The epoch in which blocks above `head` are voted on, once `head` is final.
-    fn after(config: &Config, head: &ChainContext) -> Self {
-        let (epoch, committee) = if head.can_hand_over() {
-            (head.epoch.next(), &head.next_committee)
+    fn after<B: Bugs>(config: &Config, head: &ChainContext, bugs: &B) -> Self {
+        let (rules, hands_over) = (&config.rules, head.can_hand_over());
+        let (epoch, committee, mut seed) = if hands_over {
+            (head.epoch.next(), &head.next_committee, head.next_seed(rules))
         } else {
-            (head.epoch, &head.committee)
+            (head.epoch, &head.committee, head.seed(rules))
         };
-        let seed = genesis_seed(&config.rules.signing.genesis_hash, epoch);
+        if bugs.planted(Bug::SeedTooNew) {
+            let beacon = if hands_over { head.beacons.own } else { head.beacons.newer };
+            seed = epoch_seed(&rules.signing.genesis_hash, epoch, &beacon);
+        }
         let leaders = Leaders::new(seed, committee, config.rules.params().views_per_term);
         let key = config.signer.as_ref().map(|s| s.public_key());
         let me = committee

@@ -1,5 +1,7 @@
 //! Who leads a term.
 //!
+//! # The draw
+//!
 //! `leader(seed, term)` is a pure function of the epoch's seed, its committee and the term, never of what a node
 //! happens to have seen, so all honest nodes agree on the leader of any view and on the order of its successors (P2,
 //! P3, R2b). A term's leader is drawn in proportion to HAT x sqrt(stake).
@@ -8,6 +10,36 @@
 //! that is silent is followed by others: with at most `f` silent sequencers one term in at most `f+1` has a live
 //! leader. To keep the draw of any term cheap, terms are drawn in cycles of 256; a cycle starts with nobody left
 //! out.
+//!
+//! # The seed
+//!
+//! ```text
+//!  epoch e-2                      epoch e-1                epoch e
+//!  | content ...... C | .. L |    | .................. |   | leaders drawn with
+//!                   |      |                                H(genesis hash, e, beacon of C)
+//!                   |      +- carries the results of C: the beacon is agreed before e-1 begins
+//!                   +- last content height: opened even if it is empty
+//! ```
+//!
+//! The beacon of C is a threshold signature over C under the epoch's key. It is unique, so whoever makes it cannot choose
+//! it, and fewer than q seats do not know it before C is final. It is in the results of C, which every node computes and
+//! compares, and which the epoch's last block L carries by definition of L (decision 7 of the architecture). So the seed
+//! follows from the chain alone: a node that starts again has it in its [`crate::ChainContext`], one that catches up learns
+//! it from the same headers.
+//!
+//! What can bias it: nothing but leaving blocks out. A leader that does not propose C, or a quorum that skips it, makes
+//! another block come to that height, with a beacon that nobody knows either. Withheld shares do not help: q others open.
+//! That C is the last content height is decided by C itself (it records enough statements of readiness, or the epoch is
+//! extended), so before its beacon exists; and C has a beacon whether or not anything is in it, so a leader cannot fall back
+//! to a seed that it knows. The committee of e is settled by the end of e-1, when the seed is known: candidates who let
+//! themselves be dropped after the last extension change the draw, and lose their seats by it.
+//!
+//! Epochs 0 and 1 have no epoch two before them, and epoch 0 of an encrypted chain has no key: there the beacon is zero,
+//! and the seed follows from the genesis hash. So it is in all epochs of a plain chain, which has no beacon. Leaders of a
+//! plain chain are known in advance; a hash of the chain in place of the beacon would hide them a little longer and let the
+//! leader of the last block try many blocks and choose among the draws, which is worse.
+//!
+//! The beacon signs the fork: the seeds of one history say nothing of another's.
 
 use cascade_primitives::{B256, Committee, Encode, Epoch, MemberIndex, Term, View, domain, hash};
 
@@ -26,10 +58,10 @@ pub struct Leaders {
     cache: (u64, Vec<MemberIndex>),
 }
 
-/// The seed of an epoch on a chain without a beacon: derived from the genesis hash alone.
+/// The seed of an epoch. `beacon` is that of the last content height of the epoch two before; zero where there is none.
 #[must_use]
-pub fn genesis_seed(genesis_hash: &B256, epoch: Epoch) -> B256 {
-    hash::tagged(domain::EPOCH_SEED, &[genesis_hash.as_slice(), &epoch.to_bytes()])
+pub fn epoch_seed(genesis_hash: &B256, epoch: Epoch, beacon: &B256) -> B256 {
+    hash::tagged(domain::EPOCH_SEED, &[genesis_hash.as_slice(), &epoch.to_bytes(), beacon.as_slice()])
 }
 
 impl Leaders {

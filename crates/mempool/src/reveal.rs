@@ -92,7 +92,7 @@ pub struct FinalBlock {
     pub hash: BlockHash,
     /// What made it final.
     pub certificate: Arc<Certificate>,
-    /// Bases of its envelopes, in its order; none if it has no items, and needs no beacon either.
+    /// Bases of its envelopes, in its order; none if it is not opened: it has no items, and makes no seed either.
     pub bases: Option<Vec<G1Affine>>,
     /// What it says of blocks below.
     pub reveals: Vec<Reveal>,
@@ -127,7 +127,7 @@ pub enum Effect {
     Broadcast(RevealMessage),
     /// Tell one.
     Send(NodeId, RevealMessage),
-    /// The next block in order is revealed; none for a block without items.
+    /// The next block in order is revealed; none for one that is not opened.
     Revealed(Height, Option<Opening>),
     /// A peer sent what no honest one sends.
     Misbehaved(NodeId, &'static str),

@@ -160,9 +160,10 @@ pub struct ResultEntry {
     pub receipts_root: B256,
     /// Gas charged to its transactions.
     pub gas_used: u64,
-    /// The block's random beacon; zero on a chain without threshold keys.
+    /// The block's random beacon; zero where there is none: on a chain without threshold keys, in its epoch 0, and of a
+    /// block without items, unless it is at its epoch's last content height.
     pub beacon: B256,
-    /// Root over the combined decryption values; zero on a chain without threshold keys.
+    /// Root over the beacon and the combined decryption values; zero where there is no beacon from threshold keys.
     pub reveals_root: B256,
 }
 
@@ -574,6 +575,8 @@ impl Block {
             return Err(FormError::Version { found: header.version });
         }
         let encrypted = params.transactions == TransactionRule::Encrypted;
+        // What the results of opaque payloads are is not the chain's affair.
+        let plain = params.transactions == TransactionRule::Plain;
         let sealed = |item: &SystemItem| !matches!(item, SystemItem::Ready(_));
         let has_square = header.has_square(params);
         if has_square && header.da == DaCommitment::default() {
@@ -582,7 +585,8 @@ impl Block {
         let empty = [
             ("L1 origin", header.l1_origin == L1Origin::default()),
             ("DA commitment", has_square || header.da == DaCommitment::default()),
-            ("beacon", encrypted || header.results.iter().all(|r| r.beacon.is_zero() && r.reveals_root.is_zero())),
+            ("beacon", !plain || header.results.iter().all(|r| r.beacon.is_zero())),
+            ("reveals root", encrypted || header.results.iter().all(|r| r.reveals_root.is_zero())),
             ("L1 items", body.l1_items.is_empty()),
             ("reveals", encrypted || body.reveals.is_empty()),
             ("key generation", encrypted || !body.system.iter().any(sealed)),

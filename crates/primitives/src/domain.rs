@@ -46,7 +46,7 @@ domains! {
     /// Draw of the leader of a term.
     LEADER = "cascade/leader/1";
     /// Seed of an epoch.
-    EPOCH_SEED = "cascade/epoch-seed/1";
+    EPOCH_SEED = "cascade/epoch-seed/2";
     /// PREVRANDAO of a block on a chain without a beacon.
     RANDAO = "cascade/randao/1";
     /// Leaf of a binary Merkle tree.

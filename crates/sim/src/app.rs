@@ -1,7 +1,8 @@
 //! What stands in for mempool and execution.
 //!
 //! A transaction is nine bytes: a mark and a number. A block with a marked one is invalid. A result is a hash over the
-//! result below and the block, so two chains that differ anywhere have different roots ever after.
+//! result below and the block, so two chains that differ anywhere have different roots ever after. Where no envelopes are
+//! opened, a mock beacon is in it: a hash of the block.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -69,8 +70,15 @@ pub(crate) fn genesis_root() -> B256 {
     B256::repeat_byte(0x11)
 }
 
-/// What executing a block gives, whose envelopes were opened to this.
-pub(crate) fn execute(parent: &ResultEntry, block: &SealedBlock, opened: Option<&Opened>) -> ResultEntry {
+/// What stands for the beacon of a block where execution is mocked.
+fn mock_beacon(block: &SealedBlock) -> B256 {
+    let digest: [u8; 32] = Sha256::new().chain_update(b"beacon").chain_update(block.hash().0).finalize().into();
+    digest.into()
+}
+
+/// What executing a block gives, whose envelopes were opened to this; `mocked` on a chain without envelopes.
+pub(crate) fn execute(parent: &ResultEntry, block: &SealedBlock, opened: Option<&Opened>, mocked: bool) -> ResultEntry {
+    let beacon = if mocked { mock_beacon(block) } else { B256::ZERO };
     let mut state = Sha256::new().chain_update(parent.state_root).chain_update(block.hash().0);
     for payload in opened.iter().flat_map(|opened| &opened.payloads) {
         state.update([u8::from(payload.is_some())]);
@@ -78,7 +86,7 @@ pub(crate) fn execute(parent: &ResultEntry, block: &SealedBlock, opened: Option<
     }
     let state: [u8; 32] = state.finalize().into();
     ResultEntry {
-        beacon: opened.map(|opened| opened.beacon).unwrap_or_default(),
+        beacon: opened.map_or(beacon, |opened| opened.beacon),
         reveals_root: opened.map(|opened| opened.reveal.root()).unwrap_or_default(),
         height: block.header.height,
         state_root: state.into(),
@@ -98,6 +106,8 @@ pub(crate) struct App {
     /// Final blocks that are not executed yet.
     queue: BTreeMap<Height, Final>,
     last: ResultEntry,
+    /// Whether there are no envelopes to open.
+    mocked: bool,
     /// Ms that executing a block takes.
     pub(crate) delay: u64,
     /// Whether an execution is under way.
@@ -111,16 +121,18 @@ fn number(transaction: &Bytes) -> u64 {
 }
 
 impl App {
-    /// Starts with the newest result that is stored and the final blocks above it.
+    /// Starts with the newest result that is stored and the final blocks above it: none of an encrypted chain, where they
+    /// have to be opened first.
     pub(crate) fn new(
         last: ResultEntry,
         done: BTreeSet<u64>,
-        above: Vec<Arc<SealedBlock>>,
+        above: Option<Vec<Arc<SealedBlock>>>,
         delay: u64,
         filling: usize,
     ) -> Self {
-        let queue = above.into_iter().map(|b| (b.header.height, (b, None))).collect();
-        Self { pool: BTreeMap::new(), done, queue, last, delay, running: false, filling }
+        let mocked = above.is_some();
+        let queue = above.into_iter().flatten().map(|b| (b.header.height, (b, None))).collect();
+        Self { pool: BTreeMap::new(), done, queue, last, mocked, delay, running: false, filling }
     }
 
     /// Takes up a transaction; answers whether it is new.
@@ -188,7 +200,7 @@ impl App {
     /// Ends the execution that was under way.
     pub(crate) fn finish(&mut self) -> (ResultEntry, Option<Arc<Opened>>) {
         let (block, opened) = self.queue.remove(&self.last.height.next()).expect("an execution was started for it");
-        self.last = execute(&self.last, &block, opened.as_deref());
+        self.last = execute(&self.last, &block, opened.as_deref(), self.mocked);
         self.running = false;
         (self.last, opened)
     }

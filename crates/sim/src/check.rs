@@ -12,11 +12,12 @@ use std::{
     sync::Arc,
 };
 
-use cascade_consensus::{Effect, Finality, Finalized, Message, Record, Rules};
+use cascade_consensus::{Effect, Finality, Finalized, Message, Record, Rules, election::Leaders};
 use cascade_crypto::VoteScheme;
 use cascade_primitives::{
-    BlockHash, Certificate, Committee, Epoch, HeaderKind, Height, NodeId, ResultEntry, SealedBlock, Term, TimestampMs,
-    TransactionRule, View, Vote, VoteKind, VoteTarget, block::MAX_RESULTS_PER_HEADER,
+    Address, B256, BlockHash, Certificate, Committee, Encode, Epoch, HeaderKind, Height, NodeId, ResultEntry,
+    SealedBlock, Term, TimestampMs, TransactionRule, View, Vote, VoteKind, VoteTarget, block::MAX_RESULTS_PER_HEADER,
+    domain, hash,
 };
 
 use crate::{app, scheme, sealed::Opened};
@@ -33,6 +34,10 @@ struct Known {
     carried: Height,
     /// Last height whose result the chain carries.
     last_result: Height,
+    /// Where the fees of who must have made it go.
+    producer: Address,
+    /// Whether it must be opened before it is executed.
+    is_opened: bool,
     /// None while no honest node has opened it.
     result: Option<ResultEntry>,
     /// When it first was final anywhere, in ms.
@@ -66,6 +71,8 @@ pub(crate) struct Checker {
     chain: Vec<Known>,
     committees: BTreeMap<Epoch, Arc<Committee>>,
     epochs: Epochs,
+    /// Who leads in the epoch.
+    leaders: Leaders,
     books: Vec<VoteBook>,
     standings: Vec<Standing>,
     /// Blocks that Byzantine leaders made and that break a rule.
@@ -74,6 +81,13 @@ pub(crate) struct Checker {
     /// What was in the envelopes of blocks, as the first honest node says that opened them.
     opened: BTreeMap<Height, Option<Arc<Opened>>>,
     violations: Vec<String>,
+}
+
+/// Who leads in a committee's epoch, with the beacon that its seed is made of.
+fn leaders(rules: &Rules, committee: &Committee, beacon: &B256) -> Leaders {
+    let parts = [rules.signing.genesis_hash.as_slice(), &committee.epoch().to_bytes(), beacon.as_slice()];
+    let seed = hash::tagged(domain::EPOCH_SEED, &parts);
+    Leaders::new(seed, committee, rules.params().views_per_term)
 }
 
 impl Checker {
@@ -87,10 +101,13 @@ impl Checker {
     ) -> Self {
         let result = genesis.header.results[0];
         let epochs = Epochs::new(&rules, Arc::clone(&committee));
+        let leaders = leaders(&rules, &committee, &B256::ZERO);
         let known = Known {
             block: genesis,
             carried: Height(0),
             last_result: Height(0),
+            producer: Address::ZERO,
+            is_opened: false,
             result: Some(result),
             at: 0,
             everywhere: 0,
@@ -105,6 +122,7 @@ impl Checker {
             chain: vec![known],
             committees: BTreeMap::from([(Epoch(0), committee)]),
             epochs,
+            leaders,
             invalid: HashSet::new(),
             proved: HashSet::new(),
             opened: BTreeMap::new(),
@@ -165,8 +183,9 @@ impl Checker {
         let first = self.chain.iter().rposition(|known| known.result.is_some()).expect("genesis has one") + 1;
         for at in first..self.chain.len() {
             let opened = if self.is_encrypted() { self.opened.get(&Height(at as u64)) } else { Some(&None) };
+            let mocked = !self.is_encrypted();
             let (Some(parent), Some(opened)) = (self.chain[at - 1].result, opened) else { return };
-            self.chain[at].result = Some(app::execute(&parent, &self.chain[at].block, opened.as_deref()));
+            self.chain[at].result = Some(app::execute(&parent, &self.chain[at].block, opened.as_deref(), mocked));
         }
     }
 
@@ -291,6 +310,15 @@ impl Checker {
             }
             None => self.extend(block, now),
         }
+        let known = self.chain.get(height.0 as usize).filter(|known| known.block.hash() == hash);
+        if let Some(producer) = known.map(|known| known.producer).filter(|due| *due != finalized.producer) {
+            self.violation(format!("node {node}: block {height} is not of {producer}, who leads its view"));
+        }
+    }
+
+    /// Whether a final block must be opened before it is executed.
+    pub(crate) fn is_opened(&self, height: Height) -> bool {
+        self.chain.get(height.0 as usize).is_some_and(|known| known.is_opened)
     }
 
     /// At the end of a step: every certificate by which a block became final is right, and of a block that became

@@ -32,8 +32,8 @@ pub mod sign_state;
 pub use datadir::{ChainIdentity, DataDir};
 #[cfg(feature = "db")]
 pub use db::{
-    BlockRange, ChainDb, ChainDbOptions, DbUsage, ExecutedRecord, FinalBlock, Finality, FoundLog, Heads, KeyKind,
-    LogFilter, LogPage, OpenedBlock, OpenedItem, StoredBlock, TransactionPlace,
+    BlockRange, ChainDb, ChainDbOptions, DbUsage, EpochStart, ExecutedRecord, FinalBlock, Finality, FoundLog, Heads,
+    KeyKind, LogFilter, LogPage, OpenedBlock, OpenedItem, StoredBlock, TransactionPlace,
 };
 pub use error::StorageError;
 pub use log::{LogOptions, Recovery, Torn, VoteLog};

@@ -83,7 +83,8 @@ impl<B: Bugs> Core<B> {
         self.waiting.remove(&context.hash);
         self.recent.insert(context.height, Arc::clone(&block));
         self.head = Arc::clone(&context);
-        self.emit(Effect::Finalized(Box::new(Finalized { block, context, producer, finality })));
+        let is_opened = context.is_opened(&self.config.rules, &block);
+        self.emit(Effect::Finalized(Box::new(Finalized { block, context, producer, is_opened, finality })));
     }
 
     /// Drops what the new head made obsolete, and starts the next epoch if this one ended.
@@ -127,7 +128,7 @@ impl<B: Bugs> Core<B> {
             .into_iter()
             .filter_map(|(member, at)| Some((self.epoch.committee.member(member)?.node, at)))
             .collect();
-        self.epoch = EpochState::after(&self.config, &head);
+        self.epoch = EpochState::after(&self.config, &head, &self.bugs);
         // Who was heard of a moment ago is not away because the epoch changed.
         let next = &self.epoch.committee;
         self.heard = heard.into_iter().filter_map(|(node, at)| Some((next.index_of(&node)?, at))).collect();

@@ -53,6 +53,8 @@ pub struct Finalized {
     pub context: Arc<ChainContext>,
     /// Where its producer's fees go.
     pub producer: Address,
+    /// Whether it is opened with its epoch's keys before it is executed (see [`ChainContext::is_opened`]).
+    pub is_opened: bool,
     /// What made it final.
     pub finality: Finality,
 }

@@ -49,8 +49,18 @@ pub fn certificate(target: VoteTarget) -> Certificate {
     Certificate { target, signers, signature: RIGHT }
 }
 
+/// What stands for a block's beacon.
+pub fn beacon(height: Height) -> B256 {
+    B256::left_padding_from(&(height.0 + 1000).to_be_bytes())
+}
+
 pub fn result(height: Height) -> ResultEntry {
-    ResultEntry { height, state_root: B256::with_last_byte((height.0 as u8).wrapping_add(1)), ..ResultEntry::default() }
+    ResultEntry {
+        height,
+        state_root: B256::with_last_byte((height.0 as u8).wrapping_add(1)),
+        beacon: beacon(height),
+        ..ResultEntry::default()
+    }
 }
 
 /// A sequencer of the genesis file.

@@ -6,4 +6,5 @@ mod context;
 mod core;
 mod flood;
 mod hostile;
+mod seeds;
 mod sync;

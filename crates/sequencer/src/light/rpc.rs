@@ -19,7 +19,7 @@ use std::{
 };
 
 use alloy_primitives::{Address, B256, Bloom, Bytes, U64, U256, keccak256};
-use cascade_consensus::election::{Leaders, genesis_seed};
+use cascade_consensus::election::{Leaders, epoch_seed};
 use cascade_execution::{Receipt, StateProof, receipts_root};
 use cascade_light::{Ask, Client as LightClient, Reply};
 use cascade_primitives::{
@@ -345,7 +345,8 @@ impl Shared {
         let producer = match committee {
             _ if header.view == View(0) => Address::ZERO,
             Some(committee) => {
-                let seed = genesis_seed(&self.signing.genesis_hash, header.epoch);
+                // Only plain chains come here, and these have no beacon.
+                let seed = epoch_seed(&self.signing.genesis_hash, header.epoch, &B256::ZERO);
                 let mut leaders = Leaders::new(seed, &committee, self.params.views_per_term);
                 committee.members()[leaders.of_view(header.view).index()].address
             }

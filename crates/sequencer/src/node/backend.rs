@@ -8,10 +8,7 @@ use std::{
 
 use alloy_primitives::Bloom;
 use bytes::Bytes;
-use cascade_consensus::{
-    context::Rules,
-    election::{Leaders, genesis_seed},
-};
+use cascade_consensus::{context::Rules, election::Leaders};
 use cascade_da::serve::Asker;
 use cascade_execution::{Receipt, State, StateView};
 use cascade_network::{Direction, Network};
@@ -76,13 +73,12 @@ impl Producers {
         let (committee, leaders) = match epochs.entry(header.epoch) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
-                let committee = self.db.committee(header.epoch)?.ok_or_else(|| StorageError::Order {
+                let start = self.db.epoch(header.epoch)?.ok_or_else(|| StorageError::Order {
                     path: self.db.path().to_owned(),
                     what: format!("the committee of epoch {} is not stored", header.epoch),
                 })?;
-                let seed = genesis_seed(&self.rules.signing.genesis_hash, header.epoch);
-                let leaders = Leaders::new(seed, &committee, self.rules.params().views_per_term);
-                place.insert((Arc::new(committee), leaders))
+                let leaders = Leaders::new(start.seed, &start.committee, self.rules.params().views_per_term);
+                place.insert((Arc::new(start.committee), leaders))
             }
         };
         let address = committee.members()[leaders.of_view(header.view).index()].address;

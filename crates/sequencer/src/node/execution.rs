@@ -86,7 +86,8 @@ impl Executor {
         Ok(Some(executed))
     }
 
-    /// Executes a block of an encrypted chain: as [`Executor::run`]. `opened` is what is in it, none if it has no items.
+    /// Executes a block of an encrypted chain: as [`Executor::run`]. `opened` is what is in it, none if it has no items and
+    /// no beacon.
     ///
     /// # Errors
     /// If the store fails. A bad item is no error.

@@ -334,8 +334,9 @@ impl Running {
         };
         let storage = mailboxes.counted("storage", {
             let (db, hub, metrics, stop) = (Arc::clone(&db), Arc::clone(&hub), Arc::clone(&metrics), stop.clone());
+            let rules = Arc::clone(&rules);
             StorageActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
-                StorageActor::new(db, params.transactions, next, hub, metrics, stop)
+                StorageActor::new(db, rules, next, hub, metrics, stop)
             })
         });
         let sync = mailboxes.counted("sync", {

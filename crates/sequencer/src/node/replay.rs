@@ -39,6 +39,7 @@ use super::{
     reveal::open_content,
     start,
     stop::Cause,
+    storage::next_epoch,
 };
 
 /// Who nobody is: nothing is sent anywhere.
@@ -105,7 +106,7 @@ impl Replay {
     /// Takes the next block; `context` is the chain up to it. One of an encrypted chain is executed once it is opened.
     pub(crate) fn run(&mut self, block: &Arc<SealedBlock>, context: &ChainContext) -> Result<(), NodeError> {
         if context.can_hand_over() {
-            self.db.put_committee(&context.next_committee)?;
+            self.db.put_epoch(&next_epoch(&self.rules, context))?;
         }
         let stored = FinalBlock { block: Arc::clone(block), finality: None, transactions: Vec::new() };
         self.db.append_final(&[stored])?;
@@ -135,7 +136,7 @@ impl Replay {
             effects.extend(sealed.core.on_keys(holder, &mut rand::rng()));
         }
         let mut content = None;
-        if !block.body.transactions.is_empty() {
+        if context.is_opened(&self.rules, block) {
             let key = sealed.keys.get(&header.epoch);
             let key = key.ok_or_else(|| diverged(format!("the keys of epoch {} were not made", header.epoch)))?;
             let found = sealed.items.get_or_check(block, &self.rules.signing, self.rules.params(), key, |_| None);

@@ -88,7 +88,7 @@ pub struct RevealConfig {
 /// A block that the core has.
 struct Pending {
     finalized: Arc<Finalized>,
-    /// Its items; none if it has none.
+    /// Its items; none if it is not to be opened.
     content: Option<Arc<ItemContent>>,
     since: Instant,
 }
@@ -132,7 +132,7 @@ impl RevealActor {
             let block = &finalized.block;
             let (height, epoch) = (block.header.height, block.header.epoch);
             let mut content = None;
-            if !block.body.transactions.is_empty() {
+            if finalized.is_opened {
                 let Some(holder) = self.config.keyring.get(epoch) else {
                     tracing::debug!(%height, %epoch, "a final block waits for its epoch's keys");
                     return Ok(());

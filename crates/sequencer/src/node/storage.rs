@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use actix::{Actor, AsyncContext, Context, Handler};
-use cascade_consensus::Finalized;
+use cascade_consensus::{ChainContext, Finalized, Rules};
 use cascade_primitives::{Encode, TransactionRule, keccak256};
-use cascade_storage::{ChainDb, FinalBlock, Finality};
+use cascade_storage::{ChainDb, EpochStart, FinalBlock, Finality};
 
 use super::{
     consensus::ConsensusActor,
@@ -38,7 +38,7 @@ pub enum Next {
 /// The storage actor.
 pub struct StorageActor {
     db: Arc<ChainDb>,
-    rule: TransactionRule,
+    rules: Arc<Rules>,
     next: Next,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
@@ -62,22 +62,22 @@ impl StorageActor {
     #[must_use]
     pub const fn new(
         db: Arc<ChainDb>,
-        rule: TransactionRule,
+        rules: Arc<Rules>,
         next: Next,
         hub: Arc<Hub>,
         metrics: Arc<Metrics>,
         stop: Stop,
     ) -> Self {
-        Self { db, rule, next, hub, metrics, stop, consensus: None, waiting: Vec::new(), failed: false }
+        Self { db, rules, next, hub, metrics, stop, consensus: None, waiting: Vec::new(), failed: false }
     }
 
     fn flush(&mut self) -> Result<(), Cause> {
         let Some(last) = self.waiting.last() else { return Ok(()) };
         let timer = self.metrics.commit_seconds.start_timer();
-        let blocks: Vec<FinalBlock> = self.waiting.iter().map(|f| final_block(f, self.rule)).collect();
-        let committees = self.waiting.iter().filter(|f| f.context.can_hand_over());
-        for ended in committees {
-            self.db.put_committee(&ended.context.next_committee)?;
+        let blocks: Vec<FinalBlock> =
+            self.waiting.iter().map(|f| final_block(f, self.rules.params().transactions)).collect();
+        for ended in self.waiting.iter().filter(|f| f.context.can_hand_over()) {
+            self.db.put_epoch(&next_epoch(&self.rules, &ended.context))?;
         }
         self.db.append_final_with_context(&blocks, &last.context.to_bytes())?;
         timer.observe_duration();
@@ -95,6 +95,15 @@ impl StorageActor {
             }
         }
         Ok(())
+    }
+}
+
+/// What the epoch above its predecessor's last block begins with.
+pub(super) fn next_epoch(rules: &Rules, last: &ChainContext) -> EpochStart {
+    EpochStart {
+        committee: last.next_committee.as_ref().clone(),
+        seed: last.next_seed(rules),
+        content_ended: last.content_end,
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Epochs {
     next: Arc<Committee>,
     /// Last height that may carry transactions.
     content_end: Height,
+    /// That of the two epochs before, oldest first; none of epochs before the first.
+    ends: [Option<Height>; 2],
     extensions: u64,
     ready: BTreeSet<NodeId>,
     /// How often candidates who were not ready were dropped.
@@ -35,6 +37,7 @@ impl Epochs {
             committee,
             next: scheduled(rules, Epoch(1)),
             content_end: Height(rules.params().epoch_length - 1),
+            ends: [None; 2],
             extensions: 0,
             ready: BTreeSet::new(),
             dropped: 0,
@@ -60,12 +63,23 @@ impl Epochs {
             return Err(format!("the committee of epoch {} is not the one that the chain settled", first.epoch));
         }
         self.epoch = first.epoch;
+        self.ends = [self.ends[1], Some(self.content_end)];
         self.committee = Arc::clone(&self.next);
         self.next = scheduled(rules, first.epoch.next());
         self.content_end = Height(first.height.0 - 1 + rules.params().epoch_length);
         self.extensions = 0;
         self.ready.clear();
         Ok(Arc::clone(&self.committee))
+    }
+
+    /// The height whose beacon makes the seed of this epoch: the last content height of the epoch two before.
+    pub(super) const fn seed_height(&self) -> Option<Height> {
+        self.ends[0]
+    }
+
+    /// Whether the newest block that was taken up is the last one with content, of an epoch that has keys.
+    pub(super) fn makes_seed(&self, height: Height) -> bool {
+        self.epoch > Epoch(0) && height == self.content_end
     }
 
     /// Takes up a final block of the epoch.

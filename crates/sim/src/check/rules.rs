@@ -8,10 +8,17 @@ impl Checker {
         match self.verify(block) {
             Ok((carried, last_result)) => {
                 self.epochs.follow(&self.rules, block);
+                let header = &block.header;
+                let leader = self.leaders.of_view(header.view);
+                let producer = self.committees[&header.epoch].members()[leader.index()].address;
+                let needed = !block.body.transactions.is_empty() || self.epochs.makes_seed(header.height);
+                let is_opened = self.is_encrypted() && needed;
                 self.chain.push(Known {
                     block: Arc::clone(block),
                     carried,
                     last_result,
+                    producer,
+                    is_opened,
                     result: None,
                     at: now,
                     everywhere: now,
@@ -43,7 +50,15 @@ impl Checker {
         }
         self.epochs.check(header, parent.last_result, new_epoch)?;
         if new_epoch {
-            self.committees.insert(header.epoch, self.epochs.begin(&self.rules, header)?);
+            let committee = self.epochs.begin(&self.rules, header)?;
+            let seeded = self.epochs.seed_height().map(|height| self.chain[height.0 as usize].result);
+            let beacon = match seeded {
+                Some(None) => return Err("its epoch has a seed that nobody has opened".to_owned()),
+                Some(Some(result)) => result.beacon,
+                None => B256::ZERO,
+            };
+            self.leaders = leaders(&self.rules, &committee, &beacon);
+            self.committees.insert(header.epoch, committee);
         }
         if self.committees[&header.epoch].root() != header.committee_root {
             return Err("its committee is not the epoch's".to_owned());

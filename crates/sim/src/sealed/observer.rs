@@ -192,15 +192,15 @@ impl Observer {
         node: usize,
         block: &SealedBlock,
         opened: Option<&Arc<Opened>>,
-        committee: Option<&Committee>,
+        (is_due, committee): (bool, Option<&Committee>),
     ) {
         let height = block.header.height;
         self.unopened[node].remove(&height);
         if !self.honest[node] {
             return;
         }
-        if opened.is_none() != block.body.transactions.is_empty() {
-            self.violation(format!("node {node} hands on block {height} unopened"));
+        if opened.is_some() != is_due {
+            self.violation(format!("node {node} hands on block {height} unopened, or opened though nothing needs it"));
         }
         match self.opened.get(&height) {
             Some(first) if first.as_ref() == opened => {}

@@ -55,7 +55,7 @@ pub(crate) enum Out {
     Lied(&'static str),
     /// Tell one peer, or all.
     Tell(Option<NodeId>, RevealMessage),
-    /// The next block is opened; none if there is nothing in it.
+    /// The next block is opened; none if it does not have to be.
     Opened(Arc<SealedBlock>, Option<Arc<Opened>>),
     /// Tell the core of consensus that the keys of an epoch are ready for this committee.
     KeysReady(Epoch, B256),
@@ -81,7 +81,7 @@ pub(crate) struct Kit<'k, B: Bugs> {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) block: Arc<SealedBlock>,
-    /// Its envelopes; none if it has none.
+    /// Its envelopes; none if it is not opened.
     pub(super) envelopes: Option<Vec<Arc<Checked>>>,
 }
 

@@ -99,7 +99,7 @@ impl<B: Bugs> Party<B> {
         if block.header.ordered_gas != block.body.transactions.len() as u64 {
             return Some(Verdict::Invalid("ordered gas".to_owned()));
         }
-        let envelopes = match self.envelopes_of(block, kit)? {
+        let envelopes = match self.envelopes_of(block, !block.body.transactions.is_empty(), kit)? {
             Ok(envelopes) => envelopes.unwrap_or_default(),
             Err(why) => return Some(Verdict::Invalid(why)),
         };

@@ -13,7 +13,8 @@ impl<B: Bugs> Party<B> {
     /// Hands final blocks to the core as far as the keys are known.
     pub(super) fn feed(&mut self, kit: &mut Kit<'_, B>) {
         while let Some(stored) = self.waiting.front().cloned() {
-            let envelopes = match self.envelopes_of(&stored.block, kit) {
+            let is_opened = stored.context.is_opened(&self.who.rules, &stored.block);
+            let envelopes = match self.envelopes_of(&stored.block, is_opened, kit) {
                 None => return,
                 Some(Ok(envelopes)) => envelopes,
                 Some(Err(why)) => {
@@ -50,13 +51,14 @@ impl<B: Bugs> Party<B> {
         self.execute(effects, kit);
     }
 
-    /// A block's envelopes, none if it has none; nothing while its epoch's keys are not known.
+    /// The envelopes of a block, none if it is not opened; nothing while its epoch's keys are not known.
     pub(super) fn envelopes_of(
         &self,
         block: &SealedBlock,
+        is_opened: bool,
         kit: &mut Kit<'_, B>,
     ) -> Option<Result<Option<Vec<Arc<Checked>>>, String>> {
-        if block.body.transactions.is_empty() {
+        if !is_opened {
             return Some(Ok(None));
         }
         let key = self.ring.get(&block.header.epoch)?.keys.decryption.encryption_key();
@@ -131,7 +133,9 @@ impl<B: Bugs> Party<B> {
         prepared: Arc<Certificate>,
         kit: &mut Kit<'_, B>,
     ) {
-        let Some(Ok(Some(envelopes))) = self.envelopes_of(block, kit) else { return };
+        let Some(Ok(Some(envelopes))) = self.envelopes_of(block, !block.body.transactions.is_empty(), kit) else {
+            return;
+        };
         let Some(secret) = self.ring.get(&block.header.epoch).and_then(|holder| holder.secret.clone()) else { return };
         let header = &block.header;
         let message = cascade_crypto::threshold::beacon::message(

@@ -30,7 +30,7 @@ impl<B: Bugs> World<'_, B> {
         let sync = Sync::new(Arc::clone(&self.rules), scheme, Arc::clone(core.head()), SYNC_TIMEOUT, now);
         let (done, above) = match self.beside {
             Some(_) => Default::default(),
-            None => (done_transactions(disk), unexecuted(disk)),
+            None => (done_transactions(disk), Some(unexecuted(disk))),
         };
         let app = App::new(disk.last_result(), done, above, node.execution_delay, self.plan.carriage.filling);
         self.nodes[i].running = Some(Running {

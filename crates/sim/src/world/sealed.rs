@@ -136,8 +136,9 @@ impl<B: Bugs> World<'_, B> {
                 let root = opened.as_ref().map(|opened| opened.reveal.root()).unwrap_or_default();
                 self.trace.sealed(self.now, i, root.as_slice(), || format!("opens h{height}"));
                 let committee = self.checker.committee(block.header.epoch).map(Arc::as_ref);
+                let is_due = self.checker.is_opened(height);
                 let beside = self.beside.as_mut().expect("a party runs");
-                beside.observer.opened(i, &block, opened.as_ref(), committee);
+                beside.observer.opened(i, &block, opened.as_ref(), (is_due, committee));
                 self.checker.opened(i, height, opened.as_ref());
                 let Some(running) = &mut self.nodes[i].running else { return };
                 running.app.enqueue(&block, opened);

@@ -13,7 +13,7 @@
 //!  values      state key, !version          value or deletion         newest version first
 //!  codes       code hash                    code
 //!  versions    version                      what it wrote and made stale
-//!  committees  epoch                        committee
+//!  committees  epoch                        committee, seed, where the content of the epoch before ended
 //!  opened      height                       what opened a block's envelopes, and what was inside (in blob files)
 //!  keys        kind, epoch                  keys of an epoch; secret ones sealed by their owner
 //!  meta        name                         heads
@@ -60,7 +60,7 @@ use schema::Family;
 
 pub use logs::{FoundLog, LogFilter, LogPage};
 pub use read::{BlockRange, ExecutedRecord, StoredBlock, TransactionPlace};
-pub use write::{FinalBlock, Finality, KeyKind, OpenedBlock, OpenedItem};
+pub use write::{EpochStart, FinalBlock, Finality, KeyKind, OpenedBlock, OpenedItem};
 
 /// How a database uses memory and when it waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -123,6 +123,35 @@ impl Decode for OpenedBlock {
     }
 }
 
+/// What an epoch begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochStart {
+    /// Who votes in it.
+    pub committee: Committee,
+    /// The seed of its leaders.
+    pub seed: B256,
+    /// The last content height of the epoch before; zero for epoch 0.
+    pub content_ended: Height,
+}
+
+impl Encode for EpochStart {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.committee.encode(out);
+        self.seed.encode(out);
+        self.content_ended.encode(out);
+    }
+}
+
+impl Decode for EpochStart {
+    fn decode(r: &mut Reader<'_>) -> std::result::Result<Self, DecodeError> {
+        Ok(Self {
+            committee: Committee::decode(r.field("start of an epoch"))?,
+            seed: B256::decode(r)?,
+            content_ended: Height::decode(r)?,
+        })
+    }
+}
+
 /// What is kept of an epoch's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -415,16 +444,26 @@ impl ChainDb {
         Ok(())
     }
 
-    /// Keeps the committee of an epoch.
+    /// Keeps what an epoch begins with.
     ///
     /// # Errors
     /// What the system reports.
-    pub fn put_committee(&self, committee: &Committee) -> Result<()> {
+    pub fn put_epoch(&self, start: &EpochStart) -> Result<()> {
         let _writer = self.lock_writer();
         let mut batch = WriteBatch::default();
-        let key = schema::number(committee.epoch().0);
-        batch.put_cf(self.family(Family::Committees), key, committee.to_bytes());
+        let key = schema::number(start.committee.epoch().0);
+        batch.put_cf(self.family(Family::Committees), key, start.to_bytes());
         self.write(batch, false, self.heads())
+    }
+
+    /// What an epoch begins with; none if it has not begun.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn epoch(&self, epoch: Epoch) -> Result<Option<EpochStart>> {
+        self.get(Family::Committees, schema::number(epoch.0))?
+            .map(|bytes| EpochStart::from_slice(&bytes).map_err(|error| self.damaged("epoch", &error)))
+            .transpose()
     }
 
     /// The committee of an epoch.
@@ -432,9 +471,7 @@ impl ChainDb {
     /// # Errors
     /// What the system reports.
     pub fn committee(&self, epoch: Epoch) -> Result<Option<Committee>> {
-        self.get(Family::Committees, schema::number(epoch.0))?
-            .map(|bytes| Committee::from_slice(&bytes).map_err(|error| self.damaged("committee", &error)))
-            .transpose()
+        Ok(self.epoch(epoch)?.map(|start| start.committee))
     }
 
     /// Takes back the results and the state of every block above `height`; the blocks stay final.
