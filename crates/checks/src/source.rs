@@ -4,8 +4,8 @@ use alloy_primitives::{Address, B256, U256};
 use bytes::Bytes;
 use cascade_primitives::{
     BlockHash, BlsSignature, Body, Certificate, Certificates, ChainId, DaCommitment, Epoch, Fork, Header, HeaderKind,
-    Height, L1Origin, MemberIndex, NodeId, Ready, ResultEntry, Reveal, SignerSet, SystemItem, TimestampMs, View, Vote,
-    VoteKind, VoteTarget, block::Block,
+    Height, L1Origin, MemberIndex, NodeId, Ready, ResultEntry, Reveal, SignerSet, SystemItem, ThresholdKeys,
+    TimestampMs, View, Vote, VoteKind, VoteTarget, block::Block,
 };
 
 /// Draws values from bytes. When they run out it draws zeros, so every input makes a value.
@@ -139,7 +139,8 @@ impl<'a> Source<'a> {
     }
 
     pub(crate) fn ready(&mut self) -> Ready {
-        Ready { epoch: Epoch(self.number()), node: self.node(), signature: self.signature() }
+        let keys = ThresholdKeys(self.maybe(Self::b256));
+        Ready { epoch: Epoch(self.number()), node: self.node(), keys, signature: self.signature() }
     }
 
     pub(crate) fn header(&mut self) -> Header {

@@ -35,6 +35,7 @@ cascade_crypto::planted_bugs! {
         NoFillers = "Nothing is made above an epoch's last block, final or not.",
         HandoverUncertified = "The next epoch begins on a prepare certificate of the last block.",
         SeedTooNew = "Leaders are drawn with the beacon of the epoch before, which its last leaders know.",
+        KeysOfTheFirst = "The next committee's keys are those that its first ready member names.",
         ReadinessUnasked = "An epoch ends whether or not a quorum of the next committee is ready.",
     }
 }

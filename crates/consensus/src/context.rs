@@ -28,13 +28,17 @@
 //! honest and have seen a certificate for every view between, none of which can therefore have a commit quorum. Whoever
 //! sees the prepare or commit certificate of the block needs no more.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use cascade_crypto::dkg::{Dealing, RecipientKey};
 use cascade_primitives::{
     B256, BlockHash, BlsPublicKey, Body, Certificate, ChainParams, Committee, Decode, DecodeError, DecodeErrorKind,
     Encode, Epoch, Genesis, Header, HeaderKind, Height, MemberIndex, NodeId, Reader, Ready, SealedBlock,
-    SigningContext, SystemItem, TimestampMs, TransactionRule, View, VoteKind, VoteTarget,
+    SigningContext, SystemItem, ThresholdKeys, TimestampMs, TransactionRule, View, VoteKind, VoteTarget,
     block::{FormError, MAX_FILLER_HEADERS, MAX_RESULTS_PER_HEADER, MAX_SKIPS_PER_BLOCK},
     certificate::MAX_MEMBERS,
     codec::encode_list,
@@ -166,8 +170,8 @@ pub struct ChainContext {
     pub committee: Arc<Committee>,
     /// The committee of the next epoch.
     pub next_committee: Arc<Committee>,
-    /// Members of the next committee that stated in the chain that they are ready.
-    pub ready: BTreeSet<MemberIndex>,
+    /// Members of the next committee that stated in the chain that they are ready, and the keys that they named.
+    pub ready: BTreeMap<MemberIndex, ThresholdKeys>,
     /// The beacons that seeds are made of.
     pub beacons: Beacons,
     /// Headers of the chain up to and including this block.
@@ -204,7 +208,7 @@ impl ChainContext {
             ended: false,
             committee,
             next_committee,
-            ready: BTreeSet::new(),
+            ready: BTreeMap::new(),
             beacons: Beacons::default(),
             history,
             uncommitted: Lineage::new(Ancestor {
@@ -271,7 +275,7 @@ impl ChainContext {
             ended: false,
             committee: Arc::clone(&self.next_committee),
             next_committee: Arc::new(next),
-            ready: BTreeSet::new(),
+            ready: BTreeMap::new(),
             beacons: Beacons { older: self.beacons.newer, newer: self.beacons.own, own: B256::ZERO },
             ..self.clone()
         }
@@ -353,8 +357,7 @@ impl ChainContext {
         let (due, _) = base.due(rules, carried, header.kind);
         base.check_results(header, due)?;
         let ready = base.check_content(rules, header, &block.body, carried)?;
-        let all = || (0..base.next_committee.members().len() as u16).map(MemberIndex).collect();
-        let ready = if bugs.planted(Bug::ReadinessUnasked) { all() } else { ready };
+        let ready = base.misread(ready, bugs);
         Ok(base.extend(rules, block, due, ready, uncommitted))
     }
 
@@ -468,7 +471,7 @@ impl ChainContext {
         header: &Header,
         body: &Body,
         carried: Height,
-    ) -> Result<Vec<MemberIndex>, InvalidBlock> {
+    ) -> Result<Vec<(MemberIndex, ThresholdKeys)>, InvalidBlock> {
         let content = self.may_carry_content(rules, carried, header.kind);
         let empty = body.is_empty() && body.system.is_empty() && header.ordered_gas == 0;
         if !content && !empty {
@@ -483,8 +486,8 @@ impl ChainContext {
                 }
                 continue;
             };
-            match self.accepts_ready(ready) {
-                Some(member) if !found.contains(&member) => found.push(member),
+            match self.accepts_ready(rules, ready) {
+                Some(member) if found.iter().all(|(other, _)| *other != member) => found.push((member, ready.keys)),
                 _ => return Err(InvalidBlock::SystemItem(i)),
             }
         }
@@ -504,11 +507,31 @@ impl ChainContext {
         }
     }
 
-    /// The member of the next committee whose readiness this would record, signature aside.
+    /// The member of the next committee whose readiness this would record, signature aside. Where epochs have keys, it names
+    /// some; which ones is not judged.
     #[must_use]
-    pub fn accepts_ready(&self, ready: &Ready) -> Option<MemberIndex> {
+    pub fn accepts_ready(&self, rules: &Rules, ready: &Ready) -> Option<MemberIndex> {
+        let encrypted = rules.params().transactions == TransactionRule::Encrypted;
         let member = self.next_committee.index_of(&ready.node)?;
-        (ready.epoch == self.epoch.next() && !self.ready.contains(&member)).then_some(member)
+        let new = ready.epoch == self.epoch.next() && !self.ready.contains_key(&member);
+        (new && ready.keys.0.is_some() == encrypted).then_some(member)
+    }
+
+    /// What planted bugs make of who became ready.
+    fn misread<B: Bugs>(
+        &self,
+        mut ready: Vec<(MemberIndex, ThresholdKeys)>,
+        bugs: &B,
+    ) -> Vec<(MemberIndex, ThresholdKeys)> {
+        if bugs.planted(Bug::ReadinessUnasked) {
+            let all = (0..self.next_committee.members().len() as u16).map(MemberIndex);
+            return all.map(|member| (member, ThresholdKeys::default())).collect();
+        }
+        let first = self.ready.values().next().or_else(|| ready.first().map(|(_, keys)| keys)).copied();
+        if let Some(first) = first.filter(|_| bugs.planted(Bug::KeysOfTheFirst)) {
+            ready.iter_mut().for_each(|(_, keys)| *keys = first);
+        }
+        ready
     }
 
     fn extend(
@@ -516,7 +539,7 @@ impl ChainContext {
         rules: &Rules,
         block: &SealedBlock,
         due: Height,
-        newly_ready: Vec<MemberIndex>,
+        newly_ready: Vec<(MemberIndex, ThresholdKeys)>,
         uncommitted: Lineage,
     ) -> Self {
         let header = &block.header;
@@ -537,6 +560,10 @@ impl ChainContext {
             kind: header.kind,
         });
         next.ready.extend(newly_ready);
+        // From the next header on, the next committee's root binds its keys.
+        if let Some(keys) = next.agreed_keys().filter(|keys| keys != next.next_committee.threshold_keys()) {
+            next.next_committee = Arc::new(next.next_committee.with_keys(keys));
+        }
         if !block.body.is_empty() {
             next.last_content = header.height;
         }
@@ -559,15 +586,28 @@ impl ChainContext {
         next
     }
 
-    /// Whether a quorum of the next committee said that it is ready.
+    /// The keys that ready members with the most seats named, and these seats; of two with as many, the lower commitment.
+    fn favoured_keys(&self) -> Option<(ThresholdKeys, u32)> {
+        let mut seats: BTreeMap<ThresholdKeys, u32> = BTreeMap::new();
+        for (member, keys) in &self.ready {
+            *seats.entry(*keys).or_default() += self.next_committee.members()[member.index()].seats.0;
+        }
+        seats.into_iter().max_by_key(|(keys, seats)| (*seats, Reverse(*keys)))
+    }
+
+    /// The keys of the next epoch (none where epochs have no keys), once a quorum of the next committee said that it is
+    /// ready, and with the same ones.
+    fn agreed_keys(&self) -> Option<ThresholdKeys> {
+        let (keys, seats) = self.favoured_keys()?;
+        (seats >= self.next_committee.quorum().0).then_some(keys)
+    }
+
     fn next_is_ready(&self) -> bool {
-        let next = &self.next_committee;
-        let seats: u32 = self.ready.iter().map(|m| next.members()[m.index()].seats.0).sum();
-        seats >= next.quorum().0
+        self.agreed_keys().is_some()
     }
 
     /// At the last content height: the epoch ends if a quorum of the next committee is ready; else it is extended; and
-    /// after the last extension those who are not ready are dropped.
+    /// after the last extension those who are not ready, or with other keys than most, are dropped.
     ///
     /// On an encrypted chain those that are left need keys of their own, which are not made yet: the epoch goes on until
     /// they are.
@@ -580,8 +620,9 @@ impl ChainContext {
             self.content_end = self.content_end.plus(rules.params().epoch_extension);
             return;
         }
-        let ready: BTreeSet<NodeId> =
-            self.ready.iter().map(|m| self.next_committee.members()[m.index()].node).collect();
+        let favoured = self.favoured_keys().map(|(keys, _)| keys);
+        let with_most = self.ready.iter().filter(|(_, keys)| Some(**keys) == favoured);
+        let ready: BTreeSet<NodeId> = with_most.map(|(m, _)| self.next_committee.members()[m.index()].node).collect();
         let epoch = self.epoch.next();
         let sequencers: Vec<_> =
             rules.genesis.sequencers(epoch).iter().filter(|s| ready.contains(&s.node)).cloned().collect();
@@ -589,8 +630,7 @@ impl ChainContext {
         let committee = if enough { committee_of(&sequencers, epoch, rules.params().seats).ok() } else { None };
         self.next_committee = Arc::new(committee.unwrap_or_else(|| {
             let members = self.committee.members().to_vec();
-            Committee::new(epoch, members, self.committee.threshold_keys().clone())
-                .expect("a committee's members form a committee")
+            Committee::new(epoch, members, ThresholdKeys::default()).expect("a committee's members form a committee")
         }));
         self.ready.clear();
         if rules.params().transactions == TransactionRule::Encrypted {
@@ -682,7 +722,7 @@ impl Encode for ChainContext {
         self.ended.encode(out);
         self.committee.encode(out);
         self.next_committee.encode(out);
-        encode_list(&self.ready.iter().copied().collect::<Vec<_>>(), out);
+        encode_list(&self.ready.iter().map(|(member, keys)| Named(*member, *keys)).collect::<Vec<_>>(), out);
         self.beacons.encode(out);
         self.history.encode(out);
         self.uncommitted.encode(out);
@@ -714,17 +754,33 @@ impl Decode for ChainContext {
             uncommitted: Lineage::decode(r)?,
         };
         let members = context.next_committee.members().len();
-        if context.ready.last().is_some_and(|last| last.index() >= members) {
+        if context.ready.last_key_value().is_some_and(|(last, _)| last.index() >= members) {
             return Err(r.error(DecodeErrorKind::NotCanonical("ready members are of the next committee")));
         }
         Ok(context)
     }
 }
 
-fn decode_ready(r: &mut Reader<'_>) -> Result<BTreeSet<MemberIndex>, DecodeError> {
-    let ready: Vec<MemberIndex> = r.field("ready members").list(MAX_MEMBERS)?;
-    if !ready.is_sorted_by(|a, b| a < b) {
+/// A ready member and the keys that it named.
+struct Named(MemberIndex, ThresholdKeys);
+
+impl Encode for Named {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+        self.1.encode(out);
+    }
+}
+
+impl Decode for Named {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self(MemberIndex::decode(r.field("ready member"))?, ThresholdKeys::decode(r)?))
+    }
+}
+
+fn decode_ready(r: &mut Reader<'_>) -> Result<BTreeMap<MemberIndex, ThresholdKeys>, DecodeError> {
+    let ready: Vec<Named> = r.field("ready members").list(MAX_MEMBERS)?;
+    if !ready.is_sorted_by(|a, b| a.0 < b.0) {
         return Err(r.error(DecodeErrorKind::NotCanonical("ready members stand in rising order")));
     }
-    Ok(ready.into_iter().collect())
+    Ok(ready.into_iter().map(|named| (named.0, named.1)).collect())
 }

@@ -23,8 +23,8 @@ use std::{
 use cascade_crypto::{VoteScheme, VoteSigner, scheme::CertificateError};
 use cascade_primitives::{
     Address, B256, BlockHash, Body, Bytes, Certificate, Committee, DaCommitment, Epoch, Header, HeaderKind, Height,
-    MemberIndex, NodeId, Ready, ResultEntry, Reveal, SealedBlock, SystemItem, Term, TimestampMs, TransactionRule, View,
-    Vote, VoteKind, VoteTarget,
+    MemberIndex, NodeId, Ready, ResultEntry, Reveal, SealedBlock, SystemItem, Term, ThresholdKeys, TimestampMs,
+    TransactionRule, View, Vote, VoteKind, VoteTarget,
 };
 
 use crate::{
@@ -203,11 +203,11 @@ pub struct Core<B: Bugs = NoBugs> {
     /// Peers that were sent the entry certificate of the current view because they seemed to need it.
     helped: BTreeSet<NodeId>,
     skipped_terms: u64,
-    /// Statements of readiness, each with the root of the committee that it names: on an encrypted chain the next committee
-    /// may be made anew within the epoch.
+    /// Statements of readiness, each with the members root of the committee that it names: on an encrypted chain the next
+    /// committee may be made anew within the epoch.
     readies: BTreeMap<MemberIndex, (B256, Ready)>,
-    /// The newest epoch and committee that this node has the keys for, where epochs have keys.
-    keys_ready: Option<(Epoch, B256)>,
+    /// The newest epoch and committee that this node has the keys for, and these keys, where epochs have keys.
+    keys_ready: Option<(Epoch, B256, ThresholdKeys)>,
     announced_at: TimestampMs,
     verified: VecDeque<Certificate>,
     requested: BTreeMap<BlockHash, Asked>,
@@ -305,8 +305,8 @@ impl<B: Bugs> Core<B> {
             Input::Tick => {}
             Input::Work(work) => self.work = work,
             Input::Executed(result) => self.on_executed(result),
-            Input::KeysReady { epoch, committee_root } => {
-                self.keys_ready = Some((epoch, committee_root));
+            Input::KeysReady { epoch, members_root, keys } => {
+                self.keys_ready = Some((epoch, members_root, keys));
                 self.announce_ready();
             }
             Input::Built { view, parent, content } => self.on_built(view, parent, content),

@@ -16,6 +16,9 @@
 //!   next committee, but until the epoch has ended that one may still be replaced (after its last extension an epoch drops
 //!   candidates that are not ready). The certificate on F settles it: to make one for a committee that never came to be,
 //!   or on an L that is not the last block, a quorum of *that* committee would have to lie.
+//! - A committee's root binds the public keys of its epoch's threshold schemes too (`cascade_primitives::committee`), and an
+//!   epoch ends only once the chain has agreed on those of the next one. So whoever follows handovers knows what to seal
+//!   transactions to, and what to check beacons and opened values against ([`Chain::verify_keys`]).
 //! - The head's history root (a mountain range over all headers below) contains the checkpoint. So what the
 //!   handovers led to is a continuation of what the user trusted, and any older header is proved by one path.
 //!
@@ -24,10 +27,12 @@
 
 use cascade_crypto::{VoteScheme, scheme, verify_certificate};
 use cascade_primitives::{
-    B256, BlockHash, Certificate, Committee, Decode, DecodeError, Encode, Header, HeaderKind, Height, Reader,
-    SigningContext, TimestampMs, VoteKind, VoteTarget,
+    B256, BlockHash, Certificate, Committee, Decode, DecodeError, Encode, Epoch, Header, HeaderKind, Height, Member,
+    PublicKeys, Reader, SigningContext, ThresholdKeys, TimestampMs, VoteKind, VoteTarget,
     block::{Block, MAX_FILLER_HEADERS, PROTOCOL_VERSION},
+    certificate::MAX_MEMBERS,
     codec::encode_list,
+    committee_root,
     merkle::MountainProof,
 };
 use thiserror::Error;
@@ -74,8 +79,10 @@ pub struct Handover {
     pub first: Header,
     /// A prepare or commit certificate of F.
     pub opened: Certificate,
-    /// The next committee; none if it has the members and keys of the one before.
-    pub committee: Option<Committee>,
+    /// The members of the next committee; none if they are those of the one before.
+    pub members: Option<Vec<Member>>,
+    /// The commitment to the threshold keys of the next epoch.
+    pub keys: ThresholdKeys,
 }
 
 impl Handover {
@@ -94,20 +101,32 @@ impl Handover {
         if first.header.epoch != last.epoch.next() || first.header.parent != last.hash() {
             return None;
         }
-        let same = successor(before).is_some_and(|same| same.root() == committee.root());
+        let same = before.members() == committee.members();
         Some(Self {
             last: last.clone(),
             end: Finality { certificate, fillers: certificates.fillers.clone() },
             first: first.header.clone(),
             opened,
-            committee: (!same).then(|| committee.clone()),
+            members: (!same).then(|| committee.members().to_vec()),
+            keys: *committee.threshold_keys(),
         })
     }
 }
 
-/// The committee of the next epoch if nothing about it changes.
-fn successor(committee: &Committee) -> Option<Committee> {
-    Committee::new(committee.epoch().next(), committee.members().to_vec(), committee.threshold_keys().clone()).ok()
+/// Why keys are not those of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum KeyError {
+    /// No header that is known binds the keys of that epoch: it is over, begins later, or its keys are not agreed on.
+    #[error("keys of epoch {epoch} are not known here, the newest header is of epoch {now}")]
+    Unknown {
+        /// The epoch that they are said to be of.
+        epoch: Epoch,
+        /// The epoch whose committee is known.
+        now: Epoch,
+    },
+    /// The headers of the epoch bind others.
+    #[error("the headers of the chain bind other keys of epoch {0}")]
+    Wrong(Epoch),
 }
 
 /// Why something that a peer sent proves nothing.
@@ -279,7 +298,7 @@ impl Chain {
     /// # Errors
     /// [`ChainError`]; nothing then changes.
     pub fn hand_over(&mut self, verifier: &dyn VoteScheme, handover: &Handover) -> Result<(), ChainError> {
-        let Handover { last, end, first, opened, committee } = handover;
+        let Handover { last, end, first, opened, members, keys } = handover;
         if last.height < self.tip.height {
             return Err(ChainError::Old { found: last.height, tip: self.tip.height });
         }
@@ -290,9 +309,9 @@ impl Chain {
         }
         self.check_final(verifier, last, hash, end)?;
         let expected = last.next_committee_root;
-        let next = committee.clone().or_else(|| successor(&self.committee));
-        let next = next.filter(|next| next.epoch() == self.committee.epoch().next());
-        let next = next.ok_or(ChainError::Committee { found: B256::ZERO, expected })?;
+        let members = members.clone().unwrap_or_else(|| self.committee.members().to_vec());
+        let next = Committee::new(self.committee.epoch().next(), members, *keys)
+            .map_err(|_| ChainError::Committee { found: B256::ZERO, expected })?;
         if next.root() != expected {
             return Err(ChainError::Committee { found: next.root(), expected });
         }
@@ -309,6 +328,23 @@ impl Chain {
             .map_err(|error| ChainError::Certificate { height: first.height, error: error.into() })?;
         (self.tip, self.hash, self.committee) = (last.clone(), hash, next);
         Ok(())
+    }
+
+    /// Checks that these are the public keys of an epoch: of the one whose committee is known, or of the next one, as soon
+    /// as the newest header binds them. For the latter, whoever gives them gives the next committee's members root too.
+    ///
+    /// # Errors
+    /// [`KeyError`] if the headers bind others, or do not say.
+    pub fn verify_keys(&self, keys: &PublicKeys, members_root: &B256) -> Result<(), KeyError> {
+        let (now, commitment) = (self.committee.epoch(), keys.commitment());
+        let unknown = KeyError::Unknown { epoch: keys.epoch, now };
+        if keys.epoch == now {
+            return if *self.committee.threshold_keys() == commitment { Ok(()) } else { Err(KeyError::Wrong(now)) };
+        }
+        // While the next root binds no keys, or is of a committee that was made anew since, nothing can be said of any.
+        let next = self.tip.epoch == now && keys.epoch == now.next();
+        let bound = next && self.tip.next_committee_root == committee_root(members_root, &commitment);
+        if bound { Ok(()) } else { Err(unknown) }
     }
 
     /// Whether the header is of this chain and of the epoch whose committee is known.
@@ -419,7 +455,11 @@ impl Encode for Handover {
         self.end.encode(out);
         self.first.encode(out);
         self.opened.encode(out);
-        self.committee.encode(out);
+        self.members.is_some().encode(out);
+        if let Some(members) = &self.members {
+            encode_list(members, out);
+        }
+        self.keys.encode(out);
     }
 }
 
@@ -430,7 +470,8 @@ impl Decode for Handover {
             end: Finality::decode(r)?,
             first: Header::decode(r)?,
             opened: Certificate::decode(r)?,
-            committee: Option::decode(r.field("next committee"))?,
+            members: bool::decode(r.field("next committee"))?.then(|| r.list(MAX_MEMBERS)).transpose()?,
+            keys: ThresholdKeys::decode(r)?,
         })
     }
 }

@@ -25,7 +25,7 @@ pub mod wire;
 pub use api::{Answer, Config, Effect, Input, Report, Request, RequestId, Start, Stats, Stop};
 pub use ask::{Ask, Reply};
 pub use cascade_crypto::{BlsScheme, VoteScheme};
-pub use chain::{CertificateError, Chain, ChainError, Checkpoint, Finality, Handover};
+pub use chain::{CertificateError, Chain, ChainError, Checkpoint, Finality, Handover, KeyError};
 pub use client::Client;
 pub use sampler::{Availability, sampling_seed};
 pub use state::{StateError, StateEvidence};

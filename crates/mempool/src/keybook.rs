@@ -334,15 +334,19 @@ impl<B: SealedBugs> KeyBook<B> {
             self.start_over(next);
         }
         self.chances.read(block, self.results_lag);
-        if !new_epoch && block.header.next_committee_root != self.recipients.root() {
-            if block.header.next_committee_root != next.root() {
-                // Of a committee that was made anew since: read again after a start, when only the newest is known. What
-                // is made under it counts for nothing, now as it did then.
-                self.announced.clear();
-                self.generation = None;
-                return Vec::new();
+        // The roots that headers name one after the other differ when the committee is made anew, and when its keys are
+        // agreed on: it is the same as long as its members are.
+        let named = &block.header.next_committee_root;
+        if !new_epoch && next.is_named_by(named) {
+            if next.members_root() != self.recipients.members_root() {
+                self.start_over(next);
             }
-            self.start_over(next);
+        } else if !new_epoch && !self.recipients.is_named_by(named) {
+            // Of a committee that was made anew since: read again after a start, when only the newest is known. What
+            // is made under it counts for nothing, now as it did then.
+            self.announced.clear();
+            self.generation = None;
+            return Vec::new();
         }
         self.take_keys(block);
         let mut events = Vec::new();

@@ -219,7 +219,8 @@ pub struct Header {
     pub l1_origin: L1Origin,
     /// Root of the committee that votes on it.
     pub committee_root: B256,
-    /// Root of the committee scheduled for the next epoch.
+    /// Root of the committee scheduled for the next epoch; with its keys from the block on above which the chain agreed on them
+    /// (see [`crate::committee`]).
     pub next_committee_root: B256,
     /// Merkle mountain range over all headers below.
     pub history_root: B256,
@@ -738,6 +739,7 @@ mod tests {
                 l1_items: Vec::new(),
                 system: (0..readies).map(|i| SystemItem::Ready(Ready {
                     epoch: Epoch(i as u64), node: crate::ids::NodeId(hash), signature: BlsSignature([3; 96]),
+                    keys: crate::ThresholdKeys((i > 0).then(|| hash.into())),
                 })).collect(),
                 certificates: Certificates {
                     parent: kinds.first().map(|&k| certificate(k, view, hash)),

@@ -3,6 +3,29 @@
 //! With S seats, `f = (S-1)/3` seats may be Byzantine and `q = S-f` seats are a quorum, in integer division
 //! (decision 1 of the architecture). Any two quorums share at least `f+1` seats, so at least one honest one. A
 //! sequencer signs once and its vote counts all its seats.
+//!
+//! # What the root binds
+//!
+//! ```text
+//!   members root = H(epoch, members)                 known when the committee is scheduled
+//!   root         = H(members root, threshold keys)   what headers carry, of the epoch's committee and the next one's
+//! ```
+//!
+//! On a chain with threshold keys, those of epoch e+1 are made in epoch e, so the next committee has two roots in turn:
+//!
+//! ```text
+//!  epoch e   | announcing, dealing ......... | Ready Ready .. R | ................. L |  F  epoch e+1
+//!            |   next root: no keys                             |   next root: the keys | committee root: the same
+//!            +--------------------------------------------------+----------------------+----
+//!                                          R: q seats of the next committee have named one commitment
+//! ```
+//!
+//! A statement of readiness names the commitment to the keys that its sequencer read from the final log. When members with
+//! q seats have named the same one in the chain, it is the next committee's from the block above on. At least q-f of these
+//! seats are honest, and honest sequencers compute the keys from the log, where they are determined: so the commitment is
+//! that of the keys, under the assumption that votes rest on. No block is judged by whether a statement is true, only by what
+//! blocks say, so no validator has to redo key generation, and none has to wait for it. An epoch ends only once q seats
+//! agree (decision 7 of the architecture), so the header of its last block, and with it every handover, names the keys.
 
 use alloy_primitives::{Address, B256};
 use thiserror::Error;
@@ -10,29 +33,63 @@ use thiserror::Error;
 use crate::{
     certificate::{MAX_MEMBERS, SignerSet},
     codec::{Decode, DecodeError, DecodeErrorKind, Encode, Reader, encode_list},
-    domain, hash,
+    domain,
+    envelope::POINT_BYTES,
+    hash,
     ids::{BlsPublicKey, Epoch, MemberIndex, NodeId, Seats},
 };
 
-/// Public keys of the threshold schemes of an epoch.
+/// A point of G2, compressed.
+pub const WIDE_POINT_BYTES: usize = 96;
+
+/// The commitment to the public keys of an epoch's threshold schemes ([`PublicKeys`]).
 ///
-/// Empty until a chain runs key generation; the commitment is part of the committee's root from the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ThresholdKeys {}
+/// None on a chain without such keys, in epoch 0, and of the next committee while the chain has not agreed on its keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ThresholdKeys(pub Option<B256>);
 
 impl Encode for ThresholdKeys {
     fn encode(&self, out: &mut Vec<u8>) {
-        0_u8.encode(out);
+        self.0.encode(out);
     }
 }
 
 impl Decode for ThresholdKeys {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        match u8::decode(r.field("threshold keys"))? {
-            0 => Ok(Self {}),
-            tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
-        }
+        Ok(Self(Option::decode(r.field("threshold keys"))?))
     }
+}
+
+/// The keys of an epoch without those of its seats: what wallets seal to, and what opened values and beacons are checked
+/// against. The commitment to them is part of the committee's root, so that who knows a final header knows the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublicKeys {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// What payloads are sealed to: a point of G1, compressed.
+    pub encryption: [u8; POINT_BYTES],
+    /// What combined values are checked against: the same key in G2, compressed.
+    pub decryption: [u8; WIDE_POINT_BYTES],
+    /// The key of the random beacon: a point of G2, compressed.
+    pub beacon: [u8; WIDE_POINT_BYTES],
+    /// The hash over all of `EpochKeys`.
+    pub key_sets: B256,
+}
+
+impl PublicKeys {
+    /// What the committee's root commits to.
+    #[must_use]
+    pub fn commitment(&self) -> ThresholdKeys {
+        let epoch = self.epoch.to_bytes();
+        let parts = [epoch.as_slice(), &self.encryption, &self.decryption, &self.beacon, self.key_sets.as_slice()];
+        ThresholdKeys(Some(hash::tagged(domain::EPOCH_KEYS, &parts)))
+    }
+}
+
+/// The root of a committee with these members and keys.
+#[must_use]
+pub fn committee_root(members_root: &B256, keys: &ThresholdKeys) -> B256 {
+    hash::tagged(domain::COMMITTEE, &[members_root.as_slice(), &keys.to_bytes()])
 }
 
 /// One sequencer of a committee.
@@ -100,6 +157,7 @@ pub struct Committee {
     members: Vec<Member>,
     threshold_keys: ThresholdKeys,
     total: Seats,
+    members_root: B256,
     root: B256,
 }
 
@@ -129,9 +187,16 @@ impl Committee {
         let total = Seats(total.ok_or(CommitteeError::TooManySeats)?);
         let mut bytes = epoch.to_bytes();
         encode_list(&members, &mut bytes);
-        threshold_keys.encode(&mut bytes);
-        let root = hash::tagged(domain::COMMITTEE, &[&bytes]);
-        Ok(Self { epoch, members, threshold_keys, total, root })
+        let members_root = hash::tagged(domain::COMMITTEE_MEMBERS, &[&bytes]);
+        let root = committee_root(&members_root, &threshold_keys);
+        Ok(Self { epoch, members, threshold_keys, total, members_root, root })
+    }
+
+    /// The same members with these keys.
+    #[must_use]
+    pub fn with_keys(&self, threshold_keys: ThresholdKeys) -> Self {
+        let root = committee_root(&self.members_root, &threshold_keys);
+        Self { threshold_keys, root, ..self.clone() }
     }
 
     /// The epoch it votes in.
@@ -185,10 +250,22 @@ impl Committee {
         Seats(signers.iter().map(|m| self.members[m.index()].seats.0).sum())
     }
 
-    /// The public keys of the epoch's threshold schemes.
+    /// The commitment to the public keys of the epoch's threshold schemes.
     #[must_use]
     pub const fn threshold_keys(&self) -> &ThresholdKeys {
         &self.threshold_keys
+    }
+
+    /// The hash over epoch and members: what the committee is called before it has keys, and what they are made for.
+    #[must_use]
+    pub const fn members_root(&self) -> B256 {
+        self.members_root
+    }
+
+    /// Whether this is the root of a committee with these members: with its keys, or as it was before it had them.
+    #[must_use]
+    pub fn is_named_by(&self, root: &B256) -> bool {
+        *root == self.root || *root == committee_root(&self.members_root, &ThresholdKeys::default())
     }
 
     /// The root that headers carry: a hash over epoch, members and threshold keys.
@@ -281,5 +358,24 @@ mod tests {
     fn the_encoding_round_trips() {
         let c = committee(&[3, 2, 1]);
         assert_eq!(Committee::from_slice(&c.to_bytes()).unwrap(), c);
+        let keyed = c.with_keys(ThresholdKeys(Some(B256::repeat_byte(7))));
+        assert_eq!(Committee::from_slice(&keyed.to_bytes()).unwrap(), keyed);
+    }
+
+    #[test]
+    fn the_root_binds_the_keys_and_the_members_root_does_not() {
+        let bare = committee(&[3, 2, 1]);
+        let keyed = |byte| bare.with_keys(ThresholdKeys(Some(B256::repeat_byte(byte))));
+        let (one, other) = (keyed(1), keyed(2));
+        let roots: std::collections::BTreeSet<B256> = [bare.root(), one.root(), other.root()].into();
+        assert_eq!(roots.len(), 3);
+        assert!([&one, &other].iter().all(|c| c.members_root() == bare.members_root()));
+        let of_members = Committee::new(Epoch(0), bare.members().to_vec(), *one.threshold_keys()).unwrap();
+        assert_eq!(of_members, one);
+        assert_eq!(committee_root(&bare.members_root(), one.threshold_keys()), one.root());
+        assert!(one.is_named_by(&one.root()) && one.is_named_by(&bare.root()));
+        assert!(!one.is_named_by(&other.root()) && !bare.is_named_by(&one.root()));
+        let later = Committee::new(Epoch(1), bare.members().to_vec(), *one.threshold_keys()).unwrap();
+        assert_ne!(later.members_root(), one.members_root());
     }
 }

@@ -34,11 +34,17 @@ domains! {
     /// Hash of the genesis file.
     GENESIS = "cascade/genesis/1";
     /// Root of a committee.
-    COMMITTEE = "cascade/committee/1";
+    COMMITTEE = "cascade/committee/2";
+    /// The members of a committee.
+    COMMITTEE_MEMBERS = "cascade/committee-members/1";
+    /// Commitment to the public keys of an epoch's threshold schemes.
+    EPOCH_KEYS = "cascade/epoch-keys/1";
+    /// What belongs to these keys: the keys of all seats' shares.
+    KEY_SETS = "cascade/key-sets/1";
     /// Message of a vote.
     VOTE = "cascade/vote/1";
     /// A sequencer's statement that it holds its keys for the next epoch.
-    READY = "cascade/ready/1";
+    READY = "cascade/ready/2";
     /// Proof that a sequencer's network identity and its BLS key belong together.
     IDENTITY = "cascade/identity/1";
     /// Announcement of a sequencer's addresses (SEQANNOUNCE).

@@ -29,7 +29,7 @@ pub use block::{
 pub use bytes::Bytes;
 pub use certificate::{Certificate, SignerSet, SigningContext, Vote, VoteKind, VoteTarget};
 pub use codec::{Decode, DecodeError, DecodeErrorKind, Encode, Reader};
-pub use committee::{Committee, CommitteeError, Member, ThresholdKeys};
+pub use committee::{Committee, CommitteeError, Member, PublicKeys, ThresholdKeys, committee_root};
 pub use envelope::{
     Deposit, EcdsaSignature, Envelope, Item, RecoveredDeposit, RecoveredEnvelope, RecoveredItem, Reveal,
 };

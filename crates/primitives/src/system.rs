@@ -6,6 +6,7 @@ use bytes::Bytes;
 use crate::{
     certificate::SigningContext,
     codec::{Decode, DecodeError, DecodeErrorKind, Encode, Reader, encode_byte_string},
+    committee::ThresholdKeys,
     domain, hash,
     ids::{BlsSignature, Epoch, NodeId},
 };
@@ -17,21 +18,30 @@ pub struct Ready {
     pub epoch: Epoch,
     /// Who is ready.
     pub node: NodeId,
+    /// The keys of that epoch, as it read them from the final log; none on a chain without.
+    pub keys: ThresholdKeys,
     /// Its BLS signature over [`Ready::digest`].
     pub signature: BlsSignature,
 }
 
 impl Ready {
-    /// The 32 bytes that are signed: chain, epoch, node and the root of the committee it is ready for.
+    /// The 32 bytes that are signed: chain, epoch, node, the members root of the committee that it is ready for, and keys.
     #[must_use]
-    pub fn digest(context: &SigningContext, epoch: Epoch, node: &NodeId, committee_root: &B256) -> B256 {
-        let mut bytes = Vec::with_capacity(128);
+    pub fn digest(
+        context: &SigningContext,
+        epoch: Epoch,
+        node: &NodeId,
+        members_root: &B256,
+        keys: &ThresholdKeys,
+    ) -> B256 {
+        let mut bytes = Vec::with_capacity(160);
         context.chain_id.encode(&mut bytes);
         context.genesis_hash.encode(&mut bytes);
         context.fork.encode(&mut bytes);
         epoch.encode(&mut bytes);
         node.encode(&mut bytes);
-        committee_root.encode(&mut bytes);
+        members_root.encode(&mut bytes);
+        keys.encode(&mut bytes);
         hash::tagged(domain::READY, &[&bytes])
     }
 }
@@ -40,6 +50,7 @@ impl Encode for Ready {
     fn encode(&self, out: &mut Vec<u8>) {
         self.epoch.encode(out);
         self.node.encode(out);
+        self.keys.encode(out);
         self.signature.encode(out);
     }
 }
@@ -47,7 +58,12 @@ impl Encode for Ready {
 impl Decode for Ready {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.field("readiness");
-        Ok(Self { epoch: Epoch::decode(r)?, node: NodeId::decode(r)?, signature: BlsSignature::decode(r)? })
+        Ok(Self {
+            epoch: Epoch::decode(r)?,
+            node: NodeId::decode(r)?,
+            keys: ThresholdKeys::decode(r)?,
+            signature: BlsSignature::decode(r.field("readiness"))?,
+        })
     }
 }
 

@@ -148,9 +148,10 @@ impl<'a> Trace<'a> {
             Input::Tick => self.hasher.update([11]),
             Input::Work(work) => self.hasher.update([12, u8::from(*work)]),
             Input::Executed(result) => self.hasher.update(result.state_root),
-            Input::KeysReady { epoch, committee_root } => {
+            Input::KeysReady { epoch, members_root, keys } => {
                 self.hasher.update(epoch.0.to_le_bytes());
-                self.hasher.update(committee_root);
+                self.hasher.update(members_root);
+                self.hasher.update(keys.0.unwrap_or_default());
             }
             Input::Built { parent, content, .. } => {
                 self.hasher.update(parent.0);

@@ -75,7 +75,13 @@ impl<B: Bugs> Core<B> {
             &handed_over
         };
         for (i, (ready, key)) in readiness(base, block).enumerate() {
-            let digest = Ready::digest(&rules.signing, ready.epoch, &ready.node, &base.next_committee.root());
+            let digest = Ready::digest(
+                &rules.signing,
+                ready.epoch,
+                &ready.node,
+                &base.next_committee.members_root(),
+                &ready.keys,
+            );
             if !key.is_some_and(|key| self.config.scheme.verify(&key, &digest, &ready.signature)) {
                 return Err(InvalidBlock::SystemItem(i));
             }

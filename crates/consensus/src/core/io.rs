@@ -166,8 +166,10 @@ pub enum Input {
     KeysReady {
         /// The epoch.
         epoch: Epoch,
-        /// The committee that the keys are made for.
-        committee_root: B256,
+        /// The members root of the committee that the keys are made for.
+        members_root: B256,
+        /// The commitment to them.
+        keys: ThresholdKeys,
     },
     /// Answers [`Effect::Build`].
     Built {

@@ -281,9 +281,9 @@ impl<B: Bugs> Core<B> {
         if tip.epoch != self.epoch.epoch || tip.in_tail() {
             return Vec::new();
         }
-        let root = tip.next_committee.root();
+        let (root, rules) = (tip.next_committee.members_root(), &self.config.rules);
         let of_committee = self.readies.values().filter(|(of, _)| *of == root).map(|(_, ready)| *ready);
-        of_committee.filter(|ready| tip.accepts_ready(ready).is_some()).take(MAX_SYSTEM_ITEMS).collect()
+        of_committee.filter(|ready| tip.accepts_ready(rules, ready).is_some()).take(MAX_SYSTEM_ITEMS).collect()
     }
 
     pub(super) fn on_built(&mut self, view: View, parent: BlockHash, content: BuiltBlock) {
@@ -426,24 +426,25 @@ impl<B: Bugs> Core<B> {
         }
         let next = &self.head.next_committee;
         let Some(me) = next.index_of(&self.config.node) else { return };
-        if self.head.ready.contains(&me) || next.members()[me.index()].bls_key != signer.public_key() {
+        if self.head.ready.contains_key(&me) || next.members()[me.index()].bls_key != signer.public_key() {
             return;
         }
         let epoch = self.head.epoch.next();
-        let encrypted = self.config.rules.params().transactions == TransactionRule::Encrypted;
-        if encrypted && self.keys_ready != Some((epoch, next.root())) {
-            return;
-        }
-        let root = next.root();
-        let digest = Ready::digest(&self.config.rules.signing, epoch, &self.config.node, &root);
-        let ready = Ready { epoch, node: self.config.node, signature: signer.sign(&digest) };
+        let (node, root) = (self.config.node, next.members_root());
+        let keys = match self.keys_ready {
+            _ if self.config.rules.params().transactions != TransactionRule::Encrypted => ThresholdKeys::default(),
+            Some((of, made_for, keys)) if (of, made_for) == (epoch, root) => keys,
+            _ => return,
+        };
+        let digest = Ready::digest(&self.config.rules.signing, epoch, &node, &root, &keys);
+        let ready = Ready { epoch, node, keys, signature: signer.sign(&digest) };
         self.readies.insert(me, (root, ready));
         self.emit(Effect::Broadcast(Message::Ready(ready)));
     }
 
     pub(super) fn on_ready(&mut self, from: NodeId, ready: Ready) {
-        let Some(member) = self.head.accepts_ready(&ready) else { return };
-        let root = self.head.next_committee.root();
+        let Some(member) = self.head.accepts_ready(&self.config.rules, &ready) else { return };
+        let root = self.head.next_committee.members_root();
         // Once it is settled who takes over, nobody is asked any more; and if some were dropped, the statement of one
         // who does not know it yet names another committee.
         if self.head.in_tail() || self.readies.get(&member) == Some(&(root, ready)) {
@@ -451,7 +452,7 @@ impl<B: Bugs> Core<B> {
         }
         let next = &self.head.next_committee;
         let key = next.members()[member.index()].bls_key;
-        let digest = Ready::digest(&self.config.rules.signing, ready.epoch, &ready.node, &root);
+        let digest = Ready::digest(&self.config.rules.signing, ready.epoch, &ready.node, &root, &ready.keys);
         let right = |core: &mut Self| core.config.scheme.verify(&key, &digest, &ready.signature);
         // On an encrypted chain the epoch goes on with a committee that was made anew, and the two nodes may not yet know
         // the same one.

@@ -7,8 +7,8 @@ use cascade_crypto::VoteScheme;
 use cascade_primitives::{
     Address, B256, Block, BlsPublicKey, BlsSignature, Body, Bytes, Certificate, Certificates, ChainParams,
     DaCommitment, Epoch, Genesis, Header, HeaderKind, Height, L1Origin, Network, NodeId, Ready, ResultEntry,
-    ScheduledCommittee, SealedBlock, SequencerSpec, SignerSet, SystemItem, TimestampMs, TransactionRule, View,
-    VoteTarget, block::PROTOCOL_VERSION,
+    ScheduledCommittee, SealedBlock, SequencerSpec, SignerSet, SystemItem, ThresholdKeys, TimestampMs, TransactionRule,
+    View, VoteTarget, block::PROTOCOL_VERSION,
 };
 
 /// What stands for a right signature.
@@ -91,6 +91,15 @@ pub struct Next {
 impl Chain {
     pub fn new() -> Self {
         Self::with(|_| {})
+    }
+
+    /// An encrypted chain: epochs have keys, and epoch 0 ends when the first ones are there.
+    pub fn encrypted(change: impl FnOnce(&mut Genesis)) -> Self {
+        Self::with(|genesis| {
+            genesis.params.transactions = TransactionRule::Encrypted;
+            genesis.params.key_window = 5;
+            change(genesis);
+        })
     }
 
     /// A chain with another genesis file.
@@ -186,9 +195,16 @@ impl Chain {
         Block { header: Header { da, ..header }, body }
     }
 
+    /// What the next committee says of its keys: nothing, but on an encrypted chain.
+    pub fn keys(&self) -> ThresholdKeys {
+        let encrypted = self.rules.params().transactions == TransactionRule::Encrypted;
+        ThresholdKeys(encrypted.then(|| B256::repeat_byte(0x4b)))
+    }
+
     fn readies(&self, base: &ChainContext, count: u8) -> Vec<SystemItem> {
-        let ready = |i: u8| Ready { epoch: base.epoch.next(), node: NodeId([i; 32]), signature: RIGHT };
-        let statements = (1..=count).map(ready).filter(|r| base.accepts_ready(r).is_some());
+        let keys = self.keys();
+        let ready = |i: u8| Ready { epoch: base.epoch.next(), node: NodeId([i; 32]), keys, signature: RIGHT };
+        let statements = (1..=count).map(ready).filter(|r| base.accepts_ready(&self.rules, r).is_some());
         statements.map(SystemItem::Ready).collect()
     }
 

@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use cascade_consensus::{Finality, Message, Record, SkipReason, Status, SyncRequest, SyncResponse};
 use cascade_primitives::{
     B256, BlockHash, ChainId, Decode, Encode, Epoch, Fork, Header, HeaderKind, Height, MemberIndex, NodeId, Ready,
-    SignerSet, View, Vote, VoteTarget,
+    SignerSet, ThresholdKeys, View, Vote, VoteTarget,
     block::{MAX_FILLER_HEADERS, MAX_SKIPS_PER_BLOCK},
     certificate::MAX_MEMBERS,
 };
@@ -121,6 +121,7 @@ fn messages() -> impl Strategy<Value = Message> {
         (any::<u64>(), any::<[u8; 32]>()).prop_map(|(e, n)| Message::Ready(Ready {
             epoch: Epoch(e),
             node: NodeId(n),
+            keys: ThresholdKeys((e % 2 == 0).then(|| n.into())),
             signature: RIGHT
         })),
         any::<[u8; 32]>().prop_map(|h| Message::GetBlock(BlockHash(h))),

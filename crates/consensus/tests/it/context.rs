@@ -2,8 +2,8 @@
 
 use cascade_consensus::InvalidBlock;
 use cascade_primitives::{
-    Block, BlockHash, Bytes, Decode, Encode, Epoch, HeaderKind, Height, NodeId, Ready, SystemItem, TimestampMs, View,
-    VoteTarget, block::FormError,
+    Block, BlockHash, Bytes, Decode, Encode, Epoch, HeaderKind, Height, NodeId, Ready, SystemItem, ThresholdKeys,
+    TimestampMs, View, VoteTarget, block::FormError,
 };
 use proptest::prelude::*;
 
@@ -201,7 +201,12 @@ fn fillers_are_empty_and_prove_the_end_of_their_epoch() {
 #[test]
 fn readiness_counts_once_and_for_members_alone() {
     let statement = |node: u8, epoch: u64| {
-        SystemItem::Ready(Ready { epoch: Epoch(epoch), node: NodeId([node; 32]), signature: RIGHT })
+        SystemItem::Ready(Ready {
+            epoch: Epoch(epoch),
+            node: NodeId([node; 32]),
+            keys: ThresholdKeys::default(),
+            signature: RIGHT,
+        })
     };
     let wrong = InvalidBlock::SystemItem(0);
     let with = |items: Vec<SystemItem>| {

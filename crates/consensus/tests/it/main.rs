@@ -6,5 +6,6 @@ mod context;
 mod core;
 mod flood;
 mod hostile;
+mod keys;
 mod seeds;
 mod sync;

@@ -7,8 +7,8 @@ use cascade_consensus::{
     election::{Leaders, epoch_seed},
 };
 use cascade_primitives::{
-    B256, ChainParams, Decode, Encode, Epoch, Height, Network, NodeId, ScheduledCommittee, SealedBlock,
-    TransactionRule, View, block::FormError,
+    B256, ChainParams, Decode, Encode, Epoch, Height, NodeId, ScheduledCommittee, SealedBlock, TransactionRule, View,
+    block::FormError,
 };
 use proptest::prelude::*;
 
@@ -201,15 +201,7 @@ fn a_plain_chain_has_no_beacon_and_seeds_of_its_genesis_hash() {
 
 #[test]
 fn the_last_content_block_of_an_epoch_with_keys_is_opened_even_if_it_is_empty() {
-    let chain = Chain::with(|genesis| {
-        genesis.params = ChainParams {
-            transactions: TransactionRule::Encrypted,
-            data_squares: false,
-            epoch_length: 10,
-            key_window: 5,
-            ..ChainParams::of(Network::Regtest)
-        };
-    });
+    let chain = Chain::encrypted(|_| {});
     let (empty, mut context) = (chain.blocks[0].as_ref(), chain.tip().as_ref().clone());
     let mut is_opened = |epoch, height, content_end, rules: &_| {
         (context.epoch, context.height, context.content_end) = (Epoch(epoch), Height(height), Height(content_end));

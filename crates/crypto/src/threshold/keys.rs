@@ -15,8 +15,9 @@
 use std::fmt;
 
 use cascade_primitives::{
-    Decode, DecodeError, Encode, Epoch, MemberIndex, Reader,
+    Decode, DecodeError, Encode, Epoch, MemberIndex, PublicKeys, Reader, ThresholdKeys,
     codec::{DecodeErrorKind, encode_list},
+    domain, hash,
 };
 use zeroize::Zeroize as _;
 
@@ -123,6 +124,26 @@ pub struct EpochKeys {
     pub decryption: KeySet,
     /// What the random beacon is made with.
     pub beacon: KeySet,
+}
+
+impl EpochKeys {
+    /// The keys that one needs who holds no shares.
+    #[must_use]
+    pub fn public(&self) -> PublicKeys {
+        PublicKeys {
+            epoch: self.epoch,
+            encryption: self.decryption.public.to_compressed(),
+            decryption: self.decryption.public_key().to_compressed(),
+            beacon: self.beacon.public_key().to_compressed(),
+            key_sets: hash::of(domain::KEY_SETS, self),
+        }
+    }
+
+    /// What the committee's root commits to.
+    #[must_use]
+    pub fn commitment(&self) -> ThresholdKeys {
+        self.public().commitment()
+    }
 }
 
 impl Encode for EpochKeys {

@@ -2,12 +2,12 @@
 
 use cascade_crypto::scheme::CertificateError as Invalid;
 use cascade_light::{
-    BlsScheme, CertificateError, Chain, ChainAnswer, ChainError, ChainRequest, Checkpoint, Config, Handover, Report,
-    Start, Stop,
+    BlsScheme, CertificateError, Chain, ChainAnswer, ChainError, ChainRequest, Checkpoint, Config, Handover, KeyError,
+    Report, Start, Stop,
 };
-use cascade_primitives::{B256, BlockHash, Encode, Epoch, Height, VoteTarget};
+use cascade_primitives::{B256, BlockHash, Encode, Epoch, Height, PublicKeys, ThresholdKeys, VoteTarget};
 
-use super::world::{Kind, TestChain, Voters, World, signing};
+use super::world::{Kind, TestChain, Voters, World, public_keys, signing};
 
 const DAY: u64 = 86_400_000;
 
@@ -101,11 +101,17 @@ fn a_handover_holds_only_as_a_whole() {
 
     let attacker = Voters::new(1, 4, 77);
     let mut forged = right.clone();
-    forged.committee = Some(attacker.committee.clone());
+    forged.members = Some(attacker.committee.members().to_vec());
     assert!(
         matches!(accepts(&forged), Err(ChainError::Committee { .. })),
         "members that the last header does not name"
     );
+
+    let mut forged = right.clone();
+    forged.keys = public_keys(9).commitment();
+    assert!(matches!(accepts(&forged), Err(ChainError::Committee { .. })), "keys that the last header does not bind");
+    forged.keys = ThresholdKeys::default();
+    assert!(matches!(accepts(&forged), Err(ChainError::Committee { .. })), "no keys where it binds some");
 
     // A header that is not the epoch's last one names the same committee; but that committee did not build on it.
     let early = chain.headers[&Height(7)].clone();
@@ -143,6 +149,46 @@ fn a_handover_holds_only_as_a_whole() {
     assert!(twice.hand_over(&bls(), right).is_err());
     assert_eq!(twice.committee().epoch(), Epoch(1));
     twice.hand_over(&bls(), &chain.handovers[1]).unwrap();
+}
+
+#[test]
+fn keys_are_believed_only_as_headers_bind_them() {
+    let chain = chain(25);
+    let mut light = started(&chain);
+    let roots: Vec<B256> = chain.voters.iter().map(|voters| voters.committee.members_root()).collect();
+    let unknown = |epoch, now| Err(KeyError::Unknown { epoch: Epoch(epoch), now: Epoch(now) });
+    assert_eq!(light.verify_keys(&public_keys(0), &roots[0]), Err(KeyError::Wrong(Epoch(0))), "epoch 0 has none");
+    light.hand_over(&bls(), &chain.handovers[0]).unwrap();
+    assert_eq!(light.verify_keys(&public_keys(1), &roots[1]), Ok(()));
+    assert_eq!(light.verify_keys(&public_keys(0), &roots[0]), unknown(0, 1), "over");
+    // The tip is the last block of epoch 0, which names epoch 1 as the next.
+    assert_eq!(light.verify_keys(&public_keys(2), &roots[2]), unknown(2, 1));
+    let right = public_keys(1);
+    let mut changed = [right; 4];
+    changed[0].encryption[0] ^= 1;
+    changed[1].decryption[95] ^= 1;
+    changed[2].beacon[50] ^= 1;
+    changed[3].key_sets.0[31] ^= 1;
+    for wrong in changed {
+        assert_eq!(light.verify_keys(&wrong, &roots[1]), Err(KeyError::Wrong(Epoch(1))));
+    }
+
+    // In epoch 1, once a header of it is known, the next keys are too.
+    let run: Vec<_> = chain.headers.values().filter(|header| header.epoch == Epoch(1)).cloned().collect();
+    light.extend(&bls(), &run, &chain.finality(run.last().unwrap())).unwrap();
+    assert_eq!(light.verify_keys(&public_keys(2), &roots[2]), Ok(()));
+    assert_eq!(light.verify_keys(&public_keys(2), &roots[1]), unknown(2, 1), "of other members");
+    assert_eq!(light.verify_keys(&PublicKeys { beacon: [9; 96], ..public_keys(2) }, &roots[2]), unknown(2, 1));
+    assert_eq!(light.verify_keys(&public_keys(3), &roots[3]), unknown(3, 1));
+
+    // Before the chain agreed on them, the next root is that of the members alone.
+    let mut early = run[0].clone();
+    early.next_committee_root = chain.voters[2].committee.with_keys(ThresholdKeys::default()).root();
+    let checkpoint =
+        Checkpoint { height: early.height, hash: early.hash(), committee_root: chain.voters[1].committee.root() };
+    let light = Chain::start(signing(), &checkpoint, early, chain.voters[1].committee.clone()).unwrap();
+    assert_eq!(light.verify_keys(&public_keys(2), &roots[2]), unknown(2, 1));
+    assert_eq!(light.verify_keys(&public_keys(1), &roots[1]), Ok(()));
 }
 
 #[test]

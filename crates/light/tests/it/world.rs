@@ -16,8 +16,8 @@ use cascade_light::{
 };
 use cascade_primitives::{
     Address, B256, Block, BlockHash, BlsPublicKey, BlsSignature, Body, Certificate, ChainId, Committee, DaCommitment,
-    Decode, Encode, Epoch, Fork, Header, HeaderKind, Height, L1Origin, Member, MemberIndex, NodeId, ResultEntry, Seats,
-    SignerSet, SigningContext, ThresholdKeys, TimestampMs, View, VoteTarget,
+    Decode, Encode, Epoch, Fork, Header, HeaderKind, Height, L1Origin, Member, MemberIndex, NodeId, PublicKeys,
+    ResultEntry, Seats, SignerSet, SigningContext, ThresholdKeys, TimestampMs, View, VoteTarget,
     block::PROTOCOL_VERSION,
     merkle::{self, MountainRange, subtree_root},
 };
@@ -41,6 +41,23 @@ pub fn result(height: u64) -> ResultEntry {
     ResultEntry { height: Height(height), state_root: root, receipts_root: root, ..ResultEntry::default() }
 }
 
+/// What stands for an epoch's threshold keys.
+pub fn public_keys(epoch: u64) -> PublicKeys {
+    let byte = epoch as u8;
+    PublicKeys {
+        epoch: Epoch(epoch),
+        encryption: [byte; 48],
+        decryption: [byte.wrapping_add(1); 96],
+        beacon: [byte.wrapping_add(2); 96],
+        key_sets: B256::repeat_byte(byte),
+    }
+}
+
+/// Epoch 0 has none.
+fn commitment(epoch: u64) -> ThresholdKeys {
+    if epoch == 0 { ThresholdKeys::default() } else { public_keys(epoch).commitment() }
+}
+
 /// Members of a committee with their keys.
 pub struct Voters {
     pub committee: Committee,
@@ -59,7 +76,7 @@ impl Voters {
             lead_weight: 1,
         };
         let members = keys.iter().enumerate().map(member).collect();
-        Self { committee: Committee::new(Epoch(epoch), members, ThresholdKeys::default()).unwrap(), keys }
+        Self { committee: Committee::new(Epoch(epoch), members, commitment(epoch)).unwrap(), keys }
     }
 
     /// A certificate of the first `signers` members.

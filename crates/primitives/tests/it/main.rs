@@ -39,7 +39,12 @@ fn certificate(target: VoteTarget) -> Certificate {
 
 fn block() -> Block {
     let hash = BlockHash([0x11; 32]);
-    let ready = Ready { epoch: Epoch(3), node: NodeId([0x22; 32]), signature: BlsSignature([0xcd; 96]) };
+    let ready = Ready {
+        epoch: Epoch(3),
+        node: NodeId([0x22; 32]),
+        keys: ThresholdKeys(Some(B256::repeat_byte(0x99))),
+        signature: BlsSignature([0xcd; 96]),
+    };
     let body = Body {
         l1_items: Vec::new(),
         system: vec![SystemItem::Ready(ready)],

@@ -7,6 +7,7 @@
 //! | `eth_getBalance`, `eth_getTransactionCount`, `eth_getCode`, `eth_getStorageAt` | the state root in these results |
 //! | `eth_getBlockByNumber` | the followed header: its hash, the body's root, the results |
 //! | `eth_getBlockReceipts`, `eth_getTransactionReceipt` | the receipts root in the results |
+//! | `l2_epochKey` | the committee roots in the newest followed header; the rest of the answer follows from it |
 //!
 //! Tags mean the newest proved height, `pending` too: what is not final cannot be proved. Heights that were not followed, or
 //! long ago, are refused rather than answered unproved. What a node answers and does not check is dropped, and the next node
@@ -20,8 +21,8 @@ use std::{
 
 use alloy_primitives::{Address, B256, Bloom, Bytes, U64, U256, keccak256};
 use cascade_consensus::election::{Leaders, epoch_seed};
-use cascade_execution::{Receipt, StateProof, receipts_root};
-use cascade_light::{Ask, Client as LightClient, Reply};
+use cascade_execution::{Receipt, StateProof, next_base_fee, receipts_root};
+use cascade_light::{Ask, Chain, Client as LightClient, KeyError, Reply};
 use cascade_primitives::{
     BlockHash, ChainParams, Committee, Decode as _, Epoch, Height, ResultEntry, SealedBlock, SigningContext,
     TransactionRule, View,
@@ -41,6 +42,7 @@ use crate::{
     rpc::{
         backend::{BlockData, BlockResult},
         block_json, receipt_json,
+        types::{EpochKey, EpochKeys},
     },
 };
 
@@ -61,6 +63,8 @@ pub struct Proven {
     results: BTreeMap<Height, ResultEntry>,
     hashes: BTreeMap<Height, BlockHash>,
     committees: BTreeMap<Epoch, Arc<Committee>>,
+    /// The newest header, and the committee that makes the next ones final.
+    chain: Option<Chain>,
 }
 
 impl Proven {
@@ -80,6 +84,9 @@ impl Proven {
         if let Some(chain) = client.chain() {
             let committee = chain.committee();
             self.committees.entry(committee.epoch()).or_insert_with(|| Arc::new(committee.clone()));
+            if self.chain.as_ref().is_none_or(|known| known.hash() != chain.hash() || known.committee() != committee) {
+                self.chain = Some(chain.clone());
+            }
         }
         while self.results.len() > KEPT {
             self.results.pop_first();
@@ -187,6 +194,7 @@ fn methods(shared: Shared) -> RpcModule<Shared> {
             shared.receipt(hash).await
         })
         .expect(once);
+    module.register_async_method("l2_epochKey", |_, shared, _| async move { shared.epoch_keys().await }).expect(once);
     module
 }
 
@@ -359,6 +367,46 @@ impl Shared {
             result: Some(BlockResult { entry, bloom }),
             block: Arc::new(block),
             opened: None,
+        })
+    }
+
+    /// The keys that transactions can be sealed to. A node gives them, the followed headers bind them; what else the answer
+    /// says is read off these headers.
+    async fn epoch_keys(&self) -> Answer<EpochKeys> {
+        if self.params.transactions != TransactionRule::Encrypted {
+            return Err(failed("the chain does not take sealed transactions"));
+        }
+        let chain = self.proven.read().chain.clone();
+        let chain = chain.ok_or_else(|| failed("nothing is proved yet: the client still catches up"))?;
+        let (tip, epoch) = (chain.tip(), chain.committee().epoch());
+        let mut keys = Vec::new();
+        for place in self.honest().into_iter().filter(|_| chain.committee().threshold_keys().0.is_some()) {
+            let Ok(given) = self.peers[place].1.epoch_keys().await else { continue };
+            let check = |key: &EpochKey| {
+                key.public().map_or(Err(KeyError::Wrong(key.epoch)), |keys| chain.verify_keys(&keys, &key.members_root))
+            };
+            if given.keys.iter().any(|key| matches!(check(key), Err(KeyError::Wrong(_)))) {
+                self.convict(place, "a key that the chain's headers do not bind");
+                continue;
+            }
+            keys = given.keys.into_iter().filter(|key| check(key).is_ok()).collect();
+            if keys.iter().any(|key| key.epoch == epoch) {
+                break;
+            }
+        }
+        if chain.committee().threshold_keys().0.is_some() && !keys.iter().any(|key| key.epoch == epoch) {
+            return Err(failed(format!("no node gave the key of epoch {}, which the chain's headers bind", epoch.0)));
+        }
+        Ok(EpochKeys {
+            chain_id: self.params.chain_id,
+            genesis_hash: self.signing.genesis_hash,
+            fork: self.signing.fork,
+            epoch,
+            height: tip.height,
+            max_validity: self.params.max_validity,
+            base_fee: next_base_fee(tip.base_fee, tip.ordered_gas, &self.params),
+            keys,
+            progress: None,
         })
     }
 

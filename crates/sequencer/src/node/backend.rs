@@ -297,7 +297,7 @@ impl Backend for NodeBackend {
         let keys = self.keyring.all().into_iter().filter(|holder| holder.keys.epoch >= epoch);
         EpochKeysView {
             epoch,
-            keys: keys.map(|holder| (holder.keys.epoch, holder.keys.decryption.encryption_key())).collect(),
+            keys: keys.map(|holder| (holder.keys.public(), holder.committee.members_root())).collect(),
             progress: self.keyring.progress(),
         }
     }

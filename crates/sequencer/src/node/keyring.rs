@@ -106,9 +106,9 @@ fn load_holder(
 ) -> Result<Option<Holder>, NodeError> {
     let epoch = committee.epoch();
     let damaged = |what: String| NodeError::Damaged { path: db.path().to_owned(), what };
-    let Some(record) = db.key(KeyKind::Public, epoch, &committee.root())? else { return Ok(None) };
+    let Some(record) = db.key(KeyKind::Public, epoch, &committee.members_root())? else { return Ok(None) };
     let keys = EpochKeys::from_slice(&record).map_err(|error| damaged(error.to_string()))?;
-    let secret = match (owner, db.key(KeyKind::Shares, epoch, &committee.root())?) {
+    let secret = match (owner, db.key(KeyKind::Shares, epoch, &committee.members_root())?) {
         (Some(owner), Some(record)) => Some(open_shares(owner, &keys, committee, &record).map_err(damaged)?),
         _ => None,
     };

@@ -24,7 +24,9 @@ use cascade_mempool::{
     reveal::Holder,
 };
 use cascade_network::{Channel, Misbehaviour, Network};
-use cascade_primitives::{B256, Committee, Encode as _, Epoch, Height, NodeId, SealedBlock, SystemItem, domain, hash};
+use cascade_primitives::{
+    B256, Committee, Encode as _, Epoch, Height, NodeId, SealedBlock, SystemItem, ThresholdKeys, domain, hash,
+};
 use cascade_storage::{ChainDb, KeyKind};
 
 use super::{
@@ -78,13 +80,23 @@ pub struct KeysActor {
     /// The committee root for which this node has dealt.
     dealt_for: Option<B256>,
     recipient: Option<RecipientSecret>,
-    /// The newest epoch and committee whose keys are complete, and whether this node has its shares of them.
-    ready: Option<(Epoch, B256, bool)>,
+    /// The newest epoch and committee whose keys are complete.
+    ready: Option<Complete>,
     /// The epoch before which this node's secrets are erased.
     erased: Epoch,
     /// Rounds of giving out own items.
     rounds: u64,
     own: Vec<SystemItem>,
+}
+
+/// Keys that are complete.
+#[derive(Clone, Copy)]
+struct Complete {
+    epoch: Epoch,
+    members_root: B256,
+    keys: ThresholdKeys,
+    /// Whether this node has its shares of them.
+    can_serve: bool,
 }
 
 /// To keys: where consensus is.
@@ -196,7 +208,7 @@ impl KeysActor {
     /// Stores a book's complete keys, and this node's shares of them.
     fn store_keys(&self, book: &KeyBook) -> Result<Option<Holder>, Cause> {
         let Some(keys) = book.generation().and_then(KeyGeneration::keys) else { return Ok(None) };
-        let (db, epoch, root) = (&self.config.db, book.epoch(), book.recipients().root());
+        let (db, epoch, root) = (&self.config.db, book.epoch(), book.recipients().members_root());
         db.put_key(KeyKind::Public, epoch, &root, &keys.to_bytes())?;
         let mut secret = None;
         if let Some(signer) = &self.config.signer
@@ -219,12 +231,13 @@ impl KeysActor {
 
     fn on_final(&mut self, finalized: &Finalized) -> Result<(), Cause> {
         let context = &finalized.context;
-        let before = (self.book.epoch(), self.book.recipients().root());
+        let before = (self.book.epoch(), self.book.recipients().members_root());
         self.read(&finalized.block, context);
         if self.book.epoch() != before.0 {
             tracing::info!(epoch = %context.epoch, "epoch begins");
+            self.compare(context)?;
             self.start_over();
-        } else if self.book.recipients().root() != before.1 {
+        } else if self.book.recipients().members_root() != before.1 {
             tracing::warn!(epoch = %before.0, "the next committee is made anew, and so are its keys");
             self.start_over();
             self.ready = None;
@@ -239,6 +252,19 @@ impl KeysActor {
             self.config.db.erase_secrets_before(context.epoch)?;
         }
         self.pursue()
+    }
+
+    /// The keys that the chain agreed on are those that this node read from it, or more than f seats lie.
+    fn compare(&self, context: &ChainContext) -> Result<(), Cause> {
+        let named = context.committee.threshold_keys();
+        match self.ready.filter(|ready| ready.epoch == context.epoch) {
+            Some(Complete { keys, .. }) if keys != *named => Err(Cause::Diverged(format!(
+                "a quorum names other keys of epoch {} than those that key generation made: made are {keys:?}, named are \
+                 {named:?}",
+                context.epoch
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn start_over(&mut self) {
@@ -266,7 +292,7 @@ impl KeysActor {
     }
 
     fn announce(&mut self) -> Result<(), Cause> {
-        let (node, epoch, root) = (self.config.node, self.book.epoch(), self.book.recipients().root());
+        let (node, epoch, root) = (self.config.node, self.book.epoch(), self.book.recipients().members_root());
         let Some(signer) = self.config.signer.clone() else { return Ok(()) };
         let recipients = Arc::clone(self.book.recipients());
         let Some(me) = recipients.index_of(&node) else { return Ok(()) };
@@ -300,7 +326,7 @@ impl KeysActor {
     fn deal(&mut self) {
         let Some(signer) = self.config.signer.clone() else { return };
         let Some(me) = self.book.may_deal(&self.config.node) else { return };
-        let root = self.book.recipients().root();
+        let root = self.book.recipients().members_root();
         if self.dealt_for == Some(root) {
             return;
         }
@@ -313,13 +339,13 @@ impl KeysActor {
 
     /// Once the keys are complete: stores them and this node's shares, and says that it is ready.
     fn complete(&mut self) -> Result<(), Cause> {
-        let (epoch, root) = (self.book.epoch(), self.book.recipients().root());
-        if self.ready.is_some_and(|(ready, of, _)| (ready, of) == (epoch, root)) {
+        let (epoch, root) = (self.book.epoch(), self.book.recipients().members_root());
+        if self.ready.is_some_and(|ready| (ready.epoch, ready.members_root) == (epoch, root)) {
             return Ok(());
         }
         let Some(holder) = self.store_keys(&self.book)? else { return Ok(()) };
         let can_serve = holder.secret.is_some();
-        self.ready = Some((epoch, root, can_serve));
+        self.ready = Some(Complete { epoch, members_root: root, keys: holder.keys.commitment(), can_serve });
         let member = self.book.recipients().index_of(&self.config.node).is_some();
         if member && !can_serve && self.config.signer.is_some() {
             tracing::warn!(%epoch, "this node has no share of the epoch's keys: its encryption key was not announced in \
@@ -333,8 +359,9 @@ impl KeysActor {
     }
 
     fn tell_ready(&self) {
-        if let (Some((epoch, committee_root, true)), Some(consensus)) = (self.ready, &self.consensus) {
-            consensus.do_send(KeysReady { epoch, committee_root });
+        if let (Some(ready), Some(consensus)) = (self.ready.filter(|ready| ready.can_serve), &self.consensus) {
+            let Complete { epoch, members_root, keys, .. } = ready;
+            consensus.do_send(KeysReady { epoch, members_root, keys });
         }
     }
 
@@ -441,7 +468,7 @@ impl Handler<KeyItem> for KeysActor {
 impl Handler<KeysReady> for ConsensusActor {
     type Result = ();
 
-    fn handle(&mut self, KeysReady { epoch, committee_root }: KeysReady, ctx: &mut Self::Context) {
-        self.step(Input::KeysReady { epoch, committee_root }, ctx);
+    fn handle(&mut self, KeysReady { epoch, members_root, keys }: KeysReady, ctx: &mut Self::Context) {
+        self.step(Input::KeysReady { epoch, members_root, keys }, ctx);
     }
 }

@@ -14,7 +14,7 @@ use cascade_mempool::{
 };
 use cascade_primitives::{
     B256, BlockHash, DaCommitment, Epoch, Height, NodeId, RecoveredTransaction, ResultEntry, SealedBlock, SystemItem,
-    Transaction, View,
+    ThresholdKeys, Transaction, View,
 };
 
 use super::{items::CheckedItem, reveal::OpenedContent};
@@ -216,8 +216,10 @@ pub struct KeyItem {
 pub struct KeysReady {
     /// The epoch.
     pub epoch: Epoch,
-    /// The committee that the keys are made for.
-    pub committee_root: B256,
+    /// The members root of the committee that the keys are made for.
+    pub members_root: B256,
+    /// The commitment to them.
+    pub keys: ThresholdKeys,
 }
 
 /// To reveal: this node's shares of epochs before this one are erased.

@@ -20,12 +20,11 @@ use std::{
 
 use alloy_primitives::{Address, B256, Bloom};
 use bytes::Bytes;
-use cascade_crypto::threshold::EncryptionKey;
 use cascade_execution::{Receipt, StateError, StateView, StoreError};
 use cascade_mempool::{AdmissionError, OpaqueError, keybook::KeyProgress};
 use cascade_primitives::{
-    BlockHash, Certificate, ChainParams, Committee, Epoch, Header, Height, NodeId, RecoveredTransaction, ResultEntry,
-    SealedBlock, TransactionError, View,
+    BlockHash, Certificate, ChainParams, Committee, Epoch, Header, Height, NodeId, PublicKeys, RecoveredTransaction,
+    ResultEntry, SealedBlock, TransactionError, View,
 };
 use cascade_storage::OpenedItem;
 use futures::future::BoxFuture;
@@ -146,8 +145,8 @@ pub struct BlockData {
 pub struct EpochKeysView {
     /// The epoch that votes now.
     pub epoch: Epoch,
-    /// Keys of this and the next epoch, as far as they are made.
-    pub keys: Vec<(Epoch, EncryptionKey)>,
+    /// Keys of this and the next epoch, as far as they are made, with the members roots of their committees.
+    pub keys: Vec<(PublicKeys, B256)>,
     /// How far the keys of which epoch are.
     pub progress: Option<(Epoch, KeyProgress)>,
 }

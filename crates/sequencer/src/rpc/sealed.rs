@@ -41,11 +41,7 @@ fn epoch_key(rpc: &Rpc) -> Answer<EpochKeys> {
         height: heads.ordered,
         max_validity: rpc.backend.params().max_validity,
         base_fee: base_fee_above(rpc, &head.block.header),
-        keys: view
-            .keys
-            .into_iter()
-            .map(|(epoch, key)| EpochKey { epoch, key: key.to_bytes().to_vec().into() })
-            .collect(),
+        keys: view.keys.iter().map(|(keys, members_root)| EpochKey::new(keys, *members_root)).collect(),
         progress: view.progress.map(|(epoch, progress)| key_state(epoch, progress)),
     })
 }

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 use cascade_primitives::{
-    BlockHash, BlsPublicKey, BlsSignature, ChainId, Epoch, Fork, Height, MemberIndex, NodeId, Seats, TimestampMs,
-    TransactionRule, View,
+    BlockHash, BlsPublicKey, BlsSignature, ChainId, Epoch, Fork, Height, MemberIndex, NodeId, PublicKeys, Seats,
+    TimestampMs, TransactionRule, View,
 };
 use serde::{Deserialize, Serialize};
 
@@ -391,6 +391,42 @@ pub struct EpochKey {
     pub epoch: Epoch,
     /// The key: a compressed point of G1.
     pub key: Bytes,
+    /// The same key in G2, compressed, against which opened values are checked.
+    pub decryption_key: Bytes,
+    /// The key of the random beacon: a compressed point of G2.
+    pub beacon_key: Bytes,
+    /// The hash over all keys of the epoch, those of the seats' shares among them.
+    pub key_sets: B256,
+    /// The hash over epoch and members of the committee. With the commitment to these keys it makes the committee root that
+    /// headers carry.
+    pub members_root: B256,
+}
+
+impl EpochKey {
+    /// Public keys with the members root of the committee that they were made for.
+    #[must_use]
+    pub fn new(keys: &PublicKeys, members_root: B256) -> Self {
+        Self {
+            epoch: keys.epoch,
+            key: keys.encryption.to_vec().into(),
+            decryption_key: keys.decryption.to_vec().into(),
+            beacon_key: keys.beacon.to_vec().into(),
+            key_sets: keys.key_sets,
+            members_root,
+        }
+    }
+
+    /// What a committee's root commits to; none if a key has another length than keys have.
+    #[must_use]
+    pub fn public(&self) -> Option<PublicKeys> {
+        Some(PublicKeys {
+            epoch: self.epoch,
+            encryption: self.key.as_ref().try_into().ok()?,
+            decryption: self.decryption_key.as_ref().try_into().ok()?,
+            beacon: self.beacon_key.as_ref().try_into().ok()?,
+            key_sets: self.key_sets,
+        })
+    }
 }
 
 /// How far the keys of an epoch are.

@@ -1,6 +1,6 @@
 //! Blocks that break a rule.
 
-use cascade_primitives::{BlsSignature, NodeId, Ready, SystemItem};
+use cascade_primitives::{BlsSignature, NodeId, Ready, SystemItem, ThresholdKeys};
 
 use super::*;
 
@@ -81,6 +81,7 @@ impl Adversary {
             _ => b.body.system.push(SystemItem::Ready(Ready {
                 epoch: b.header.epoch,
                 node: NodeId([7; 32]),
+                keys: ThresholdKeys::default(),
                 signature: BlsSignature::ZERO,
             })),
         }

@@ -1,13 +1,15 @@
 //! When an epoch must end, and with which committee the next one begins: decision 7, written out once more, from the
 //! final chain alone.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use cascade_consensus::{
     Rules,
     seats::{committee_of, scheduled_committee},
 };
-use cascade_primitives::{Committee, Epoch, Header, Height, NodeId, SealedBlock, SystemItem, TransactionRule};
+use cascade_primitives::{
+    Committee, Epoch, Header, Height, NodeId, SealedBlock, SystemItem, ThresholdKeys, TransactionRule,
+};
 
 /// The epoch that the chain is in.
 #[derive(Debug)]
@@ -21,7 +23,8 @@ pub(super) struct Epochs {
     /// That of the two epochs before, oldest first; none of epochs before the first.
     ends: [Option<Height>; 2],
     extensions: u64,
-    ready: BTreeSet<NodeId>,
+    /// Who is ready, and the keys that it named.
+    ready: BTreeMap<NodeId, ThresholdKeys>,
     /// How often candidates who were not ready were dropped.
     pub(super) dropped: u64,
 }
@@ -39,7 +42,7 @@ impl Epochs {
             content_end: Height(rules.params().epoch_length - 1),
             ends: [None; 2],
             extensions: 0,
-            ready: BTreeSet::new(),
+            ready: BTreeMap::new(),
             dropped: 0,
         }
     }
@@ -85,12 +88,15 @@ impl Epochs {
     /// Takes up a final block of the epoch.
     pub(super) fn follow(&mut self, rules: &Rules, block: &SealedBlock) {
         let ready = |item: &SystemItem| match item {
-            SystemItem::Ready(ready) => Some(ready.node),
+            SystemItem::Ready(ready) => Some((ready.node, ready.keys)),
             SystemItem::RecipientKey(_) | SystemItem::Dealing(_) => None,
         };
         self.ready.extend(block.body.system.iter().filter_map(ready));
+        if let Some(keys) = self.agreed() {
+            self.next = Arc::new(self.next.with_keys(keys));
+        }
         // Epoch 0 of an encrypted chain is over as soon as its successor is ready.
-        if is_encrypted(rules) && self.epoch == Epoch(0) && self.is_next_ready() {
+        if is_encrypted(rules) && self.epoch == Epoch(0) && self.agreed().is_some() {
             self.content_end = self.content_end.min(block.header.height);
         }
         if block.header.height == self.content_end {
@@ -98,17 +104,28 @@ impl Epochs {
         }
     }
 
-    fn is_next_ready(&self) -> bool {
-        let seats = |who: &dyn Fn(&NodeId) -> bool| -> u32 {
-            self.next.members().iter().filter(|m| who(&m.node)).map(|m| m.seats.0).sum()
-        };
-        let total = seats(&|_| true);
-        seats(&|node| self.ready.contains(node)) >= total - (total - 1) / 3
+    /// Seats of the next committee whose members named these keys.
+    fn seats_for(&self, keys: &ThresholdKeys) -> u32 {
+        let named = |node: &NodeId| self.ready.get(node) == Some(keys);
+        self.next.members().iter().filter(|m| named(&m.node)).map(|m| m.seats.0).sum()
+    }
+
+    /// The keys for which there are most seats; the lower ones of two with as many.
+    fn favoured(&self) -> Option<ThresholdKeys> {
+        let mut named: Vec<ThresholdKeys> = self.ready.values().copied().collect();
+        named.sort_by_key(|keys| (u32::MAX - self.seats_for(keys), *keys));
+        named.first().copied()
+    }
+
+    /// The keys that a quorum of seats names: the epoch can end.
+    fn agreed(&self) -> Option<ThresholdKeys> {
+        let total: u32 = self.next.members().iter().map(|m| m.seats.0).sum();
+        self.favoured().filter(|keys| self.seats_for(keys) >= total - (total - 1) / 3)
     }
 
     fn settle(&mut self, rules: &Rules) {
         let params = rules.params();
-        if self.is_next_ready() {
+        if self.agreed().is_some() {
             return;
         }
         if self.extensions < params.epoch_extensions_max {
@@ -119,12 +136,14 @@ impl Epochs {
         self.dropped += 1;
         let epoch = self.epoch.next();
         let candidates = rules.genesis.sequencers(epoch).iter();
-        let left: Vec<_> = candidates.filter(|s| self.ready.contains(&s.node)).cloned().collect();
+        let keys = self.favoured();
+        let named = |node: &NodeId| keys.is_some() && self.ready.get(node).copied() == keys;
+        let left: Vec<_> = candidates.filter(|s| named(&s.node)).cloned().collect();
         let smaller = committee_of(&left, epoch, params.seats).ok();
         let enough = left.len() >= params.min_sequencers as usize;
         self.next = Arc::new(smaller.filter(|_| enough).unwrap_or_else(|| {
             let members = self.committee.members().to_vec();
-            Committee::new(epoch, members, self.committee.threshold_keys().clone()).expect("they are a committee today")
+            Committee::new(epoch, members, ThresholdKeys::default()).expect("they are a committee today")
         }));
         self.ready.clear();
         // Those that are left need keys of their own: the epoch goes on until they have them.

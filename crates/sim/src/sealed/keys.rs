@@ -105,7 +105,7 @@ impl<B: Bugs> Party<B> {
     }
 
     fn load_holder(&self, committee: Arc<Committee>, kit: &Kit<'_, B>) -> Option<Holder> {
-        let (epoch, root) = (committee.epoch(), committee.root());
+        let (epoch, root) = (committee.epoch(), committee.members_root());
         let keys = EpochKeys::from_slice(kit.vault.key(Kind::Public, epoch, &root)?).expect("it was stored whole");
         let secret = kit.vault.key(Kind::Shares, epoch, &root).map(|record| {
             Arc::new(store::open_shares(&self.who.owner, epoch, record).expect("it was sealed by this node"))
@@ -165,7 +165,7 @@ impl<B: Bugs> Party<B> {
     /// Stores a book's complete keys, and this node's shares of them.
     fn store_keys(&mut self, book: &KeyBook<B>, kit: &mut Kit<'_, B>) -> Option<Holder> {
         let keys = book.generation()?.keys()?.clone();
-        let (epoch, root) = (book.epoch(), book.recipients().root());
+        let (epoch, root) = (book.epoch(), book.recipients().members_root());
         self.put(Kind::Public, epoch, root, keys.to_bytes(), kit);
         let mut secret = None;
         let record = kit.vault.key(Kind::Recipient, epoch, &root);
@@ -196,7 +196,7 @@ impl<B: Bugs> Party<B> {
     /// A block is final.
     pub(super) fn keys_on_final(&mut self, stored: &Stored, kit: &mut Kit<'_, B>) {
         let context = &stored.context;
-        let before = (self.book.epoch(), self.book.recipients().root());
+        let before = (self.book.epoch(), self.book.recipients().members_root());
         let (bugs, scheme) = (&self.bugs, self.who.scheme.as_ref());
         let events = self.book.on_final(
             &stored.block,
@@ -206,7 +206,7 @@ impl<B: Bugs> Party<B> {
         debug_assert!(events.iter().filter(|e| matches!(e, KeyEvent::Complete(_))).count() <= 1);
         if self.book.epoch() != before.0 {
             self.start_over();
-        } else if self.book.recipients().root() != before.1 {
+        } else if self.book.recipients().members_root() != before.1 {
             self.start_over();
             self.ready = None;
             self.ring.remove(&before.0);
@@ -244,7 +244,7 @@ impl<B: Bugs> Party<B> {
     }
 
     fn announce(&mut self, kit: &mut Kit<'_, B>) {
-        let (node, epoch, root) = (self.who.node, self.book.epoch(), self.book.recipients().root());
+        let (node, epoch, root) = (self.who.node, self.book.epoch(), self.book.recipients().members_root());
         if self.book.recipients().index_of(&node).is_none() {
             return;
         }
@@ -280,7 +280,7 @@ impl<B: Bugs> Party<B> {
 
     fn deal(&mut self, kit: &mut Kit<'_, B>) {
         let Some(me) = self.book.may_deal(&self.who.node) else { return };
-        let root = self.book.recipients().root();
+        let root = self.book.recipients().members_root();
         if self.dealt_for == Some(root) {
             return;
         }
@@ -306,7 +306,7 @@ impl<B: Bugs> Party<B> {
 
     /// Once the keys are complete: stores them and this node's shares, and says that it is ready.
     fn complete(&mut self, kit: &mut Kit<'_, B>) {
-        let (epoch, root) = (self.book.epoch(), self.book.recipients().root());
+        let (epoch, root) = (self.book.epoch(), self.book.recipients().members_root());
         if self.ready.is_some_and(|(ready, of, _)| (ready, of) == (epoch, root)) {
             return;
         }
@@ -314,9 +314,15 @@ impl<B: Bugs> Party<B> {
         let Some(holder) = self.store_keys(&book, kit) else { return };
         let can_serve = holder.secret.is_some();
         self.ready = Some((epoch, root, can_serve));
+        let mut keys = holder.keys.commitment();
         self.keys_are_known(holder, kit);
+        let mut habit = None;
+        if let Some(liar) = &mut self.liar {
+            (keys, habit) = liar.bend_commitment(keys);
+        }
+        self.lied(habit);
         if can_serve {
-            self.emit(Out::KeysReady(epoch, root));
+            self.emit(Out::KeysReady(epoch, root, keys));
         }
     }
 

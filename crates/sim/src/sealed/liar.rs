@@ -18,7 +18,8 @@ use cascade_crypto::{
 };
 use cascade_mempool::reveal::RevealMessage;
 use cascade_primitives::{
-    Bytes, Decode as _, Encode as _, Envelope, Item, MemberIndex, Reveal, SigningContext, SystemItem,
+    B256, Bytes, Decode as _, Encode as _, Envelope, Item, MemberIndex, Reveal, SigningContext, SystemItem,
+    ThresholdKeys,
 };
 
 use super::{Out, Party, users::payer};
@@ -82,6 +83,8 @@ habits! {
     Steals = "stolen-ciphertext",
     /// Envelopes past their last height in its blocks.
     Expired = "expired-envelopes",
+    /// Says that it is ready with keys that nobody made.
+    NamesKeys = "wrong-keys-named",
 }
 
 #[derive(Debug)]
@@ -110,6 +113,15 @@ impl Liar {
 
     fn does(&mut self, habit: Habit, permille: u64) -> bool {
         self.habits.contains(&habit) && self.rng.permille(permille)
+    }
+
+    /// The keys that it names in place of those that were made.
+    pub(super) fn bend_commitment(&mut self, right: ThresholdKeys) -> (ThresholdKeys, Option<Habit>) {
+        if !self.does(Habit::NamesKeys, 800) {
+            return (right, None);
+        }
+        let wrong = right.0.map(|commitment| commitment ^ B256::repeat_byte(self.rng.below(255) as u8 + 1));
+        (ThresholdKeys(wrong), Some(Habit::NamesKeys))
     }
 
     pub(super) fn hears(&mut self, shares: &Arc<BlockShares>) {

@@ -7,7 +7,8 @@
 //! 3. q seats open, q-1 do not: values interpolated from shares that exist, Byzantine ones among them.
 //! 4. Every final block is opened by every honest node, to the same values, and to what users sealed.
 //! 5. Keys come from dealers with q seats, need q seats to open, are the same at every node, and every honest recipient
-//!    whose encryption key the log has in time holds its shares. No epoch but the first begins without keys.
+//!    whose encryption key the log has in time holds its shares. No epoch but the first begins without keys, and the
+//!    committee root in its headers binds those that were made.
 //! 6. Whoever is accused is Byzantine.
 
 use std::{
@@ -23,7 +24,7 @@ use cascade_crypto::{
 };
 use cascade_primitives::{
     B256, BlockHash, Bytes, Certificate, Committee, Decode as _, Encode as _, Epoch, Height, Item, MemberIndex, NodeId,
-    SealedBlock, VoteKind,
+    SealedBlock, VoteKind, committee_root,
 };
 
 use super::{Opened, Party, items::name};
@@ -258,9 +259,14 @@ impl Observer {
         if epoch > Epoch(0) && party.holder(epoch).is_none() {
             self.violation(format!("node {node} knows no keys of epoch {epoch}, which has begun"));
         }
+        let members_root = stored.context.committee.members_root();
+        let made = party.holder(epoch).map(|holder| holder.keys.commitment()).unwrap_or_default();
+        if stored.block.header.committee_root != committee_root(&members_root, &made) {
+            self.violation(format!("the committee root of epoch {epoch} binds other keys than node {node} has"));
+        }
         let book = party.book();
         let Some((generation, keys)) = book.generation().and_then(|g| Some((g, g.keys()?))) else { return };
-        let place = (book.epoch(), book.recipients().root());
+        let place = (book.epoch(), book.recipients().members_root());
         if !self.checked_keys.insert((node, place.0, place.1)) {
             return;
         }

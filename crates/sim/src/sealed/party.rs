@@ -11,7 +11,9 @@ use cascade_mempool::{
     keybook::KeyBook,
     reveal::{Holder, RevealMessage, Reveals},
 };
-use cascade_primitives::{B256, Bytes, Epoch, Height, NodeId, Reveal, SealedBlock, SystemItem, TimestampMs};
+use cascade_primitives::{
+    B256, Bytes, Epoch, Height, NodeId, Reveal, SealedBlock, SystemItem, ThresholdKeys, TimestampMs,
+};
 
 use super::{
     Dice,
@@ -57,8 +59,8 @@ pub(crate) enum Out {
     Tell(Option<NodeId>, RevealMessage),
     /// The next block is opened; none if it does not have to be.
     Opened(Arc<SealedBlock>, Option<Arc<Opened>>),
-    /// Tell the core of consensus that the keys of an epoch are ready for this committee.
-    KeysReady(Epoch, B256),
+    /// Tell the core of consensus that the keys of an epoch are ready for this committee, and which they are.
+    KeysReady(Epoch, B256, ThresholdKeys),
     /// A peer sent what no honest one sends.
     Accused(NodeId, &'static str),
     /// The node must stop.

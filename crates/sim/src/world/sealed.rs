@@ -144,9 +144,9 @@ impl<B: Bugs> World<'_, B> {
                 running.app.enqueue(&block, opened);
                 self.start_execution(i);
             }
-            Out::KeysReady(epoch, committee_root) => {
+            Out::KeysReady(epoch, members_root, keys) => {
                 let life = self.nodes[i].life;
-                let input = Box::new(Input::KeysReady { epoch, committee_root });
+                let input = Box::new(Input::KeysReady { epoch, members_root, keys });
                 self.queue.push(self.now, Event::Input { node: i, life, input });
             }
             Out::Accused(peer, what) => {
