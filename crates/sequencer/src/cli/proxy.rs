@@ -26,6 +26,10 @@ pub struct ProxyArgs {
     /// The node's JSON-RPC.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8545", env = "CASCADE_RPC")]
     rpc: String,
+    /// The JSON-RPC of a light client (cascade light --rpc-listen). The node's keys then count only if the light client
+    /// proved the same ones from the chain's headers.
+    #[arg(long, value_name = "URL")]
+    light: Option<String>,
     /// Where wallets find the proxy.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8546")]
     listen: SocketAddr,
@@ -75,6 +79,7 @@ pub fn run(args: ProxyArgs) -> Result<(), Failure> {
     };
     let config = ProxyConfig {
         node: args.rpc,
+        light: args.light,
         listen: args.listen,
         allow_remote: args.allow_remote,
         data: args.data,

@@ -67,6 +67,7 @@ pub struct Submission {
 
 /// The task's state.
 pub struct Keeper {
+    source: Source,
     client: Client,
     wallet: Wallet,
     params: ChainParams,
@@ -97,10 +98,39 @@ struct View {
     payer: Payer,
 }
 
+/// Where the keeper asks.
+pub struct Source {
+    /// The node that takes envelopes.
+    pub node: Client,
+    /// A light client, which the node's keys are compared with.
+    pub light: Option<Client>,
+}
+
+impl Source {
+    /// The node's keys without those that the light client, if there is one, has not proved. It may be a block behind: then
+    /// there is no key for a moment, as at the start of a chain.
+    async fn epoch_keys(&self) -> Result<EpochKeys, ClientError> {
+        let mut keys = self.node.epoch_keys().await?;
+        if let Some(light) = &self.light {
+            let proved = light.epoch_keys().await?;
+            let same_chain =
+                (proved.chain_id, proved.genesis_hash, proved.fork) == (keys.chain_id, keys.genesis_hash, keys.fork);
+            keys.keys.retain(|key| {
+                let right = proved.keys.iter().find(|right| right.epoch == key.epoch);
+                if right.is_some_and(|right| right != key) {
+                    tracing::warn!(epoch = %key.epoch, "the node gives another key than the light client proved; nothing is sealed to it");
+                }
+                same_chain && right == Some(key)
+            });
+        }
+        Ok(keys)
+    }
+}
+
 impl Keeper {
     /// A keeper of what is in the book.
     pub fn new(
-        client: Client,
+        source: Source,
         wallet: Wallet,
         params: ChainParams,
         classes: GasClasses,
@@ -108,7 +138,8 @@ impl Keeper {
         store: Store,
     ) -> Self {
         Self {
-            client,
+            client: source.node.clone(),
+            source,
             wallet,
             params,
             classes,
@@ -146,7 +177,7 @@ impl Keeper {
 
     async fn refresh(&mut self) -> Result<(), ClientError> {
         // The epoch first: what is not ordered when the payer is read later is not ordered before the epoch's end either.
-        let keys = self.client.epoch_keys().await?;
+        let keys = self.source.epoch_keys().await?;
         let payer = self.client.payer(self.wallet.address()).await?;
         self.view = Some(View { at: Instant::now(), keys, payer });
         Ok(())

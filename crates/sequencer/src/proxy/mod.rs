@@ -28,6 +28,8 @@
 //!   answered as the node answers it.
 //! - The node that the proxy talks to sees the machine's address, and whatever else wallets ask: balances of which accounts,
 //!   calls that estimate gas *with the data of the transaction to come*. Where that matters, it should be one's own node.
+//! - The node also says what the epoch's key is. One that lies can give a key of its own and read what is sealed to it; with a
+//!   light client beside the node ([`ProxyConfig::light`]) nothing is sealed to a key that the chain's headers do not bind.
 //! - The transaction itself is in the proxy, in the wallet, and in `proxy.json` (mode 600) until it is executed.
 //!
 //! # What wallets may rely on
@@ -81,7 +83,7 @@ use crate::{
     testnet::accounts,
     wallet::Wallet,
 };
-use keeper::Keeper;
+use keeper::{Keeper, Source};
 use methods::Methods;
 use news::{LOOK, Seen};
 use store::Store;
@@ -94,6 +96,8 @@ const WAITING: usize = 256;
 pub struct ProxyConfig {
     /// The node's JSON-RPC, over HTTP; its WebSocket is on the same port.
     pub node: String,
+    /// A light client's verified JSON-RPC, if there is one: nothing is sealed to a key that it does not give as well.
+    pub light: Option<String>,
     /// Where to listen. Port 0 takes a free one.
     pub listen: SocketAddr,
     /// Listen elsewhere than on loopback, too: whoever reaches the proxy can spend the payer's money on fees.
@@ -149,6 +153,7 @@ impl Proxy {
                 config.node
             )));
         }
+        let light = config.light.as_deref().map(Client::new).transpose()?;
         let wallet = payer(&config.payer, &params)?;
         let store = Store::open(&config.data, client.genesis_hash().await?)?;
         let book = Arc::new(Mutex::new(store.load(wallet.address(), &params)?));
@@ -157,7 +162,8 @@ impl Proxy {
         let address = listener.local_addr().map_err(|error| Failure::io(config.listen, &error))?;
         let (sender, submissions) = mpsc::channel(WAITING);
         let classes = config.gas_classes.clone();
-        let keeper = Keeper::new(client.clone(), wallet.clone(), params.clone(), classes, Arc::clone(&book), store);
+        let source = Source { node: client.clone(), light };
+        let keeper = Keeper::new(source, wallet.clone(), params.clone(), classes, Arc::clone(&book), store);
         let (seen, news) = watch::channel(Seen::default());
         let methods = Arc::new(Methods { client, params, book, keeper: sender, news: news.clone() });
         let url = server::websocket_url(&config.node);

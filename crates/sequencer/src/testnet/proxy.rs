@@ -23,6 +23,7 @@ pub(super) async fn start(cluster: &Cluster) -> Result<Proxy, Failure> {
     let free = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut config = ProxyConfig {
         node: cluster.nodes()[0].file().rpc_http.clone(),
+        light: None,
         listen: remembered.unwrap_or(free),
         allow_remote: false,
         data,

@@ -20,7 +20,9 @@ use cascade_primitives::{Bytes, Decode as _, Encode as _, Height, U256};
 use cascade_sequencer::{
     exit::ExitCode,
     light::{checkpoint_text, http},
-    wallet::{Fees, Transfer},
+    rpc::types::EpochKeys,
+    testnet::accounts::proxy_account,
+    wallet::{Fees, TRANSFER_GAS, Transfer},
 };
 use serde_json::Value;
 
@@ -28,6 +30,8 @@ use crate::{
     cli::cascade,
     cluster::{Cluster, funded, wait_for},
     http_server::{self, Say},
+    proxy::Proxy,
+    sealed,
 };
 
 /// Decides what is sampled.
@@ -303,8 +307,8 @@ fn shares_and_headers_are_served_over_quic_and_http_and_outside_the_window_the_a
     assert!(text.starts_with("HTTP/1.1 400"), "{text}");
 }
 
-/// Passes JSON-RPC on to a node and changes a digit of every state proof.
-fn forger(target: String) -> String {
+/// Passes JSON-RPC on to a node and changes a digit of whatever follows `mark` first in an answer.
+fn forger(target: String, mark: &'static str) -> String {
     http_server::serve(move |head, body| {
         let path = if head.starts_with("POST /light") { "/light" } else { "/" };
         let mut node = TcpStream::connect(&target).unwrap();
@@ -316,9 +320,9 @@ fn forger(target: String) -> String {
         node.write_all(request.as_bytes()).and_then(|()| node.write_all(&body)).unwrap();
         let Some((_, mut answer)) = http_server::read(&mut node) else { return Say::Close };
         if path == "/"
-            && let Some(at) = answer.windows(11).position(|window| window == b"\"proof\":\"0x")
+            && let Some(at) = answer.windows(mark.len()).position(|window| window == mark.as_bytes())
         {
-            let digit = &mut answer[at + 11 + 60];
+            let digit = &mut answer[at + mark.len() + 60];
             *digit = if *digit == b'0' { b'1' } else { b'0' };
         }
         Say::Answer("200 OK", answer)
@@ -384,7 +388,7 @@ fn a_wallet_can_use_the_verified_rpc_in_place_of_a_node_and_a_node_that_forges_p
     cluster.start_all();
     let _traffic = Traffic::start(&cluster);
     cluster.wait_height(0, 5);
-    let forger = forger(authority(&cluster, 0));
+    let forger = forger(authority(&cluster, 0), "\"proof\":\"0x");
     let urls = [forger.clone(), url(&cluster, 1), url(&cluster, 2)];
     let light = Verified::start(light_of(&cluster, &urls, &[]));
     let node = url(&cluster, 1);
@@ -424,4 +428,63 @@ fn a_wallet_can_use_the_verified_rpc_in_place_of_a_node_and_a_node_that_forges_p
     let refused = ask("eth_getBalance", serde_json::json!([sender, "0xffffffff"]));
     assert!(refused.unwrap_err().contains("not proved here"));
     assert!(ask("eth_call", serde_json::json!([{}])).is_err(), "what cannot be proved is not offered");
+}
+
+#[test]
+fn keys_that_the_headers_do_not_bind_are_told_to_nobody_and_nothing_is_sealed_to_them() {
+    let cluster = sealed::start(4, |genesis| {
+        let fees = U256::from(10).pow(U256::from(24));
+        let account = cascade_primitives::GenesisAccount { fees, ..Default::default() };
+        genesis.alloc.insert(proxy_account().address(), account);
+        (genesis.params.epoch_length, genesis.params.empty_block_interval) = (40, 2);
+    });
+    sealed::wait_key(&cluster, 0, 1);
+    let forger = forger(authority(&cluster, 0), "\"key\":\"0x");
+    let urls = [forger.clone(), url(&cluster, 1), url(&cluster, 2)];
+    let light = Verified::start(light_of(&cluster, &urls, &[]));
+    let keys = |url: &str| -> Option<EpochKeys> {
+        serde_json::from_value(call(&cluster, url, "l2_epochKey", serde_json::json!([])).ok()?).ok()
+    };
+    // From the first epoch into the next one: the light client has the key of whichever epoch its headers are in.
+    for epoch in 1..=2 {
+        let proved = wait_for(&format!("the key of epoch {epoch} is proved"), || {
+            keys(&light.url).filter(|proved| proved.epoch.0 >= epoch && !proved.keys.is_empty())
+        });
+        let given = keys(&url(&cluster, 3)).expect("a node answers");
+        let of_epoch = |keys: &EpochKeys| keys.keys.iter().find(|key| key.epoch == proved.epoch).cloned();
+        assert!(of_epoch(&proved).is_some());
+        if given.epoch == proved.epoch {
+            assert_eq!(of_epoch(&proved), of_epoch(&given));
+        }
+        assert_eq!((proved.chain_id, proved.genesis_hash), (given.chain_id, given.genesis_hash));
+    }
+    let words = light.said.lock().clone();
+    let name = http::authority(&forger).unwrap();
+    assert!(words.contains(&format!("dropped {name}: a key that the chain's headers do not bind")), "{words}");
+
+    // A proxy with a light client beside it seals through an honest node, and not to what the forger gives.
+    let dir = tempfile::tempdir().unwrap();
+    let to = cascade_primitives::Address::repeat_byte(0x5e);
+    let (_, raw) = funded(9).sign(&Transfer {
+        chain: cluster.genesis.params.chain_id,
+        nonce: 0,
+        to,
+        value: U256::from(5),
+        data: alloy_primitives::Bytes::new(),
+        gas: TRANSFER_GAS,
+        fees: Fees { max: 1_000_000_000, tip: 10 },
+    });
+    let raw: alloy_primitives::Bytes = raw.into();
+    let send = |node: &str, data: &str| {
+        let proxy = Proxy::start(node, &dir.path().join(data), &["--public-payer", "--light", &light.url]);
+        call(&cluster, proxy.url(), "eth_sendRawTransaction", serde_json::json!([raw]))
+    };
+    let refused = send(&forger, "forged").expect_err("there is no key to seal to");
+    assert!(refused.contains("key"), "{refused}");
+    // Where the light client is a block behind the node at an epoch's start, wallets are told to send it again.
+    wait_for("it is sealed", || send(&url(&cluster, 1), "honest").ok());
+    wait_for("it is executed", || {
+        let paid = cluster.runtime.block_on(cluster.client(2).balance(to)).ok()?;
+        (paid == U256::from(5)).then_some(())
+    });
 }

@@ -69,6 +69,14 @@ fn every_planted_bug_of_keys_and_shares_is_caught() {
     assert!(missed.is_empty(), "not caught in {SEEDS} seeds: {missed:?}");
 }
 
+/// Of consensus, but of nothing without keys. With CASCADE_SLOW=1 all seeds are counted.
+#[test]
+fn keys_that_one_member_names_alone_are_caught() {
+    let (config, bug) = (SimConfig::encrypted(4, Faults::ALL), Bug::KeysOfTheFirst);
+    let planted = super::planted::Planted(bug);
+    assert!(is_caught(&config, (SEEDS, AT_A_TIME), &planted, (&bug, bug.words())), "not caught in {SEEDS} seeds");
+}
+
 #[test]
 fn bugs_of_keys_and_shares_are_planted_and_a_node_has_none() {
     assert_eq!(SealedBug::ALL.len(), 9);
