@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// The version that headers carry. A change of any rule that all nodes must agree on raises it.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Results that one header may carry. A chain that regained finality after a long stall reports the backlog over
 /// several (empty) blocks, so that a header stays small.
