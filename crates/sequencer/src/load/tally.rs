@@ -155,7 +155,7 @@ impl Tally {
                 }
             }
         }
-        let Percentiles { p50, p99 } = Percentiles::of(latencies.into_iter());
+        let Percentiles { p50, p99 } = Percentiles::of(latencies);
         let reveals = inner.finals.iter().zip(&inner.executed).skip(first).filter(|(f, e)| **f != 0 && **e != 0);
         let reveals = reveals.map(|(f, e)| Duration::from_micros(e.saturating_sub(*f)));
         let reveals = Percentiles::of(reveals);
