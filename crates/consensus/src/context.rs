@@ -39,8 +39,8 @@ use std::{
 use cascade_crypto::dkg::{Dealing, RecipientKey};
 use cascade_primitives::{
     B256, BlockHash, BlsPublicKey, Body, Certificate, ChainParams, Committee, Decode, Epoch, Genesis, Header,
-    HeaderKind, Height, MemberIndex, NodeId, Ready, SealedBlock, SigningContext, SystemItem, ThresholdKeys,
-    TimestampMs, TransactionRule, View, VoteKind, VoteTarget,
+    HeaderKind, Height, MemberIndex, NodeId, Ready, ResultEntry, SealedBlock, SigningContext, SystemItem,
+    ThresholdKeys, TimestampMs, TransactionRule, View, VoteKind, VoteTarget,
     block::{FormError, MAX_FILLER_HEADERS, MAX_RESULTS_PER_HEADER, MAX_SKIPS_PER_BLOCK},
     merkle::MountainRange,
 };
@@ -126,14 +126,14 @@ pub enum InvalidBlock {
     Content(String),
 }
 
-/// Beacons of last content heights; zero where there is none (see [`crate::election`]).
+/// Beacons of last content blocks; zero where there is none (see [`crate::election`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beacons {
     /// Of the epoch two before: what the epoch's own seed is made of.
     pub older: B256,
     /// Of the epoch before.
     pub newer: B256,
-    /// Of the epoch itself, once the chain carries the results of that height.
+    /// Of the epoch itself, so far.
     pub own: B256,
 }
 
@@ -293,12 +293,10 @@ impl ChainContext {
         epoch_seed(&rules.signing.genesis_hash, self.epoch.next(), &self.beacons.newer)
     }
 
-    /// Whether this context's block is opened with the epoch's keys before it is executed: one with items is, and that at
-    /// the epoch's last content height, whose beacon makes a seed.
+    /// Whether a block is opened with its epoch's keys before it is executed: one with items is.
     #[must_use]
-    pub fn is_opened(&self, rules: &Rules, block: &SealedBlock) -> bool {
-        rules.params().transactions == TransactionRule::Encrypted
-            && (!block.body.transactions.is_empty() || needs_beacon(self.epoch, self.height, self.content_end))
+    pub fn is_opened(rules: &Rules, block: &SealedBlock) -> bool {
+        rules.params().transactions == TransactionRule::Encrypted && !block.body.transactions.is_empty()
     }
 
     /// The results that a child with this commit certificate must carry: after `last_result`, up to the answer.
@@ -580,7 +578,8 @@ impl ChainContext {
         }
         next.ended = self.ended || next.last_result >= next.content_end;
         // Where the epoch's content ends is settled by the block there, below any header that carries its results.
-        if let Some(last) = header.results.iter().find(|result| result.height == next.content_end) {
+        let made = |result: &&ResultEntry| result.height <= next.content_end && !result.beacon.is_zero();
+        if let Some(last) = header.results.iter().rfind(made) {
             next.beacons.own = last.beacon;
         }
         next
@@ -638,13 +637,6 @@ impl ChainContext {
             self.content_end = self.content_end.plus(rules.params().epoch_extension);
         }
     }
-}
-
-/// Whether the block at a height of an encrypted chain has a beacon though it may be empty: it is at its epoch's last content
-/// height, and the epoch has keys.
-#[must_use]
-pub fn needs_beacon(epoch: Epoch, height: Height, content_end: Height) -> bool {
-    epoch > Epoch(0) && height == content_end
 }
 
 /// The views below a block, first and first not, that the skip certificates in it do not reach because it carries as

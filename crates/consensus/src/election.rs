@@ -15,29 +15,31 @@
 //!
 //! ```text
 //!  epoch e-2                      epoch e-1                epoch e
-//!  | content ...... C | .. L |    | .................. |   | leaders drawn with
-//!                   |      |                                H(genesis hash, e, beacon of C)
-//!                   |      +- carries the results of C: the beacon is agreed before e-1 begins
-//!                   +- last content height: opened even if it is empty
+//!  | content ..... B . C | .. L |    | .................. |   | leaders drawn with
+//!                  |   |      |                                 H(genesis hash, e, beacon of B)
+//!                  |   |      +- carries the results up to C: the beacon is agreed before e-1 begins
+//!                  |   +- last content height
+//!                  +- last block with content at or below it
 //! ```
 //!
-//! The beacon of C is a threshold signature over C under the epoch's key. It is unique, so whoever makes it cannot choose
-//! it, and fewer than q seats do not know it before C is final. It is in the results of C, which every node computes and
+//! The beacon of B is a threshold signature over B under the epoch's key. It is unique, so whoever makes it cannot choose
+//! it, and fewer than q seats do not know it before B is final. It is in the results of B, which every node computes and
 //! compares, and which the epoch's last block L carries by definition of L (decision 7 of the architecture). So the seed
 //! follows from the chain alone: a node that starts again has it in its [`crate::ChainContext`], one that catches up learns
 //! it from the same headers.
 //!
-//! What can bias it: nothing but leaving blocks out. A leader that does not propose C, or a quorum that skips it, makes
-//! another block come to that height, with a beacon that nobody knows either. Withheld shares do not help: q others open.
-//! That C is the last content height is decided by C itself (it records enough statements of readiness, or the epoch is
-//! extended), so before its beacon exists; and C has a beacon whether or not anything is in it, so a leader cannot fall back
-//! to a seed that it knows. The committee of e is settled by the end of e-1, when the seed is known: candidates who let
-//! themselves be dropped after the last extension change the draw, and lose their seats by it.
+//! What can bias it: leaving blocks out, or leaving them empty. A leader that does not propose B, or a quorum that skips it,
+//! makes another block come to that height, with a beacon that nobody knows either. Withheld shares do not help: q others
+//! open. But whoever leads the last blocks of an epoch may leave them empty, and so choose between the newest beacon that is
+//! known by then and one that nobody knows: the last leaders have a few known draws to compare with an unknown one. To open
+//! the block at C even if it is empty would leave them none, and was tried: an epoch in which fewer than q seats hold shares,
+//! and in which nothing was sealed, could then not end any more, while so its successor has new keys (`cascade sim
+//! --encrypted`, seed 359).
 //!
-//! Epochs 0 and 1 have no epoch two before them, and epoch 0 of an encrypted chain has no key: there the beacon is zero,
-//! and the seed follows from the genesis hash. So it is in all epochs of a plain chain, which has no beacon. Leaders of a
-//! plain chain are known in advance; a hash of the chain in place of the beacon would hide them a little longer and let the
-//! leader of the last block try many blocks and choose among the draws, which is worse.
+//! Epochs 0 and 1 have no epoch two before them, epoch 0 of an encrypted chain has no key, and an epoch in which nothing was
+//! opened has no beacon: there it is zero, and the seed follows from the genesis hash. So it is in all epochs of a plain
+//! chain. Leaders of a plain chain are known in advance; a hash of the chain in place of the beacon would hide them a
+//! little longer and let the leader of the last block try many blocks and choose among the draws, which is worse.
 //!
 //! The beacon signs the fork: the seeds of one history say nothing of another's.
 
@@ -58,7 +60,7 @@ pub struct Leaders {
     cache: (u64, Vec<MemberIndex>),
 }
 
-/// The seed of an epoch. `beacon` is that of the last content height of the epoch two before; zero where there is none.
+/// The seed of an epoch. `beacon` is that of the last content block of the epoch two before; zero where there is none.
 #[must_use]
 pub fn epoch_seed(genesis_hash: &B256, epoch: Epoch, beacon: &B256) -> B256 {
     hash::tagged(domain::EPOCH_SEED, &[genesis_hash.as_slice(), &epoch.to_bytes(), beacon.as_slice()])

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use cascade_consensus::{Effect, Finality, Finalized, Message, Record, Rules, election::Leaders};
+use cascade_consensus::{ChainContext, Effect, Finality, Finalized, Message, Record, Rules, election::Leaders};
 use cascade_crypto::VoteScheme;
 use cascade_primitives::{
     Address, B256, BlockHash, Certificate, Committee, Encode, Epoch, HeaderKind, Height, NodeId, ResultEntry,
@@ -163,6 +163,11 @@ impl Checker {
     /// How often candidates who were not ready were dropped from a next committee.
     pub(crate) fn dropped(&self) -> u64 {
         self.epochs.dropped
+    }
+
+    /// The newest epoch that has begun.
+    pub(crate) fn epoch(&self) -> Epoch {
+        *self.committees.keys().next_back().expect("epoch 0 has begun")
     }
 
     /// The committee of an epoch that has begun.

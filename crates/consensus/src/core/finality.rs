@@ -83,7 +83,7 @@ impl<B: Bugs> Core<B> {
         self.waiting.remove(&context.hash);
         self.recent.insert(context.height, Arc::clone(&block));
         self.head = Arc::clone(&context);
-        let is_opened = context.is_opened(&self.config.rules, &block);
+        let is_opened = ChainContext::is_opened(&self.config.rules, &block);
         self.emit(Effect::Finalized(Box::new(Finalized { block, context, producer, is_opened, finality })));
     }
 

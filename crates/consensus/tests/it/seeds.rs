@@ -200,20 +200,20 @@ fn a_plain_chain_has_no_beacon_and_seeds_of_its_genesis_hash() {
 }
 
 #[test]
-fn the_last_content_block_of_an_epoch_with_keys_is_opened_even_if_it_is_empty() {
-    let chain = Chain::encrypted(|_| {});
-    let (empty, mut context) = (chain.blocks[0].as_ref(), chain.tip().as_ref().clone());
-    let mut is_opened = |epoch, height, content_end, rules: &_| {
-        (context.epoch, context.height, context.content_end) = (Epoch(epoch), Height(height), Height(content_end));
-        context.is_opened(rules, empty)
-    };
-    assert!(!is_opened(0, 9, 9, &chain.rules), "epoch 0 has no keys");
-    assert!(!is_opened(1, 29, 30, &chain.rules));
-    assert!(is_opened(1, 30, 30, &chain.rules));
-    assert!(!is_opened(1, 31, 30, &chain.rules), "nothing above it, so that no share is due after the epoch's end");
-    assert!(!is_opened(1, 30, 34, &chain.rules), "an epoch that is extended goes on");
-    let opaque = Chain::new();
-    assert!(!is_opened(1, 30, 30, &opaque.rules), "only chains with keys open blocks");
+fn blocks_without_a_beacon_leave_the_seed_to_those_below() {
+    let mut chain = Chain::new();
+    // Of the first epoch only 7 has one, of the second none; 8 and 9, and all of 10 to 22, are empty.
+    while chain.tip().epoch < Epoch(3) {
+        let mut block = chain.make(Next { view: chain.next_view(), commit: true, transaction: true, ready: 4 });
+        for result in block.header.results.iter_mut().filter(|r| r.height > Height(7) && r.height <= Height(22)) {
+            result.beacon = B256::ZERO;
+        }
+        chain.append(block);
+    }
+    let seed = |epoch, beacon: &B256| epoch_seed(&chain.rules.signing.genesis_hash, Epoch(epoch), beacon);
+    let of = |epoch| chain.contexts.iter().find(|c| c.epoch == Epoch(epoch)).unwrap().seed(&chain.rules);
+    assert_eq!(of(2), seed(2, &beacon(Height(7))));
+    assert_eq!(of(3), seed(3, &B256::ZERO), "nothing was opened in it: as if there were no beacons");
 }
 
 proptest! {

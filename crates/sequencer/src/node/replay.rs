@@ -136,7 +136,7 @@ impl Replay {
             effects.extend(sealed.core.on_keys(holder, &mut rand::rng()));
         }
         let mut content = None;
-        if context.is_opened(&self.rules, block) {
+        if ChainContext::is_opened(&self.rules, block) {
             let key = sealed.keys.get(&header.epoch);
             let key = key.ok_or_else(|| diverged(format!("the keys of epoch {} were not made", header.epoch)))?;
             let found = sealed.items.get_or_check(block, &self.rules.signing, self.rules.params(), key, |_| None);

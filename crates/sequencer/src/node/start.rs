@@ -2,9 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use cascade_consensus::{
-    ChainContext, Finality, Finalized, Record, Rules, SignState as SignRecord, Start, context::needs_beacon,
-};
+use cascade_consensus::{ChainContext, Finality, Finalized, Record, Rules, SignState as SignRecord, Start};
 use cascade_crypto::{BlsSecretKey, VoteSigner as _};
 use cascade_execution::{CacheSizes, State, StateStore, genesis_changes};
 use cascade_network::{Claims, Identity};
@@ -167,11 +165,7 @@ pub(super) fn make_genesis(rules: &Rules, db: &ChainDb, state: &State) -> Result
     let root = if opaque { B256::ZERO } else { changes.root() };
     let (context, block) =
         ChainContext::genesis(rules, root).map_err(|error| NodeError::GenesisState(error.to_string()))?;
-    db.put_epoch(&EpochStart {
-        committee: context.committee.as_ref().clone(),
-        seed: context.seed(rules),
-        content_ended: Height::ZERO,
-    })?;
+    db.put_epoch(&EpochStart { committee: context.committee.as_ref().clone(), seed: context.seed(rules) })?;
     let result = block.header.results[0];
     let block = FinalBlock { block: Arc::new(block), finality: None, transactions: Vec::new() };
     db.append_final_with_context(&[block], &cascade_primitives::Encode::to_bytes(&context))?;
@@ -345,16 +339,10 @@ pub(super) fn unexecuted(
         };
         let block = Arc::new(db.block(height)?.ok_or_else(missing)?);
         let stored = db.finality(height)?.or_else(|| newest.clone()).ok_or_else(missing)?;
-        let epoch = block.header.epoch;
-        // The context is that of the newest block.
-        let content_end = match db.epoch(epoch.next())? {
-            Some(next) => next.content_ended,
-            None => context.content_end,
-        };
         found.push(Arc::new(Finalized {
             producer: producers.of(&block.header)?,
             context: Arc::new(context.clone()),
-            is_opened: !block.body.transactions.is_empty() || needs_beacon(epoch, height, content_end),
+            is_opened: !block.body.transactions.is_empty(),
             finality: Finality { certificate: Arc::new(stored.certificate), fillers: stored.fillers },
             block,
         }));

@@ -100,11 +100,7 @@ impl StorageActor {
 
 /// What the epoch above its predecessor's last block begins with.
 pub(super) fn next_epoch(rules: &Rules, last: &ChainContext) -> EpochStart {
-    EpochStart {
-        committee: last.next_committee.as_ref().clone(),
-        seed: last.next_seed(rules),
-        content_ended: last.content_end,
-    }
+    EpochStart { committee: last.next_committee.as_ref().clone(), seed: last.next_seed(rules) }
 }
 
 fn final_block(finalized: &Finalized, rule: TransactionRule) -> FinalBlock {

@@ -75,14 +75,9 @@ impl Epochs {
         Ok(Arc::clone(&self.committee))
     }
 
-    /// The height whose beacon makes the seed of this epoch: the last content height of the epoch two before.
+    /// Up to where beacons can make the seed of this epoch: the last content height of the epoch two before.
     pub(super) const fn seed_height(&self) -> Option<Height> {
         self.ends[0]
-    }
-
-    /// Whether the newest block that was taken up is the last one with content, of an epoch that has keys.
-    pub(super) fn makes_seed(&self, height: Height) -> bool {
-        self.epoch > Epoch(0) && height == self.content_end
     }
 
     /// Takes up a final block of the epoch.

@@ -11,8 +11,7 @@ impl Checker {
                 let header = &block.header;
                 let leader = self.leaders.of_view(header.view);
                 let producer = self.committees[&header.epoch].members()[leader.index()].address;
-                let needed = !block.body.transactions.is_empty() || self.epochs.makes_seed(header.height);
-                let is_opened = self.is_encrypted() && needed;
+                let is_opened = ChainContext::is_opened(&self.rules, block);
                 self.chain.push(Known {
                     block: Arc::clone(block),
                     carried,
@@ -51,10 +50,8 @@ impl Checker {
         self.epochs.check(header, parent.last_result, new_epoch)?;
         if new_epoch {
             let committee = self.epochs.begin(&self.rules, header)?;
-            let seeded = self.epochs.seed_height().map(|height| self.chain[height.0 as usize].result);
-            let beacon = match seeded {
-                Some(None) => return Err("its epoch has a seed that nobody has opened".to_owned()),
-                Some(Some(result)) => result.beacon,
+            let beacon = match self.epochs.seed_height() {
+                Some(last) => self.last_beacon(last)?,
                 None => B256::ZERO,
             };
             self.leaders = leaders(&self.rules, &committee, &beacon);
@@ -68,6 +65,20 @@ impl Checker {
         let last_result = self.verify_results(block, carried)?;
         self.verify_content(block, carried)?;
         Ok((carried, last_result))
+    }
+
+    /// The beacon of the last block with one, of those of an epoch up to a height; zero if there is none.
+    fn last_beacon(&self, last: Height) -> Result<B256, String> {
+        let up_to = &self.chain[..=last.0 as usize];
+        let epoch = up_to.last().expect("the last one is among them").block.header.epoch;
+        for known in up_to.iter().rev().take_while(|known| known.block.header.epoch == epoch) {
+            match known.result {
+                None => return Err("its epoch has a seed that nobody has opened".to_owned()),
+                Some(result) if !result.beacon.is_zero() => return Ok(result.beacon),
+                Some(_) => {}
+            }
+        }
+        Ok(B256::ZERO)
     }
 
     fn verify_place(&mut self, block: &SealedBlock, new_epoch: bool) -> Result<(), String> {

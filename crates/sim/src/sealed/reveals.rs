@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cascade_consensus::Bugs;
+use cascade_consensus::{Bugs, ChainContext};
 use cascade_crypto::threshold::BlockShares;
 use cascade_mempool::reveal::{Effect, FinalBlock, Opening, RevealMessage};
 use cascade_primitives::{Certificate, Height, NodeId, SealedBlock};
@@ -13,7 +13,7 @@ impl<B: Bugs> Party<B> {
     /// Hands final blocks to the core as far as the keys are known.
     pub(super) fn feed(&mut self, kit: &mut Kit<'_, B>) {
         while let Some(stored) = self.waiting.front().cloned() {
-            let is_opened = stored.context.is_opened(&self.who.rules, &stored.block);
+            let is_opened = ChainContext::is_opened(&self.who.rules, &stored.block);
             let envelopes = match self.envelopes_of(&stored.block, is_opened, kit) {
                 None => return,
                 Some(Ok(envelopes)) => envelopes,

@@ -34,6 +34,11 @@ impl Vault {
         self.keys.get(&(kind, epoch)).filter(|(of, _)| of == root).map(|(_, record)| record.as_slice())
     }
 
+    /// Whether the node can help to open blocks of an epoch.
+    pub(crate) fn has_shares(&self, epoch: Epoch) -> bool {
+        self.keys.contains_key(&(Kind::Shares, epoch))
+    }
+
     pub(super) fn erase_secrets_before(&mut self, epoch: Epoch) {
         self.keys.retain(|(kind, of), _| *kind == Kind::Public || *of >= epoch);
     }

@@ -63,10 +63,25 @@ impl<B: Bugs> World<'_, B> {
         self.queue.push(self.now + 1, Event::Input { node, life, input });
     }
 
+    /// Whether a node's data may be lost. Who loses its shares is silent for the rest of the epoch and counts as one of
+    /// those that may be faulty; so does a member that was away while the epoch's keys were made, and here one is all that may.
+    fn may_lose_data(&self, i: usize) -> bool {
+        let epoch = self.checker.epoch();
+        let Some(committee) = self.checker.committee(epoch).filter(|_| self.beside.is_some() && epoch > Epoch(0))
+        else {
+            return true;
+        };
+        let lacks = |node: usize| {
+            committee.index_of(&self.ids[node]).is_some() && !self.nodes[node].disk.vault.has_shares(epoch)
+        };
+        (0..self.nodes.len()).all(|node| node == i || !lacks(node))
+    }
+
     pub(super) fn crash(&mut self, i: usize, wipe: bool) {
         if !self.nodes[i].is_up() {
             return;
         }
+        let wipe = wipe && self.may_lose_data(i);
         self.counts.add(if wipe { Fault::Wipe } else { Fault::Crash });
         self.trace.note(self.now, || format!("node {i} dies"));
         let what = Taken {
@@ -98,7 +113,7 @@ impl<B: Bugs> World<'_, B> {
     }
 
     fn flip(&mut self, i: usize) {
-        if !self.nodes[i].is_up() && self.nodes[i].disk.flip(&mut self.disk_rng) {
+        if !self.nodes[i].is_up() && self.may_lose_data(i) && self.nodes[i].disk.flip(&mut self.disk_rng) {
             self.counts.add(Fault::BitFlip);
         }
     }

@@ -130,25 +130,18 @@ pub struct EpochStart {
     pub committee: Committee,
     /// The seed of its leaders.
     pub seed: B256,
-    /// The last content height of the epoch before; zero for epoch 0.
-    pub content_ended: Height,
 }
 
 impl Encode for EpochStart {
     fn encode(&self, out: &mut Vec<u8>) {
         self.committee.encode(out);
         self.seed.encode(out);
-        self.content_ended.encode(out);
     }
 }
 
 impl Decode for EpochStart {
     fn decode(r: &mut Reader<'_>) -> std::result::Result<Self, DecodeError> {
-        Ok(Self {
-            committee: Committee::decode(r.field("start of an epoch"))?,
-            seed: B256::decode(r)?,
-            content_ended: Height::decode(r)?,
-        })
+        Ok(Self { committee: Committee::decode(r.field("start of an epoch"))?, seed: B256::decode(r)? })
     }
 }
 
