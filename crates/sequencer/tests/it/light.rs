@@ -159,7 +159,7 @@ fn missed(seed: &str, heights: RangeInclusive<u64>) -> Vec<(u64, usize)> {
     let seed: [u8; 32] = hex::decode(&seed[2..]).unwrap().try_into().unwrap();
     let mut missed = Vec::new();
     // The test's blocks have an empty body, or one transaction of 20 KB and what consensus adds.
-    for width in [1, 2, 4, 8] {
+    for width in [1, 2, 4] {
         let shape = Shape::of_size(width * width * 512).unwrap();
         assert_eq!(shape.width(), width);
         let corner = width as u16 + 1;
@@ -184,7 +184,7 @@ fn a_corner_withheld_by_all_is_named_and_never_called_available_while_certificat
     cluster.wait_height(0, 5);
     // A quarter of the shares is withheld: 16 samples miss them all in one block of some hundred, with this seed in none of
     // those that the client can see before it gives up.
-    assert_eq!(missed(CORNER_SEED, 1..=400), []);
+    assert_eq!(missed(CORNER_SEED, 1..=2000), []);
     let output = light(&cluster, &["--samples", "16", "--heights", "50", "--seed", CORNER_SEED]).output().unwrap();
     assert_eq!(output.status.code(), Some(i32::from(ExitCode::Unavailable.code())), "{}", stderr(&output));
     let report = report(&output);
@@ -196,7 +196,7 @@ fn a_corner_withheld_by_all_is_named_and_never_called_available_while_certificat
     let named: u64 = named.unwrap_or_else(|| panic!("{words}")).parse().unwrap();
     assert!(words.contains(&format!("block {named} is withheld")), "{words}");
     let head = report["head"].as_u64().unwrap();
-    assert!(head > named && head <= 400, "headers were certified meanwhile: {report}");
+    assert!(head > named && head <= 2000, "headers were certified meanwhile: {report} {words}");
     let height = cluster.height(0);
     cluster.wait_height(0, height + 3);
 }
