@@ -64,17 +64,20 @@ impl<B: Bugs> World<'_, B> {
     }
 
     /// Whether a node's data may be lost. Who loses its shares is silent for the rest of the epoch and counts as one of
-    /// those that may be faulty; so does a member that was away while the epoch's keys were made, and here one is all that may.
+    /// those that may be faulty; so does a member that was away while the epoch's keys were made, and here one is all that
+    /// may. Of the next epoch, whose committee may still change, as many others as a quorum has must hold shares, if any do.
     fn may_lose_data(&self, i: usize) -> bool {
         let epoch = self.checker.epoch();
-        let Some(committee) = self.checker.committee(epoch).filter(|_| self.beside.is_some() && epoch > Epoch(0))
-        else {
-            return true;
-        };
-        let lacks = |node: usize| {
-            committee.index_of(&self.ids[node]).is_some() && !self.nodes[node].disk.vault.has_shares(epoch)
-        };
-        (0..self.nodes.len()).all(|node| node == i || !lacks(node))
+        let others = || (0..self.nodes.len()).filter(|&node| node != i);
+        let holds = |node: usize, epoch| self.nodes[node].disk.vault.has_shares(epoch);
+        let next = others().filter(|&node| holds(node, epoch.next())).count();
+        let quorum = self.config.nodes - (self.config.nodes - 1) / 3;
+        if next > 0 && next < quorum {
+            return false;
+        }
+        let committee = self.checker.committee(epoch).filter(|_| self.beside.is_some() && epoch > Epoch(0));
+        let is_member = |node: usize| committee.is_some_and(|of| of.index_of(&self.ids[node]).is_some());
+        others().all(|node| !is_member(node) || holds(node, epoch))
     }
 
     pub(super) fn crash(&mut self, i: usize, wipe: bool) {
