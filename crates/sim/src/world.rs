@@ -293,7 +293,8 @@ impl<'a, B: Bugs> World<'a, B> {
             Event::Executed { node, life } if self.nodes[node].life == life => self.executed(node),
             Event::OfferAgain { node, life } if self.nodes[node].life == life => self.offer_again(node),
             Event::Look { node, life } if self.nodes[node].life == life => self.look(node),
-            Event::Die { node, life } if self.nodes[node].life == life => self.crash(node, false),
+            // Faults are over once it is calm, those that were on their way too.
+            Event::Die { node, life } if self.nodes[node].life == life && !self.calm => self.crash(node, false),
             Event::WantWhole { node, life, leader, root } if self.nodes[node].life == life => {
                 self.want_whole(node, leader, root);
             }
