@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, Bytes, U64, U256};
-use cascade_primitives::ChainParams;
+use cascade_primitives::{ChainParams, TransactionRule};
 use jsonrpsee::{
     core::{
         client::{ClientT as _, Error},
@@ -215,6 +215,18 @@ impl Client {
     /// [`ClientError`].
     pub async fn params(&self) -> Answer<ChainParams> {
         self.call("l2_chainParams", rpc_params![]).await
+    }
+
+    /// [`Client::params`] of a chain that has a fee ledger.
+    ///
+    /// # Errors
+    /// As [`Client::params`], and if the chain has none.
+    pub async fn ledger_params(&self) -> Result<ChainParams, Failure> {
+        let params = self.params().await?;
+        if params.transactions != TransactionRule::Encrypted {
+            return Err(Failure::usage("this chain has no fee ledger: it does not take encrypted transactions"));
+        }
+        Ok(params)
     }
 
     /// `eth_chainId`.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use alloy_primitives::{Address, B256, Bytes, U256};
-use cascade_primitives::{SigningContext, TransactionRule};
+use cascade_primitives::SigningContext;
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 
@@ -67,10 +67,7 @@ struct Outcome {
 pub fn run(args: DepositArgs) -> Result<(), Failure> {
     block_on(async {
         let client = Client::new(&args.rpc)?;
-        let params = client.params().await?;
-        if params.transactions != TransactionRule::Encrypted {
-            return Err(Failure::usage("this chain has no fee ledger: it does not take encrypted transactions"));
-        }
+        let params = client.ledger_params().await?;
         let wallet = args.sender.wallet(params.chain_id)?;
         let payer = match &args.payer_key_file {
             Some(file) => Wallet::new(*read_key_file(file)?).ok_or_else(|| {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use cascade_crypto::envelope::GasClasses;
 use cascade_execution::{FEE_LEDGER, Withdrawal};
-use cascade_primitives::{ChainParams, RecoveredEnvelope, TransactionRule};
+use cascade_primitives::{ChainParams, RecoveredEnvelope};
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 
@@ -74,10 +74,7 @@ struct Outcome {
 pub fn run(args: WithdrawArgs) -> Result<(), Failure> {
     block_on(async {
         let client = Client::new(&args.rpc)?;
-        let params = client.params().await?;
-        if params.transactions != TransactionRule::Encrypted {
-            return Err(Failure::usage("this chain has no fee ledger: it does not take encrypted transactions"));
-        }
+        let params = client.ledger_params().await?;
         let wallet = args.payer.wallet(params.chain_id)?;
         let deadline = Instant::now() + Duration::from_secs(args.timeout);
         let account = account(&args, &client, wallet.address(), deadline).await?;
@@ -149,7 +146,7 @@ fn offer(value: Option<U256>, balance: U256, price: u128) -> Result<Offer, Strin
         )
     };
     let wanted = match value {
-        Some(value) => value.checked_add(U256::from(GAS).saturating_mul(U256::from(price))).ok_or("too much")?,
+        Some(value) => value.saturating_add(U256::from(GAS).saturating_mul(U256::from(price))),
         None => balance,
     };
     // Fee caps have 64 bits: what they cannot say, more gas does, with room for the price. Half of it is paid for.
