@@ -1,5 +1,7 @@
 //! Transactions into envelopes, on the user's side: what the proxy, `cascade send` and the load driver share.
 
+mod offer;
+
 use alloy_primitives::Bytes;
 use cascade_crypto::{
     ecdsa::{self, SecretKey},
@@ -13,6 +15,7 @@ use cascade_primitives::{
 };
 use thiserror::Error;
 
+pub use self::offer::{Offer, OfferError};
 use crate::rpc::types::EpochKeys;
 
 /// Why a transaction cannot be sealed.

@@ -61,6 +61,7 @@ fn what_key_generation_and_encryption_write_is_frozen() {
     assert_eq!(progress, Ok(Progress { dealt: 2, needed: 2 }));
     let keys = generation.keys().unwrap();
     frozen::<EpochKeys>("epoch-keys", keys);
+    golden("epoch-keys-commitment", keys.commitment().0.unwrap().as_slice());
     let shares = generation.shares(MemberIndex(0), &secret).unwrap();
     frozen::<SecretShares>("secret-shares", &shares);
     let record = store::seal_shares(&voting, &shares, &mut rng);

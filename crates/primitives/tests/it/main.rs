@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use cascade_primitives::{
     Address, B256, Block, BlockHash, BlsPublicKey, BlsSignature, Body, Bytes, Certificate, Certificates, ChainId,
     ChainParams, Committee, DaCommitment, Decode, Encode, Epoch, Fork, Genesis, GenesisAccount, Header, HeaderKind,
-    Height, L1Origin, Member, MemberIndex, Network, NodeId, Ready, ResultEntry, ScheduledCommittee, Seats,
+    Height, L1Origin, Member, MemberIndex, Network, NodeId, PublicKeys, Ready, ResultEntry, ScheduledCommittee, Seats,
     SequencerSpec, SignerSet, SigningContext, SystemItem, ThresholdKeys, TimestampMs, U256, View, Vote, VoteTarget,
     block::PROTOCOL_VERSION,
 };
@@ -109,6 +109,17 @@ fn blocks_votes_and_committees_keep_their_encoding() {
     let committee = Committee::new(Epoch(2), (1..=4).map(member).collect(), ThresholdKeys::default()).unwrap();
     frozen("committee", &committee);
     golden("committee-root", committee.root().as_slice());
+    let keys = PublicKeys {
+        epoch: Epoch(2),
+        encryption: [1; 48],
+        decryption: [2; 96],
+        beacon: [3; 96],
+        key_sets: B256::repeat_byte(4),
+    };
+    golden("public-keys-commitment", keys.commitment().0.unwrap().as_slice());
+    let bound = committee.with_keys(keys.commitment());
+    frozen("committee-with-keys", &bound);
+    golden("committee-with-keys-root", bound.root().as_slice());
 }
 
 #[test]

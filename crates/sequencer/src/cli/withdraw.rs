@@ -17,14 +17,12 @@ use super::{
 };
 use crate::{
     rpc::types::{EnvelopeState, EpochKeys, Payer},
-    sealing::Seal,
+    sealing::{Offer, OfferError, Seal},
     wallet::{Fees, Transfer, Wallet},
 };
 
 /// How often the node is asked.
 const POLL: Duration = Duration::from_millis(50);
-/// Gas of the transaction inside: 68 bytes of data to an account without code, by the dearer of both rules (EIP-7623).
-const GAS: u64 = 24_000;
 
 /// Takes money of a payer out of the fee ledger of an encrypted chain.
 ///
@@ -80,7 +78,8 @@ pub fn run(args: WithdrawArgs) -> Result<(), Failure> {
         let account = account(&args, &client, wallet.address(), deadline).await?;
         let keys = client.epoch_keys().await?;
         let tip = client.tip().await?.max(1);
-        let offer = offer(args.value, account.balance, 2 * u128::from(keys.base_fee) + tip).map_err(Failure::new)?;
+        let price = 2 * u128::from(keys.base_fee) + tip;
+        let offer = Offer::of(args.value, account.balance, price).map_err(insufficient)?;
         let nonce = client.next_nonce(wallet.address()).await?;
         let transfer = Transfer {
             chain: params.chain_id,
@@ -111,6 +110,14 @@ pub fn run(args: WithdrawArgs) -> Result<(), Failure> {
     })
 }
 
+fn insufficient(OfferError { balance, needed }: OfferError) -> Failure {
+    Failure::new(format!(
+        "insufficient funds: the payer has {} CAS in the fee ledger and would need {} CAS with the gas",
+        units::format_cas(balance),
+        units::format_cas(needed)
+    ))
+}
+
 /// The payer's account. Who withdraws all waits until nothing of it is under way, since what that may cost is unknown here.
 async fn account(args: &WithdrawArgs, client: &Client, payer: Address, deadline: Instant) -> Result<Payer, Failure> {
     loop {
@@ -127,43 +134,6 @@ async fn account(args: &WithdrawArgs, client: &Client, payer: Address, deadline:
         }
         tokio::time::sleep(POLL).await;
     }
-}
-
-/// What the envelope offers, so that it reserves enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Offer {
-    gas: u64,
-    max_fee: u64,
-}
-
-/// Reserves an amount, or the whole balance, beside gas at `price` wei.
-fn offer(value: Option<U256>, balance: U256, price: u128) -> Result<Offer, String> {
-    let short = |missing: U256| {
-        format!(
-            "insufficient funds: the payer has {} CAS in the fee ledger and would need {} CAS with the gas",
-            units::format_cas(balance),
-            units::format_cas(missing)
-        )
-    };
-    let wanted = match value {
-        Some(value) => value.saturating_add(U256::from(GAS).saturating_mul(U256::from(price))),
-        None => balance,
-    };
-    // Fee caps have 64 bits: what they cannot say, more gas does, with room for the price. Half of it is paid for.
-    let gas = u64::try_from(wanted.div_ceil(U256::from(u64::MAX / 2))).map_err(|_| short(wanted))?.max(GAS);
-    let cap = match value {
-        Some(value) => value.div_ceil(U256::from(gas)).saturating_add(U256::from(price)),
-        None => balance / U256::from(gas),
-    };
-    let reserved = cap.saturating_mul(U256::from(gas));
-    if reserved > balance {
-        return Err(short(reserved));
-    }
-    if cap < U256::from(price) {
-        return Err(short(U256::from(gas) * U256::from(price)));
-    }
-    let max_fee = u64::try_from(cap).map_err(|_| short(reserved))?;
-    Ok(Offer { gas, max_fee })
 }
 
 /// The transaction's hash, and the envelope around it.
@@ -201,46 +171,5 @@ async fn wait(args: &WithdrawArgs, client: &Client, envelope: B256, deadline: In
             return Err(Failure::new(format!("{envelope} is not executed after {seconds} s and may still become so")));
         }
         tokio::time::sleep(POLL).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn small_amounts_take_little_gas_and_large_ones_as_much_as_the_fee_cap_cannot_say() {
-        let coin = U256::from(10).pow(U256::from(18));
-        let price = 2_000_000_001;
-        let one = offer(Some(coin), coin * U256::from(2), price).unwrap();
-        assert_eq!(one.gas, GAS);
-        let all = offer(None, coin, price).unwrap();
-        assert_eq!((all.gas, all.max_fee), (GAS, 41_666_666_666_666));
-        let million = offer(None, coin * U256::from(1_000_000), price).unwrap();
-        assert!((108_000..109_000).contains(&million.gas), "{million:?}");
-        assert!(offer(Some(coin), coin, price).unwrap_err().contains("insufficient funds"));
-        assert!(offer(None, U256::from(GAS), price).unwrap_err().contains("insufficient funds"));
-        assert!(offer(Some(U256::MAX), coin, price).is_err());
-    }
-
-    proptest! {
-        /// What is offered can be paid, pays the price, and reserves the amount beside all of its gas.
-        #[test]
-        fn an_offer_reserves_what_it_must_and_no_more_than_there_is(
-            balance: u128, part in prop::option::of(0u64..110), price in 1u64..1_000_000_000_000,
-        ) {
-            let balance = U256::from(balance);
-            let value = part.map(|part| balance / U256::from(100) * U256::from(part));
-            if let Ok(Offer { gas, max_fee }) = offer(value, balance, price.into()) {
-                let reserved = U256::from(gas) * U256::from(max_fee);
-                prop_assert!(reserved <= balance && max_fee >= price && gas >= GAS);
-                match value {
-                    Some(value) => prop_assert!(value + U256::from(gas) * U256::from(price) <= reserved),
-                    None => prop_assert!(balance - reserved < U256::from(gas)),
-                }
-            }
-        }
     }
 }
