@@ -60,7 +60,7 @@ fn celestia_shares(k: usize) -> Vec<Vec<u8>> {
 /// Repair with a quarter of the shares lost, and samples.
 fn use_it(data: &[u8]) {
     let square = Square::new(data).expect("it fits");
-    let (shape, header) = (*square.shape(), square.header_field());
+    let (shape, header) = (*square.shape(), square.committed());
     let side = shape.side() as u16;
     let mut gone = vec![false; shape.shares()];
     for id in sampling::draw(&shape, shape.shares() / 4, [7; 32]) {

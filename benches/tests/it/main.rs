@@ -72,6 +72,10 @@ fn a_seat_earns_no_more_than_an_outsider_does_on_a_sealed_chain() {
     let sealed = Settings { strategy: open(0.0005, Guess::Coin), ..short.clone() };
     let found = edge(&sealed);
     assert!(found.equivalent_to_zero(margin) && found.power(margin) > 0.9, "margin {margin}: {found:?}");
+    // All trades but one left out of its blocks, which nobody but a sequencer can do.
+    let alone = Strategy::Strew { count: 8, size: 0.0005, guess: Guess::Coin, isolate: true, withhold: false };
+    let found = edge(&Settings { strategy: alone, ..short.clone() });
+    assert!(found.equivalent_to_zero(margin) && found.power(margin) > 0.9, "margin {margin}: {found:?}");
     // The control: who hears envelopes whose gas limits give the direction away is found to have an edge.
     let habits = Habits { gas: Gas::Estimated, ..UNFORESEEN };
     let told = edge(&Settings { habits, strategy: open(0.001, Guess::Gas), ..short });

@@ -67,7 +67,7 @@ fn check_saved(bytes: &[u8]) {
 fn check_answer(bytes: &[u8]) {
     let Some(answer) = canonical::<wire::Answer>(bytes) else { return };
     let square = square();
-    let header = square.header_field();
+    let header = square.committed();
     let ids = match &answer {
         wire::Answer::Samples(samples) => {
             samples.iter().map(|s| cascade_da::SampleId { row: s.row, column: s.column, axis: s.proof.axis }).collect()
@@ -110,12 +110,12 @@ fn check_sample(source: &mut Source<'_>) {
     let (row, column) = (source.below(side) as u16, source.below(side) as u16);
     let sample = square.sample(row, column, axis).expect("the place is in the square");
     survives(&sample);
-    assert!(sample.verify(&square.header_field()).is_ok());
+    assert!(sample.verify(&square.committed()).is_ok());
     let mut bytes = sample.to_bytes();
     let at = source.below(bytes.len());
     bytes[at] ^= source.byte();
     if let Some(other) = canonical::<Sample>(&bytes)
-        && other.verify(&square.header_field()).is_ok()
+        && other.verify(&square.committed()).is_ok()
     {
         assert_eq!(other, sample, "a changed sample was believed");
     }
@@ -127,12 +127,12 @@ fn check_line(source: &mut Source<'_>) {
     let line = if source.byte() & 1 == 0 { Line::row(index) } else { Line::column(index) };
     let data = square.line(line).expect("the line is in the square");
     survives(&data);
-    assert!(data.verify(&square.header_field()).is_ok());
+    assert!(data.verify(&square.committed()).is_ok());
     let mut bytes = data.to_bytes();
     let at = source.below(bytes.len());
     bytes[at] ^= source.byte();
     if let Some(other) = canonical::<LineData>(&bytes)
-        && other.verify(&square.header_field()).is_ok()
+        && other.verify(&square.committed()).is_ok()
     {
         assert_eq!(other, data, "a changed line was believed");
     }
@@ -141,7 +141,7 @@ fn check_line(source: &mut Source<'_>) {
 /// No proof convicts an honest square.
 fn check_fraud(bytes: &[u8]) {
     if let Some(proof) = canonical::<BadEncoding>(bytes) {
-        assert!(proof.verify(&square().header_field()).is_err(), "an honest square was convicted");
+        assert!(proof.verify(&square().committed()).is_err(), "an honest square was convicted");
     }
 }
 
@@ -162,7 +162,7 @@ fn check_repair(source: &mut Source<'_>) {
         Err(_) => {}
     }
     let commitment = square.commitment();
-    assert!(Commitment::open(&square.header_field(), commitment.data_hash(), commitment.roots().to_vec()).is_ok());
+    assert!(Commitment::open(&square.committed(), commitment.roots().to_vec()).is_ok());
 }
 
 fn check_manifest(bytes: &[u8]) {
@@ -222,8 +222,7 @@ pub fn seeds() -> Vec<(u8, Vec<u8>)> {
     let ids = vec![cascade_da::SampleId { row: 1, column: 2, axis: Axis::Row }];
     let sample = square.sample(1, 2, Axis::Row).expect("the place is in the square");
     let line = square.line(Line::column(3)).expect("the line is in the square");
-    let roots =
-        wire::Answer::Roots { data_hash: square.commitment().data_hash(), roots: square.commitment().roots().to_vec() };
+    let roots = wire::Answer::Roots { roots: square.commitment().roots().to_vec() };
     vec![
         (0, Ask::Data(wire::Request::Samples { height, ids }).to_bytes()),
         (0, Ask::Chain(cascade_light::ChainRequest::Headers { from: height }).to_bytes()),

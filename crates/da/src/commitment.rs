@@ -1,19 +1,20 @@
 //! What a header commits to: the roots of all rows and columns, the data's size and its hash.
 //!
 //! ```text
-//!  header.da.root = H(data size, share size, width, data hash, R)
-//!                                                              |
-//!                   R = Merkle root (RFC 6962) over  row root 0 .. 2k-1, column root 0 .. 2k-1
+//!  header.da.root = H(data size, share size, width, header.body_root, R)
+//!                                                                     |
+//!                          R = Merkle root (RFC 6962) over  row root 0 .. 2k-1, column root 0 .. 2k-1
 //! ```
 //!
-//! The roots form a tree of their own, so that one of them is proved by `log2(4k)` hashes and the data hash (288 bytes
-//! at k = 64) in place of all 4k roots (8 KiB). Who samples needs the header and nothing else.
+//! The roots form a tree of their own, so that one of them is proved by `log2(4k)` hashes (256 bytes at k = 64) in place of
+//! all 4k roots (8 KiB). Who samples needs the header and nothing else.
 //!
-//! Nothing that a light client concludes rests on the data hash: a wrong one costs whoever repairs the square an error,
-//! after the data was there. Sequencers check it before they vote.
+//! The body root is the hash over the data. It is in the root, and taken from the header by whoever checks something: a
+//! square proves nothing to a header with another body root. What a lying quorum can still do is to certify the roots of
+//! the square of something else; then whoever repairs it has the proof ([`crate::BadEncoding::Body`]).
 
 use cascade_primitives::{
-    B256, DaCommitment, Decode, DecodeError, DecodeErrorKind, Encode, Reader, codec::encode_list, domain, hash,
+    B256, DaCommitment, Decode, DecodeError, DecodeErrorKind, Encode, Header, Reader, codec::encode_list, domain, hash,
 };
 use thiserror::Error;
 
@@ -167,19 +168,28 @@ pub enum CommitmentError {
     },
 }
 
-/// The hash over the data that a commitment carries.
-#[must_use]
-pub fn data_hash(data: &[u8]) -> B256 {
-    hash::tagged(domain::DA_DATA, &[data])
+/// What a header says of its block's data: all that shares are checked against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Shape and root of the square.
+    pub da: DaCommitment,
+    /// The hash over the data.
+    pub body_root: B256,
 }
 
-fn commitment_root(shape: &Shape, data_hash: &B256, roots: &B256) -> B256 {
+impl From<&Header> for Committed {
+    fn from(header: &Header) -> Self {
+        Self { da: header.da, body_root: header.body_root }
+    }
+}
+
+fn commitment_root(shape: &Shape, body_root: &B256, roots: &B256) -> B256 {
     let mut bytes = Vec::with_capacity(80);
     let stated = shape.commitment(B256::ZERO);
     stated.data_size.encode(&mut bytes);
     stated.share_size.encode(&mut bytes);
     stated.width.encode(&mut bytes);
-    data_hash.encode(&mut bytes);
+    body_root.encode(&mut bytes);
     roots.encode(&mut bytes);
     hash::tagged(domain::DA_COMMITMENT, &[&bytes])
 }
@@ -188,7 +198,7 @@ fn commitment_root(shape: &Shape, data_hash: &B256, roots: &B256) -> B256 {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commitment {
     shape: Shape,
-    data_hash: B256,
+    body_root: B256,
     /// Roots of the rows, then of the columns.
     roots: Vec<B256>,
 }
@@ -196,25 +206,25 @@ pub struct Commitment {
 impl Commitment {
     /// # Panics
     /// Unless there are 2k roots of each axis.
-    pub(crate) fn new(shape: Shape, data_hash: B256, roots: Vec<B256>) -> Self {
+    pub(crate) fn new(shape: Shape, body_root: B256, roots: Vec<B256>) -> Self {
         assert_eq!(roots.len(), 2 * shape.side(), "2k rows and 2k columns");
-        Self { shape, data_hash, roots }
+        Self { shape, body_root, roots }
     }
 
-    /// The commitment that belongs to a header's field.
+    /// The commitment that belongs to a header.
     ///
     /// # Errors
     /// [`CommitmentError`] if these are not the hashes that the header commits to.
-    pub fn open(header: &DaCommitment, data_hash: B256, roots: Vec<B256>) -> Result<Self, CommitmentError> {
-        let shape = Shape::of_commitment(header)?;
+    pub fn open(header: &Committed, roots: Vec<B256>) -> Result<Self, CommitmentError> {
+        let shape = Shape::of_commitment(&header.da)?;
         let expected = 2 * shape.side();
         if roots.len() != expected {
             return Err(CommitmentError::Count { what: "roots", found: roots.len(), expected });
         }
-        let commitment = Self { shape, data_hash, roots };
+        let commitment = Self { shape, body_root: header.body_root, roots };
         let found = commitment.root();
-        if found != header.root {
-            return Err(CommitmentError::Root { found, expected: header.root });
+        if found != header.da.root {
+            return Err(CommitmentError::Root { found, expected: header.da.root });
         }
         Ok(commitment)
     }
@@ -227,8 +237,8 @@ impl Commitment {
 
     /// The hash over the data.
     #[must_use]
-    pub const fn data_hash(&self) -> B256 {
-        self.data_hash
+    pub const fn body_root(&self) -> B256 {
+        self.body_root
     }
 
     /// The root of a row or column; none outside of the square.
@@ -250,13 +260,19 @@ impl Commitment {
     /// The root that the header carries.
     #[must_use]
     pub fn root(&self) -> B256 {
-        commitment_root(&self.shape, &self.data_hash, &tree::root(&self.leaves()))
+        commitment_root(&self.shape, &self.body_root, &tree::root(&self.leaves()))
     }
 
     /// The header's field.
     #[must_use]
     pub fn header_field(&self) -> DaCommitment {
         self.shape.commitment(self.root())
+    }
+
+    /// What a header says of this square.
+    #[must_use]
+    pub fn committed(&self) -> Committed {
+        Committed { da: self.header_field(), body_root: self.body_root }
     }
 
     /// The proof of one root.
@@ -266,7 +282,7 @@ impl Commitment {
     #[must_use]
     pub fn prove(&self, line: Line) -> RootProof {
         let root = self.line_root(line).expect("the line is one of the square's");
-        RootProof { root, data_hash: self.data_hash, path: tree::path(&self.leaves(), line.place(&self.shape)) }
+        RootProof { root, path: tree::path(&self.leaves(), line.place(&self.shape)) }
     }
 }
 
@@ -275,8 +291,6 @@ impl Commitment {
 pub struct RootProof {
     /// The row's or column's root.
     pub root: B256,
-    /// The hash over the data.
-    pub data_hash: B256,
     /// The siblings in the tree over all roots, from the bottom up; at most [`MAX_ROOT_PATH`].
     pub path: Vec<B256>,
 }
@@ -286,8 +300,8 @@ impl RootProof {
     ///
     /// # Errors
     /// [`CommitmentError`] if it does not.
-    pub fn verify(&self, header: &DaCommitment, line: Line) -> Result<B256, CommitmentError> {
-        let shape = Shape::of_commitment(header)?;
+    pub fn verify(&self, header: &Committed, line: Line) -> Result<B256, CommitmentError> {
+        let shape = Shape::of_commitment(&header.da)?;
         check_line(&shape, line)?;
         let expected = (2 * shape.side()).ilog2() as usize;
         if self.path.len() != expected {
@@ -295,9 +309,9 @@ impl RootProof {
         }
         let top = tree::climb(&tree::leaf(self.root.as_slice()), line.place(&shape), &self.path)
             .expect("the place is one of 4k, the path has log2(4k) hashes");
-        let found = commitment_root(&shape, &self.data_hash, &top);
-        if found != header.root {
-            return Err(CommitmentError::Root { found, expected: header.root });
+        let found = commitment_root(&shape, &header.body_root, &top);
+        if found != header.da.root {
+            return Err(CommitmentError::Root { found, expected: header.da.root });
         }
         Ok(self.root)
     }
@@ -313,7 +327,6 @@ pub(crate) fn check_line(shape: &Shape, line: Line) -> Result<(), CommitmentErro
 impl Encode for RootProof {
     fn encode(&self, out: &mut Vec<u8>) {
         self.root.encode(out);
-        self.data_hash.encode(out);
         encode_list(&self.path, out);
     }
 }
@@ -322,7 +335,6 @@ impl Decode for RootProof {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             root: B256::decode(r.field("root of a line"))?,
-            data_hash: B256::decode(r)?,
             path: r.field("path of a line's root").list(MAX_ROOT_PATH)?,
         })
     }

@@ -1,22 +1,44 @@
-//! The proof that a header commits to a square in which some row or column is no codeword.
+//! The proof that a header commits to a square that is not its body's.
 //!
-//! It holds k shares of the line, each proved under its row's or its column's root, and all roots. They decode to the
+//! Either some row or column is no codeword ([`BadLine`]), or all of them are, and what they encode is something else than
+//! the body ([`BadEncoding::Body`]). There is no third way to lie: lines that are all codewords have one data.
+//!
+//! # A bad line
+//!
+//! The proof holds k shares of the line, each proved under its row's or its column's root, and all roots. They decode to the
 //! one codeword that contains them. In an honest square that is the line itself, whichever root proves each share; so
 //! if the codeword's root is not the line's root, then either the line is no codeword, or its row and its column
 //! disagree on a share. Nothing honest can ever be accused, and no other share is needed to convince.
 //!
 //! Size: k shares with paths of `log2(2k)` hashes, and 4k roots: at most 150 KB for a body of 8 MiB, whose square has
 //! 32 MiB.
+//!
+//! # Another body
+//!
+//! The proof is the data, with its padding. Whoever encodes it finds the header's root, and that its hash is not the header's
+//! body root, or that it is not padded with zeros. Size: that of the body. No shorter proof can be had from a hash over
+//! all of it, and none is needed: before such a proof can be missed, the data of the square was there for everybody.
 
-use cascade_primitives::{B256, DaCommitment, Decode, DecodeError, Encode, Reader, codec::encode_list};
+use std::fmt;
+
+use bytes::Bytes;
+use cascade_primitives::{
+    B256, Decode, DecodeError, DecodeErrorKind, Encode, Reader,
+    block::body_root,
+    codec::{encode_byte_string, encode_list},
+};
 use thiserror::Error;
 
 use crate::{
     code,
-    commitment::{Axis, Commitment, CommitmentError, Line},
+    commitment::{Axis, Commitment, CommitmentError, Committed, Line},
     proof::{ShareProof, line_root},
-    shape::MAX_WIDTH,
+    shape::{MAX_SHARE_BYTES, MAX_WIDTH, Shape},
+    square::Extended,
 };
+
+/// Most bytes of the encoding of a proof: the data of the largest square, padded.
+pub const MAX_PROOF_BYTES: usize = MAX_WIDTH * MAX_WIDTH * MAX_SHARE_BYTES + 64;
 
 /// A share of the accused line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,11 +51,27 @@ pub struct Witness {
 
 /// A proof of bad encoding. See the module's doc.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadEncoding {
+pub enum BadEncoding {
+    /// A row or column is no codeword.
+    Line(BadLine),
+    /// The data of the square, `k * k` shares row by row: it is not the body.
+    Body(Bytes),
+}
+
+impl fmt::Display for BadEncoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(proof) => write!(f, "{} is no codeword", proof.line),
+            Self::Body(_) => f.write_str("the square is that of something else than the body"),
+        }
+    }
+}
+
+/// The proof that a row or column is no codeword.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadLine {
     /// The accused row or column.
     pub line: Line,
-    /// The hash over the data, as the commitment has it.
-    pub data_hash: B256,
     /// All roots: rows, then columns.
     pub roots: Vec<B256>,
     /// k shares of the line, in order of place.
@@ -62,6 +100,9 @@ pub enum FraudError {
     /// The shares decode to the line that the header commits to.
     #[error("{0} is encoded as the header says")]
     Honest(Line),
+    /// The data is the body.
+    #[error("the square is that of the body")]
+    HonestBody,
 }
 
 /// Row and column of a place in a line.
@@ -73,12 +114,47 @@ pub(crate) const fn coordinates(line: Line, place: u16) -> (u16, u16) {
 }
 
 impl BadEncoding {
-    /// Checks the proof against a header.
+    /// Bytes of its encoding.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Self::Line(proof) => 1 + proof.to_bytes().len(),
+            Self::Body(data) => 1 + 4 + data.len(),
+        }
+    }
+
+    /// Checks the proof against a header. [`Self::Body`] takes as long as encoding the body does.
     ///
     /// # Errors
     /// [`FraudError`] unless it proves that the header commits to a badly encoded square.
-    pub fn verify(&self, header: &DaCommitment) -> Result<(), FraudError> {
-        let commitment = Commitment::open(header, self.data_hash, self.roots.clone())?;
+    pub fn verify(&self, header: &Committed) -> Result<(), FraudError> {
+        match self {
+            Self::Line(proof) => proof.verify(header),
+            Self::Body(data) => verify_other_body(data, header),
+        }
+    }
+}
+
+fn verify_other_body(data: &[u8], header: &Committed) -> Result<(), FraudError> {
+    let shape = Shape::of_commitment(&header.da).map_err(CommitmentError::from)?;
+    let expected = shape.width() * shape.width() * shape.share_size();
+    if data.len() != expected {
+        return Err(CommitmentError::Size { found: data.len(), expected }.into());
+    }
+    let (body, padding) = data.split_at(shape.data_size());
+    if body_root(body) == header.body_root && padding.iter().all(|&byte| byte == 0) {
+        return Err(FraudError::HonestBody);
+    }
+    let found = Extended::of_padded(shape, data).commit_as(header.body_root).header_field().root;
+    if found != header.da.root {
+        return Err(CommitmentError::Root { found, expected: header.da.root }.into());
+    }
+    Ok(())
+}
+
+impl BadLine {
+    fn verify(&self, header: &Committed) -> Result<(), FraudError> {
+        let commitment = Commitment::open(header, self.roots.clone())?;
         let shape = *commitment.shape();
         let Some(expected) = commitment.line_root(self.line) else {
             let (what, index) = (self.line.axis, self.line.index);
@@ -128,18 +204,41 @@ impl Decode for Witness {
 
 impl Encode for BadEncoding {
     fn encode(&self, out: &mut Vec<u8>) {
-        self.line.encode(out);
-        self.data_hash.encode(out);
-        encode_list(&self.roots, out);
-        encode_list(&self.shares, out);
+        match self {
+            Self::Line(proof) => {
+                out.push(1);
+                proof.encode(out);
+            }
+            Self::Body(data) => {
+                out.push(2);
+                encode_byte_string(data, out);
+            }
+        }
     }
 }
 
 impl Decode for BadEncoding {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match u8::decode(r.field("bad-encoding proof"))? {
+            1 => Ok(Self::Line(BadLine::decode(r)?)),
+            2 => Ok(Self::Body(r.field("data of a square").byte_string(MAX_PROOF_BYTES - 64)?)),
+            tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
+        }
+    }
+}
+
+impl Encode for BadLine {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.line.encode(out);
+        encode_list(&self.roots, out);
+        encode_list(&self.shares, out);
+    }
+}
+
+impl Decode for BadLine {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
-            line: Line::decode(r.field("bad-encoding proof"))?,
-            data_hash: B256::decode(r)?,
+            line: Line::decode(r.field("bad line"))?,
             roots: r.field("roots of a square").list(4 * MAX_WIDTH)?,
             shares: r.field("witnesses").list(MAX_WIDTH)?,
         })

@@ -9,7 +9,7 @@
 //!
 //! - [`shape`]: how large a square is; one rule.  [`square`]: data to shares to commitment.
 //! - [`commitment`]: what the header's root stands for.  [`proof`]: shares, rows and columns that lead to it.
-//! - [`repair`]: the square from any sufficient set of shares.  [`fraud`]: the proof that a line is no codeword.
+//! - [`repair`]: the square from any sufficient set of shares.  [`fraud`]: the proof that a square is not the body's.
 //! - [`sampling`]: which shares to ask for, and how sure the answers make one.
 //! - [`wire`]: requests and answers.  [`serve`]: what a node keeps and answers, within limits.
 //! - [`dispersal`]: a block on its way to the committee in coded chunks.
@@ -28,8 +28,8 @@
 //!
 //! A header that a quorum certified commits to one square. Whoever gets all samples it drew at random from it knows that
 //! enough of the square is there with the probability that [`sampling`] gives; what is enough to repair is either the
-//! body, or convicts whoever made the square by a [`BadEncoding`] proof that needs no trust. No proof can be made
-//! against an honest square.
+//! body, or convicts whoever made the square by a [`BadEncoding`] proof that needs no trust: that a line is no codeword,
+//! or that the data is not what the header's body root is the hash of. No proof can be made against an honest square.
 //!
 //! Everything here is pure: no I/O, no clock, randomness from the caller. All bytes from outside are bounded before
 //! anything is allocated for them.
@@ -50,8 +50,8 @@ pub mod wire;
 
 mod code;
 
-pub use commitment::{Axis, Commitment, CommitmentError, Line, RootProof};
-pub use fraud::{BadEncoding, FraudError};
+pub use commitment::{Axis, Commitment, CommitmentError, Committed, Line, RootProof};
+pub use fraud::{BadEncoding, BadLine, FraudError};
 pub use proof::{LineData, Sample, ShareProof};
 pub use repair::{Missing, RepairError, Repairer};
 pub use sampling::SampleId;

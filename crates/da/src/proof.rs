@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use cascade_primitives::{
-    B256, DaCommitment, Decode, DecodeError, Encode, Reader,
+    B256, Decode, DecodeError, Encode, Reader,
     codec::{encode_byte_string, encode_list},
 };
 
 use crate::{
     code,
-    commitment::{Axis, CommitmentError, Line, RootProof, check_line},
+    commitment::{Axis, CommitmentError, Committed, Line, RootProof, check_line},
     shape::{MAX_SHARE_BYTES, MAX_WIDTH, Shape},
     tree,
 };
@@ -100,8 +100,8 @@ impl Sample {
     ///
     /// # Errors
     /// [`CommitmentError`] if the header does not commit to this share at this place.
-    pub fn verify(&self, header: &DaCommitment) -> Result<(), CommitmentError> {
-        let shape = Shape::of_commitment(header)?;
+    pub fn verify(&self, header: &Committed) -> Result<(), CommitmentError> {
+        let shape = Shape::of_commitment(&header.da)?;
         let found = self.proof.leads_to(&shape, self.row, self.column)?;
         let expected = self.root.verify(header, self.proof.line(self.row, self.column))?;
         if found != expected {
@@ -148,8 +148,8 @@ impl LineData {
     /// # Errors
     /// [`CommitmentError`] if it does not. A line that the header commits to and that is no codeword is refused too:
     /// half of it does not stand for the rest.
-    pub fn verify(&self, header: &DaCommitment) -> Result<Vec<u8>, CommitmentError> {
-        let shape = Shape::of_commitment(header)?;
+    pub fn verify(&self, header: &Committed) -> Result<Vec<u8>, CommitmentError> {
+        let shape = Shape::of_commitment(&header.da)?;
         let expected = self.root.verify(header, self.line)?;
         if self.half.len() != shape.width() {
             return Err(CommitmentError::Count { what: "shares", found: self.half.len(), expected: shape.width() });

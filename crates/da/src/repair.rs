@@ -12,18 +12,19 @@
 //! ```
 //!
 //! A line whose root does not fit what its known shares decode to, or that contradicts a share proved by the crossing
-//! line, is a lie of whoever made the square: the answer is a [`BadEncoding`] proof, made of the shares at hand.
+//! line, is a lie of whoever made the square, and so is a whole square of something else than the body: the answer is a
+//! [`BadEncoding`] proof, made of the shares at hand.
 //!
 //! What it accepts costs at most two hashes per share and one decoding per line, whatever the order of arrival.
 
 use bytes::Bytes;
-use cascade_primitives::{B256, DaCommitment};
+use cascade_primitives::{B256, block::body_root};
 use thiserror::Error;
 
 use crate::{
     code,
-    commitment::{Axis, Commitment, CommitmentError, Line, data_hash},
-    fraud::{BadEncoding, Witness, coordinates},
+    commitment::{Axis, Commitment, CommitmentError, Committed, Line},
+    fraud::{BadEncoding, BadLine, Witness, coordinates},
     proof::{LineData, ShareProof},
     square::Square,
     tree,
@@ -57,19 +58,8 @@ pub enum RepairError {
     #[error("the square cannot be repaired yet: {0}")]
     Missing(Missing),
     /// The header commits to a badly encoded square, and here is the proof.
-    #[error("the square is badly encoded: {}", .0.line)]
+    #[error("the square is badly encoded: {0}")]
     BadEncoding(Box<BadEncoding>),
-    /// The square is well encoded, but its data has another hash than the commitment states.
-    #[error("the data's hash is {found}, the commitment states {expected}")]
-    DataHash {
-        /// The hash of the data.
-        found: B256,
-        /// The hash stated.
-        expected: B256,
-    },
-    /// The square is well encoded, but something other than zeros stands behind the data.
-    #[error("the padding behind the data is not zero")]
-    Padding,
 }
 
 /// A square under repair.
@@ -105,8 +95,8 @@ impl Repairer {
     ///
     /// # Errors
     /// [`CommitmentError`] if these are not the hashes that the header commits to.
-    pub fn open(header: &DaCommitment, data_hash: B256, roots: Vec<B256>) -> Result<Self, CommitmentError> {
-        Ok(Self::new(Commitment::open(header, data_hash, roots)?))
+    pub fn open(header: &Committed, roots: Vec<B256>) -> Result<Self, CommitmentError> {
+        Ok(Self::new(Commitment::open(header, roots)?))
     }
 
     fn at(&self, row: u16, column: u16) -> usize {
@@ -160,7 +150,7 @@ impl Repairer {
     /// # Errors
     /// [`CommitmentError`] if the commitment does not contain it. Whoever sent it lied.
     pub fn insert_line(&mut self, data: &LineData) -> Result<(), CommitmentError> {
-        let bytes = data.verify(&self.commitment.header_field())?;
+        let bytes = data.verify(&self.commitment.committed())?;
         let leaves: Vec<B256> = bytes.chunks_exact(self.commitment.shape().share_size()).map(tree::leaf).collect();
         self.accept(data.line, &bytes, &leaves);
         Ok(())
@@ -263,7 +253,7 @@ impl Repairer {
             }
             used.push(usize::from(place));
             used.sort_unstable();
-            let header = self.commitment.header_field();
+            let header = self.commitment.committed();
             let with = self.accuse(line, &used, Some((place, proof)));
             let without = self.accuse(line, &used, None);
             [with, without].into_iter().find(|proof| proof.verify(&header).is_ok())
@@ -280,12 +270,7 @@ impl Repairer {
             };
             Witness { place, proof }
         });
-        BadEncoding {
-            line,
-            data_hash: self.commitment.data_hash(),
-            shares: shares.collect(),
-            roots: self.commitment.roots().to_vec(),
-        }
+        BadEncoding::Line(BadLine { line, shares: shares.collect(), roots: self.commitment.roots().to_vec() })
     }
 
     /// The proof of a known share.
@@ -321,13 +306,10 @@ impl Repairer {
 
     fn finish(&self) -> Result<Square, RepairError> {
         let square = Square::from_parts(self.commitment.clone(), Bytes::from(self.shares.clone()), self.leaves.clone());
-        let (data, padded) = square.data_and_padding();
-        let (found, expected) = (data_hash(data.as_slice()), self.commitment.data_hash());
-        if !padded {
-            return Err(RepairError::Padding);
-        }
-        if found != expected {
-            return Err(RepairError::DataHash { found, expected });
+        let data = square.padded_data();
+        let (body, padding) = data.split_at(square.shape().data_size());
+        if body_root(body) != self.commitment.body_root() || padding.iter().any(|&byte| byte != 0) {
+            return Err(RepairError::BadEncoding(Box::new(BadEncoding::Body(data.into()))));
         }
         Ok(square)
     }

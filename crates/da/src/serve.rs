@@ -24,7 +24,7 @@ use crate::{
     fraud::BadEncoding,
     shape::Shape,
     square::Square,
-    wire::{Answer, Request},
+    wire::{Answer, MAX_ANSWER_BYTES, Request},
 };
 
 /// How much is kept and served.
@@ -174,14 +174,18 @@ impl SquareServer {
     pub fn answer(&mut self, now: TimestampMs, asker: Asker, request: &Request, header: &DaCommitment) -> Outcome {
         let height = request.height();
         let Ok(shape) = Shape::of_commitment(header) else { return Outcome::Answer(Answer::NotInSquare) };
-        let fraud = self.frauds.contains_key(&height);
-        let at_hand = fraud || self.squares.contains_key(&height);
-        let cost = if at_hand { cost(&shape, request, fraud) } else { shape.data_size() as u64 };
+        // A proof that is larger than an answer may be has to be asked for.
+        let fraud = self.frauds.get(&height).filter(|fraud| fraud.encoded_len() <= MAX_ANSWER_BYTES).cloned();
+        let cost = match &fraud {
+            Some(fraud) => fraud.encoded_len() as u64,
+            None if self.squares.contains_key(&height) => cost(&shape, request),
+            None => shape.data_size() as u64,
+        };
         if let Err(retry_ms) = self.spend(now, asker, cost) {
             return Outcome::Answer(Answer::Busy { retry_ms });
         }
-        if let Some(fraud) = self.frauds.get(&height) {
-            return Outcome::Answer(Answer::BadEncoding(Box::new(fraud.clone())));
+        if let Some(fraud) = fraud {
+            return Outcome::Answer(Answer::BadEncoding(Box::new(fraud)));
         }
         let used = self.next_use();
         let Some(kept) = self.squares.get_mut(&height) else { return Outcome::Encode };
@@ -221,7 +225,7 @@ fn read(square: &Square, request: &Request) -> Answer {
     match request {
         Request::Roots { .. } => {
             let commitment = square.commitment();
-            Answer::Roots { data_hash: commitment.data_hash(), roots: commitment.roots().to_vec() }
+            Answer::Roots { roots: commitment.roots().to_vec() }
         }
         Request::Samples { ids, .. } => {
             let samples = ids.iter().map(|id| square.sample(id.row, id.column, id.axis));
@@ -234,11 +238,11 @@ fn read(square: &Square, request: &Request) -> Answer {
 }
 
 /// Bytes of an answer, about.
-fn cost(shape: &Shape, request: &Request, fraud: bool) -> u64 {
-    let hashes = 32 * (shape.side().ilog2() as usize + 2 * shape.side().ilog2() as usize + 4);
+fn cost(shape: &Shape, request: &Request) -> u64 {
+    // A path in the line, its root, the path of that, and lengths.
+    let hashes = 32 * (2 * shape.side().ilog2() as usize + 3);
     let line = shape.width() * shape.share_size();
     let bytes = match request {
-        _ if fraud => line + shape.width() * hashes + 64 * shape.side(),
         Request::Roots { .. } => 64 * shape.side() + 32,
         Request::Samples { ids, .. } => ids.len() * (shape.share_size() + hashes),
         Request::Line { .. } => line + hashes,

@@ -16,11 +16,11 @@
 //! 2018, theorem 1).
 
 use bytes::Bytes;
-use cascade_primitives::{B256, DaCommitment};
+use cascade_primitives::{B256, DaCommitment, block::body_root};
 
 use crate::{
     code,
-    commitment::{Axis, Commitment, Line, data_hash},
+    commitment::{Axis, Commitment, Committed, Line},
     proof::{LineData, Sample, ShareProof},
     shape::{Shape, ShapeError},
     tree,
@@ -62,6 +62,26 @@ impl Extended {
             line[source.len()..k * share].fill(0);
             rest = after;
         }
+        Ok(Self::extend(shape, shares))
+    }
+
+    /// Extends data that fills its part of the square, whatever stands in place of the padding.
+    ///
+    /// # Panics
+    /// Unless it is `k * k` shares.
+    pub(crate) fn of_padded(shape: Shape, data: &[u8]) -> Self {
+        let (k, share) = (shape.width(), shape.share_size());
+        assert_eq!(data.len(), k * k * share, "the data fills its quarter");
+        let mut shares = vec![0; shape.extended_size()];
+        for (line, source) in shares.chunks_exact_mut(shape.side() * share).zip(data.chunks_exact(k * share)) {
+            line[..k * share].copy_from_slice(source);
+        }
+        Self::extend(shape, shares)
+    }
+
+    fn extend(shape: Shape, mut shares: Vec<u8>) -> Self {
+        let (k, share) = (shape.width(), shape.share_size());
+        let row = shape.side() * share;
         let mut scratch = Vec::new();
         let (upper, lower) = shares.split_at_mut(k * row);
         for line in upper.chunks_exact_mut(row) {
@@ -76,7 +96,7 @@ impl Extended {
             let mut parity: Vec<&mut [u8]> = lower.chunks_exact_mut(row).map(|line| &mut line[range.clone()]).collect();
             code::extend(k, &data, &mut parity, &mut scratch);
         }
-        Ok(Self { shape, shares })
+        Self { shape, shares }
     }
 
     /// Its memory, for [`Extended::reusing`].
@@ -88,13 +108,13 @@ impl Extended {
     /// Hashes every share once and every line.
     #[must_use]
     pub fn commit(self, data: &[u8]) -> Square {
-        let leaves: Vec<B256> = self.shares.chunks_exact(self.shape.share_size()).map(tree::leaf).collect();
-        let roots = line_roots(&self.shape, &leaves);
-        Square {
-            commitment: Commitment::new(self.shape, data_hash(data), roots),
-            shares: Bytes::from(self.shares),
-            leaves,
-        }
+        self.commit_as(body_root(data))
+    }
+
+    /// The same for data with this hash.
+    #[must_use]
+    pub fn commit_as(self, body_root: B256) -> Square {
+        Square::commit_unchecked(self.shape, self.shares, body_root)
     }
 }
 
@@ -127,11 +147,11 @@ impl Square {
     /// # Panics
     /// Unless the shares fill the extended square.
     #[must_use]
-    pub fn commit_unchecked(shape: Shape, shares: Vec<u8>, data_hash: B256) -> Self {
+    pub fn commit_unchecked(shape: Shape, shares: Vec<u8>, body_root: B256) -> Self {
         assert_eq!(shares.len(), shape.extended_size(), "the shares fill the square");
         let leaves: Vec<B256> = shares.chunks_exact(shape.share_size()).map(tree::leaf).collect();
         let roots = line_roots(&shape, &leaves);
-        Self { commitment: Commitment::new(shape, data_hash, roots), shares: Bytes::from(shares), leaves }
+        Self { commitment: Commitment::new(shape, body_root, roots), shares: Bytes::from(shares), leaves }
     }
 
     pub(crate) fn from_parts(commitment: Commitment, shares: Bytes, leaves: Vec<B256>) -> Self {
@@ -148,6 +168,12 @@ impl Square {
     #[must_use]
     pub fn header_field(&self) -> DaCommitment {
         self.commitment.header_field()
+    }
+
+    /// What a header says of it.
+    #[must_use]
+    pub fn committed(&self) -> Committed {
+        self.commitment.committed()
     }
 
     /// The square's dimensions.
@@ -188,20 +214,20 @@ impl Square {
     /// The data, without padding.
     #[must_use]
     pub fn data(&self) -> Vec<u8> {
-        self.data_and_padding().0
+        let mut data = self.padded_data();
+        data.truncate(self.shape().data_size());
+        data
     }
 
-    /// The data, and whether nothing but zeros stands behind it.
-    pub(crate) fn data_and_padding(&self) -> (Vec<u8>, bool) {
+    /// The data and what stands behind it: `k * k` shares.
+    pub(crate) fn padded_data(&self) -> Vec<u8> {
         let shape = self.shape();
         let (row, data) = (shape.side() * shape.share_size(), shape.width() * shape.share_size());
-        let mut out = Vec::with_capacity(shape.data_size() + data);
+        let mut out = Vec::with_capacity(shape.width() * data);
         for line in self.shares.chunks_exact(row).take(shape.width()) {
             out.extend_from_slice(&line[..data]);
         }
-        let padded = out[shape.data_size()..].iter().all(|&byte| byte == 0);
-        out.truncate(shape.data_size());
-        (out, padded)
+        out
     }
 
     fn line_leaves(&self, line: Line) -> Vec<B256> {

@@ -5,20 +5,18 @@
 //!
 //! | request | answer | bytes, at most |
 //! |---|---|---|
-//! | `Roots` | data hash, all roots | 8.3 KB |
+//! | `Roots` | all roots | 8.3 KB |
 //! | `Samples`, up to 64 | as many samples | 64 x 8.9 KB (1.1 KB each for a body of 2 MiB) |
 //! | `Line` | half a row or column | 513 KB (131 KB for 8 MiB) |
 //!
 //! Instead of what was asked for, an answer may be `Outside` (the height is not kept, and this is what is), `Busy` (the
 //! asker's budget is used up, and when there is enough again) or a proof that the square is badly encoded.
 
-use cascade_primitives::{
-    B256, DaCommitment, Decode, DecodeError, DecodeErrorKind, Encode, Height, Reader, codec::encode_list,
-};
+use cascade_primitives::{B256, Decode, DecodeError, DecodeErrorKind, Encode, Height, Reader, codec::encode_list};
 use thiserror::Error;
 
 use crate::{
-    commitment::{Axis, Commitment, CommitmentError, Line},
+    commitment::{Axis, Commitment, CommitmentError, Committed, Line},
     fraud::BadEncoding,
     proof::{LineData, Sample},
     sampling::SampleId,
@@ -87,8 +85,6 @@ pub enum Answer {
     NotInSquare,
     /// Roots.
     Roots {
-        /// The hash over the data.
-        data_hash: B256,
         /// Roots of the rows, then of the columns.
         roots: Vec<B256>,
     },
@@ -121,13 +117,11 @@ impl Answer {
     ///
     /// # Errors
     /// [`AnswerError`]: whoever sent it lied.
-    pub fn check(&self, request: &Request, header: &DaCommitment) -> Result<(), AnswerError> {
+    pub fn check(&self, request: &Request, header: &Committed) -> Result<(), AnswerError> {
         match (self, request) {
             (Self::Outside { .. } | Self::Busy { .. } | Self::NotInSquare, _) => Ok(()),
             (Self::BadEncoding(proof), _) => Ok(proof.verify(header)?),
-            (Self::Roots { data_hash, roots }, Request::Roots { .. }) => {
-                Ok(Commitment::open(header, *data_hash, roots.clone()).map(|_| ())?)
-            }
+            (Self::Roots { roots }, Request::Roots { .. }) => Ok(Commitment::open(header, roots.clone()).map(|_| ())?),
             (Self::Samples(samples), Request::Samples { ids, .. }) => {
                 let found = samples.iter().map(|s| SampleId { row: s.row, column: s.column, axis: s.proof.axis });
                 if !found.eq(ids.iter().copied()) {
@@ -205,9 +199,8 @@ impl Encode for Answer {
                 retry_ms.encode(out);
             }
             Self::NotInSquare => out.push(2),
-            Self::Roots { data_hash, roots } => {
+            Self::Roots { roots } => {
                 out.push(3);
-                data_hash.encode(out);
                 encode_list(roots, out);
             }
             Self::Samples(samples) => {
@@ -232,7 +225,7 @@ impl Decode for Answer {
             0 => Ok(Self::Outside { oldest: Height::decode(r)?, newest: Height::decode(r)? }),
             1 => Ok(Self::Busy { retry_ms: u32::decode(r)? }),
             2 => Ok(Self::NotInSquare),
-            3 => Ok(Self::Roots { data_hash: B256::decode(r)?, roots: r.field("roots").list(4 * MAX_WIDTH)? }),
+            3 => Ok(Self::Roots { roots: r.field("roots").list(4 * MAX_WIDTH)? }),
             4 => Ok(Self::Samples(r.field("samples").list(MAX_SAMPLES)?)),
             5 => Ok(Self::Line(Box::new(LineData::decode(r)?))),
             6 => Ok(Self::BadEncoding(Box::new(BadEncoding::decode(r)?))),

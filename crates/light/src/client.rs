@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cascade_crypto::VoteScheme;
 use cascade_da::{
-    BadEncoding,
+    BadEncoding, Committed,
     wire::{Answer as DataAnswer, Request as DataRequest},
 };
 use cascade_primitives::{BlockHash, DaCommitment, Header, Height, NodeId, ResultEntry, TimestampMs};
@@ -65,7 +65,7 @@ struct Asked {
 #[derive(Debug)]
 struct Followed {
     hash: BlockHash,
-    da: DaCommitment,
+    data: Committed,
     /// None if nothing is sampled, for the reason beside it.
     sampler: Option<Sampler>,
     unsampled: Availability,
@@ -471,9 +471,10 @@ impl Client {
     fn follow(&mut self, now: TimestampMs, header: &Header) {
         self.remember_results(header);
         let (height, hash, da) = (header.height, header.hash(), header.da);
+        let data = Committed::from(header);
         let live = self.is_live(now, header);
         let unsampled = if da == DaCommitment::default() { Availability::NoSquare } else { Availability::NotLive };
-        let mut followed = Followed { hash, da, sampler: None, unsampled };
+        let mut followed = Followed { hash, data, sampler: None, unsampled };
         self.report(Report::Header { height, hash });
         if unsampled == Availability::NotLive && live {
             let seed = sampling_seed(self.config.seed, height);
@@ -515,7 +516,7 @@ impl Client {
         let Some(followed) = self.heights.get_mut(&height) else { return };
         let Some(sampler) = &mut followed.sampler else { return };
         let request = DataRequest::Samples { height, ids: vec![sampler.id(index)] };
-        if let Err(error) = answer.check(&request, &followed.da) {
+        if let Err(error) = answer.check(&request, &followed.data) {
             sampler.unanswered(index);
             return self.convict(now, asked.peer, format!("sample of block {height}: {error}"));
         }
@@ -539,7 +540,7 @@ impl Client {
     fn on_fraud(&mut self, now: TimestampMs, from: NodeId, height: Height, proof: Box<BadEncoding>) {
         // A height that was not followed says nothing about who sent the proof.
         let Some(followed) = self.heights.get(&height) else { return };
-        match proof.verify(&followed.da) {
+        match proof.verify(&followed.data) {
             Ok(()) => self.condemn(from, height, proof),
             Err(error) => self.convict(now, from, format!("bad-encoding proof of block {height}: {error}")),
         }
@@ -548,7 +549,7 @@ impl Client {
     /// A proof of bad encoding holds.
     fn condemn(&mut self, from: NodeId, height: Height, proof: Box<BadEncoding>) {
         let followed = self.heights.get_mut(&height).expect("the height is followed");
-        let root = followed.da.root;
+        let root = followed.data.da.root;
         if let Some(sampler) = &mut followed.sampler {
             sampler.condemn();
         }

@@ -27,10 +27,12 @@ macro_rules! domains {
 domains! {
     /// Hash of a block header.
     HEADER = "cascade/header/1";
-    /// Hash of one section of a block's body.
-    BODY_SECTION = "cascade/body-section/1";
-    /// Root over the hashes of a body's sections.
-    BODY = "cascade/body/1";
+    /// Hash over a block's body, which is the data of its square.
+    BODY = "cascade/body/2";
+    /// Name of a system item while it waits for its block, on one machine.
+    SYSTEM_ITEM = "cascade/system-item/1";
+    /// Name of anything else on one machine.
+    LABEL = "cascade/label/1";
     /// Hash of the genesis file.
     GENESIS = "cascade/genesis/1";
     /// Root of a committee.
@@ -67,10 +69,8 @@ domains! {
     STATE_SLOT = "cascade/state-slot/1";
     /// Leaf of a receipts root.
     RECEIPT = "cascade/receipt/1";
-    /// The hash over the data of an extended square.
-    DA_DATA = "cascade/da-data/1";
     /// What a header's DA commitment stands for.
-    DA_COMMITMENT = "cascade/da-commitment/1";
+    DA_COMMITMENT = "cascade/da-commitment/2";
     /// The coded chunks of a block on their way to the committee.
     DA_CHUNKS = "cascade/da-chunks/1";
     /// A published batch of blocks.

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The version of everything under the data directory. A change that this program cannot read raises it.
-pub const DATA_VERSION: u32 = 5;
+pub const DATA_VERSION: u32 = 6;
 
 const LOCK: &str = "LOCK";
 const VERSION: &str = "VERSION";

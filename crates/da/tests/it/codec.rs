@@ -38,7 +38,7 @@ proptest! {
     #[test]
     fn damaged_encodings_never_panic_nor_verify(at: prop::sample::Index, bit in 0u8..8, cut: prop::sample::Index) {
         let square = Square::new(&super::body(2, 1)).unwrap();
-        let header = square.header_field();
+        let header = square.committed();
         let sample = square.sample(1, 2, Axis::Row).unwrap().to_bytes();
         let line = square.line(Line::column(3)).unwrap().to_bytes();
         for bytes in [sample, line] {

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use cascade_da::{
-    Axis, Line, SampleId, Square,
+    Axis, BadEncoding, Line, SampleId, Square,
     dispersal::disperse,
     wire::{Answer, Request},
 };
@@ -51,6 +51,7 @@ fn messages_keep_their_bytes() {
         ("answer: outside", Answer::Outside { oldest: Height(1), newest: Height(2) }.to_bytes()),
         ("answer: busy", Answer::Busy { retry_ms: 77 }.to_bytes()),
         ("chunk", chunk.to_bytes()),
+        ("proof of another body", BadEncoding::Body(super::noise(64, 42).into()).to_bytes()),
     ];
     let text: String = lines.iter().map(|(name, bytes)| format!("{name} {}\n", hex::encode(bytes))).collect();
     golden("messages.txt", &text);

@@ -20,9 +20,7 @@ pub fn body(width: usize, seed: u64) -> Vec<u8> {
 
 /// A repairer that was given the shares for which `keep` holds.
 pub fn repairer(square: &Square, keep: impl Fn(u16, u16) -> bool) -> Repairer {
-    let mut repairer =
-        Repairer::open(&square.header_field(), square.commitment().data_hash(), square.commitment().roots().to_vec())
-            .unwrap();
+    let mut repairer = Repairer::open(&square.committed(), square.commitment().roots().to_vec()).unwrap();
     let side = square.shape().side() as u16;
     for row in 0..side {
         for column in (0..side).filter(|&column| keep(row, column)) {

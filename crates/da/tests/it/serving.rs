@@ -31,7 +31,7 @@ fn answer(server: &mut SquareServer, now: u64, asker: Asker, request: &Request, 
 #[test]
 fn what_is_asked_for_is_answered_with_proofs() {
     let square = Square::new(&body(4, 1)).unwrap();
-    let header = square.header_field();
+    let header = square.committed();
     let mut server = SquareServer::new(Limits::default());
     server.insert(Height(7), Arc::new(square.clone()));
     for request in [
@@ -42,7 +42,7 @@ fn what_is_asked_for_is_answered_with_proofs() {
         let answer = answer(&mut server, 1, PEER, &request, &square);
         assert_eq!(answer.check(&request, &header), Ok(()));
         assert!(!matches!(answer, Answer::Outside { .. } | Answer::Busy { .. } | Answer::NotInSquare));
-        let other = Square::new(&body(4, 2)).unwrap().header_field();
+        let other = Square::new(&body(4, 2)).unwrap().committed();
         assert!(answer.check(&request, &other).is_err(), "an answer holds for its own header alone");
         let unasked = samples(&square, 7, 15);
         assert!(answer.check(&unasked, &header).is_err(), "an answer holds for its own request alone");

@@ -1,10 +1,10 @@
 //! Proofs, repair and bad encodings.
 
 use cascade_da::{
-    Axis, BadEncoding, CommitmentError, FraudError, Line, RepairError, Repairer, Shape, Square, commitment::data_hash,
+    Axis, BadEncoding, BadLine, CommitmentError, Committed, FraudError, Line, RepairError, Repairer, Shape, Square,
     sampling,
 };
-use cascade_primitives::{B256, DaCommitment};
+use cascade_primitives::{B256, Decode as _, Encode as _, block::body_root};
 use proptest::prelude::*;
 
 use super::{body, noise, repairer};
@@ -16,7 +16,7 @@ fn tampered(square: &Square, changes: &[(u16, u16)]) -> Square {
     for &(row, column) in changes {
         shares[(usize::from(row) * side + usize::from(column)) * size] ^= 1;
     }
-    Square::commit_unchecked(*square.shape(), shares, square.commitment().data_hash())
+    Square::commit_unchecked(*square.shape(), shares, square.commitment().body_root())
 }
 
 fn convicted(mut repairer: Repairer) -> BadEncoding {
@@ -33,7 +33,7 @@ proptest! {
     fn every_share_and_line_leads_to_the_header(len in 0usize..20_000, seed: u64) {
         let data = noise(len, seed);
         let square = Square::new(&data).unwrap();
-        let header = square.header_field();
+        let header = square.committed();
         prop_assert_eq!(square.data(), data);
         let side = square.shape().side() as u16;
         for row in 0..side {
@@ -64,10 +64,10 @@ proptest! {
     #[test]
     fn a_sample_that_differs_anywhere_is_refused(seed: u64, what in 0usize..9, row in 0u16..8, column in 0u16..8, axis: bool) {
         let square = Square::new(&body(4, seed)).unwrap();
-        let header = square.header_field();
+        let header = square.committed();
         let axis = if axis { Axis::Row } else { Axis::Column };
         let mut sample = square.sample(row, column, axis).unwrap();
-        let mut other: DaCommitment = header;
+        let mut other: Committed = header;
         match what {
             0 => sample.row ^= 1,
             1 => sample.column ^= 1,
@@ -75,9 +75,9 @@ proptest! {
             3 => sample.proof.path[0].0[0] ^= 1,
             4 => { let mut share = sample.proof.share.to_vec(); share[511] ^= 1; sample.proof.share = share.into(); }
             5 => sample.root.root.0[3] ^= 1,
-            6 => sample.root.data_hash.0[3] ^= 1,
+            6 => other.body_root.0[3] ^= 1,
             7 => { sample.root.path.pop(); }
-            _ => other.data_size += 1,
+            _ => other.da.data_size += 1,
         }
         prop_assert!(sample.verify(&other).is_err());
     }
@@ -110,14 +110,15 @@ proptest! {
             1 => !(r / half == 1 - row / half && c / half == 1 - column / half),
             _ => (r * 7 + c * 3) % 5 != 0 || (r, c) == (row, column) || side < 8,
         }));
-        prop_assert_eq!(proof.verify(&square.header_field()), Ok(()));
-        let decoded = <BadEncoding as cascade_primitives::Decode>::from_slice(&cascade_primitives::Encode::to_bytes(&proof));
-        prop_assert_eq!(decoded.unwrap(), proof.clone());
+        prop_assert_eq!(proof.verify(&square.committed()), Ok(()));
+        prop_assert_eq!(&BadEncoding::from_slice(&proof.to_bytes()).unwrap(), &proof);
+        prop_assert_eq!(proof.encoded_len(), proof.to_bytes().len());
         // It convicts nobody else, and not when a bit of it is changed.
-        prop_assert!(proof.verify(&honest.header_field()).is_err());
-        let mut forged = proof;
-        forged.shares[0].proof.path[0].0[0] ^= 1;
-        prop_assert!(forged.verify(&square.header_field()).is_err());
+        prop_assert!(proof.verify(&honest.committed()).is_err());
+        let BadEncoding::Line(mut line) = proof else { panic!("a line is wrong: {proof}") };
+        line.shares[0].proof.path[0].0[0] ^= 1;
+        let forged = BadEncoding::Line(line);
+        prop_assert!(forged.verify(&square.committed()).is_err());
     }
 }
 
@@ -175,13 +176,12 @@ fn rows_and_columns_that_disagree_are_convicted() {
     let roots: Vec<B256> =
         a.commitment().roots()[..side].iter().chain(&b.commitment().roots()[side..]).copied().collect();
     // A commitment of that kind cannot be made by `Square`, so its root is found by trial.
-    let mut header = a.header_field();
-    let Err(CommitmentError::Root { found, .. }) = Repairer::open(&header, a.commitment().data_hash(), roots.clone())
-    else {
+    let mut header = a.committed();
+    let Err(CommitmentError::Root { found, .. }) = Repairer::open(&header, roots.clone()) else {
         panic!("these are not the roots of a")
     };
-    header.root = found;
-    let mut repairer = Repairer::open(&header, a.commitment().data_hash(), roots.clone()).unwrap();
+    header.da.root = found;
+    let mut repairer = Repairer::open(&header, roots.clone()).unwrap();
     for row in 0..4 {
         for column in 0..4 {
             repairer.insert(row, column, &a.share_proof(row, column, Axis::Row).unwrap()).unwrap();
@@ -189,7 +189,7 @@ fn rows_and_columns_that_disagree_are_convicted() {
     }
     assert_eq!(convicted(repairer).verify(&header), Ok(()), "columns decode to something else than their roots");
 
-    let mut repairer = Repairer::open(&header, a.commitment().data_hash(), roots).unwrap();
+    let mut repairer = Repairer::open(&header, roots).unwrap();
     for column in 0..3 {
         repairer.insert(0, column, &a.share_proof(0, column, Axis::Row).unwrap()).unwrap();
     }
@@ -203,39 +203,74 @@ fn rows_and_columns_that_disagree_are_convicted() {
 #[test]
 fn an_honest_square_cannot_be_accused() {
     let square = Square::new(&body(4, 5)).unwrap();
-    let header = square.header_field();
+    let header = square.committed();
     for axis in [Axis::Row, Axis::Column] {
         for first in 0..4 {
             let shares = (first..first + 4)
                 .map(|place| cascade_da::fraud::Witness { place, proof: square.share_proof(2, place, axis).unwrap() });
-            let mut proof = BadEncoding {
-                line: Line::row(2),
-                data_hash: square.commitment().data_hash(),
-                roots: square.commitment().roots().to_vec(),
-                shares: shares.collect(),
-            };
-            assert_eq!(proof.verify(&header), Err(FraudError::Honest(Line::row(2))));
+            let mut proof =
+                BadLine { line: Line::row(2), roots: square.commitment().roots().to_vec(), shares: shares.collect() };
+            let verify = |proof: &BadLine| BadEncoding::Line(proof.clone()).verify(&header);
+            assert_eq!(verify(&proof), Err(FraudError::Honest(Line::row(2))));
             proof.shares[1] = proof.shares[0].clone();
-            assert_eq!(proof.verify(&header), Err(FraudError::Order(first)));
+            assert_eq!(verify(&proof), Err(FraudError::Order(first)));
             proof.shares.pop();
-            assert!(matches!(proof.verify(&header), Err(FraudError::Commitment(CommitmentError::Count { .. }))));
+            assert!(matches!(verify(&proof), Err(FraudError::Commitment(CommitmentError::Count { .. }))));
+        }
+    }
+    let data = square.data();
+    assert_eq!(BadEncoding::Body(data.clone().into()).verify(&header), Err(FraudError::HonestBody));
+    for data in [noise(data.len(), 6), data[1..].to_vec()] {
+        let refused = BadEncoding::Body(data.into()).verify(&header);
+        assert!(matches!(refused, Err(FraudError::Commitment(_))), "{refused:?}");
+    }
+}
+
+/// A quorum that certifies a body and the square of something else: samples of it hold, and whoever repairs it convicts.
+#[test]
+fn a_well_encoded_square_of_something_else_is_convicted() {
+    for (size, seed) in [(1000, 1), (9000, 2), (300_000, 3)] {
+        let data = noise(size, seed);
+        let shape = Shape::of_size(size).unwrap();
+        // Another content, and the right one with something behind it.
+        let mut padded = data.clone();
+        padded.resize(shape.width() * shape.width() * shape.share_size(), 0);
+        let other = Square::new(&noise(size, seed + 9)).unwrap().shares().to_vec();
+        let mut lies = vec![other];
+        if padded.len() > size {
+            *padded.last_mut().unwrap() = 1;
+            // Encoded as data of its whole length, it has the same shape.
+            let longer = Square::new(&padded).unwrap();
+            assert_eq!((longer.shape().width(), longer.shape().share_size()), (shape.width(), shape.share_size()));
+            lies.push(longer.shares().to_vec());
+        }
+        assert!(size == 9000 || lies.len() == 2, "{size} bytes have padding");
+        for shares in lies {
+            let lying = Square::commit_unchecked(shape, shares, body_root(&data));
+            let header = lying.committed();
+            assert_eq!(lying.sample(1, 0, Axis::Column).unwrap().verify(&header), Ok(()));
+            let corner = shape.width() as u16;
+            let proof = convicted(repairer(&lying, |row, column| row < corner && column < corner));
+            assert!(matches!(proof, BadEncoding::Body(_)), "{proof}");
+            assert_eq!(proof.verify(&header), Ok(()));
+            assert_eq!(
+                (BadEncoding::from_slice(&proof.to_bytes()).as_ref(), proof.encoded_len()),
+                (Ok(&proof), proof.to_bytes().len())
+            );
+            assert!(proof.verify(&Square::new(&data).unwrap().committed()).is_err());
         }
     }
 }
 
+/// The body root is the header's: what is proved under one proves nothing under another.
 #[test]
-fn wrong_padding_and_a_wrong_data_hash_are_named() {
-    let data = noise(1000, 1);
-    let shape = Shape::of_size(1000).unwrap();
-    let mut padded = data.clone();
-    padded.resize(shape.share_size(), 0);
-    padded[1020] = 1;
-    // One share of 1024 bytes: its square is four times the same share.
-    let lying = Square::commit_unchecked(shape, padded.repeat(4), data_hash(&data));
-    assert_eq!(repairer(&lying, |_, _| true).repair(), Err(RepairError::Padding));
-    let square = Square::new(&data).unwrap();
-    let lying = Square::commit_unchecked(shape, square.shares().to_vec(), B256::ZERO);
-    assert!(matches!(repairer(&lying, |_, _| true).repair(), Err(RepairError::DataHash { .. })));
+fn a_square_proves_nothing_to_a_header_with_another_body_root() {
+    let square = Square::new(&body(4, 1)).unwrap();
+    let header = Committed { body_root: B256::ZERO, ..square.committed() };
+    let roots = square.commitment().roots().to_vec();
+    assert!(matches!(Repairer::open(&header, roots), Err(CommitmentError::Root { .. })));
+    assert!(square.sample(0, 0, Axis::Row).unwrap().verify(&header).is_err());
+    assert!(square.line(Line::row(0)).unwrap().verify(&header).is_err());
 }
 
 #[test]
@@ -244,7 +279,7 @@ fn a_bad_encoding_proof_of_the_largest_body_is_small() {
     let square = tampered(&honest, &[(3, 100)]);
     let mut repairer = repairer(&square, |row, _| row == 3);
     let Err(RepairError::BadEncoding(proof)) = repairer.repair() else { panic!("row 3 is no codeword") };
-    assert_eq!(proof.verify(&square.header_field()), Ok(()));
-    let bytes = cascade_primitives::Encode::to_bytes(&*proof).len();
+    assert_eq!(proof.verify(&square.committed()), Ok(()));
+    let bytes = proof.to_bytes().len();
     assert!(bytes < 160_000, "{bytes} bytes");
 }

@@ -72,7 +72,7 @@ fn encodings_are_frozen() {
     assert_eq!(found, ["010300000000000000", "020400000000000000", "030500000000000000", "040403020100000000"]);
     let hashes: Vec<String> = answers()
         .iter()
-        .map(|bytes| hex::encode(cascade_primitives::hash::tagged(cascade_primitives::domain::DA_DATA, &[bytes])))
+        .map(|bytes| hex::encode(cascade_primitives::hash::tagged(cascade_primitives::domain::LABEL, &[bytes])))
         .collect();
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/answers.txt");
     let text = hashes.join("\n") + "\n";

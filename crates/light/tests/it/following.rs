@@ -1,8 +1,8 @@
 //! Following the chain and sampling its blocks.
 
-use cascade_da::{RepairError, Repairer, Square};
+use cascade_da::{BadEncoding, RepairError, Repairer, Square};
 use cascade_light::{Availability, Input, Report, Start, Stop};
-use cascade_primitives::{Height, NodeId};
+use cascade_primitives::{Height, NodeId, block::body_root};
 
 use super::world::{Kind, TestChain, World, noise};
 
@@ -113,6 +113,27 @@ fn withheld(world: &World) -> Vec<Height> {
     world.reports.iter().filter_map(withheld).collect()
 }
 
+/// A quorum certifies a block and serves the square of something else: all samples come, and whoever repairs it has a proof.
+#[test]
+fn the_square_of_another_body_is_convicted_by_its_data() {
+    let mut world = world(&[Kind::Honest; 4]);
+    world.run(1000);
+    let (body, other) = (noise(8 * 1024, 1), Square::new(&noise(8 * 1024, 2)).unwrap());
+    let lying = Square::commit_unchecked(*other.shape(), other.shares().to_vec(), body_root(&body));
+    let mut repairer = Repairer::new(lying.commitment().clone());
+    for (row, column) in (0..4).flat_map(|row| (0..4).map(move |column| (row, column))) {
+        repairer.insert(row, column, &lying.share_proof(row, column, cascade_da::Axis::Row).unwrap()).unwrap();
+    }
+    let Err(RepairError::BadEncoding(proof)) = repairer.repair() else { panic!("it is not the body") };
+    assert!(matches!(*proof, BadEncoding::Body(_)), "{proof}");
+    world.chain.grow_with(Some(lying));
+    world.run(1000);
+    available(&world, 21..=21);
+    world.put(0, Input::Fraud { from: NodeId([2; 32]), height: Height(21), proof, bytes: 9 });
+    world.run(100);
+    assert!(matches!(world.stopped, Some(Stop::BadEncoding { height: Height(21), .. })));
+}
+
 #[test]
 fn a_proof_of_bad_encoding_stops_the_client_and_is_passed_on() {
     let mut world = world(&[Kind::Honest; 4]);
@@ -120,7 +141,7 @@ fn a_proof_of_bad_encoding_stops_the_client_and_is_passed_on() {
     let honest = Square::new(&noise(8 * 1024, 1)).unwrap();
     let mut shares = honest.shares().to_vec();
     shares[5 * 512] ^= 1;
-    let square = Square::commit_unchecked(*honest.shape(), shares, honest.commitment().data_hash());
+    let square = Square::commit_unchecked(*honest.shape(), shares, honest.commitment().body_root());
     let mut repairer = Repairer::new(square.commitment().clone());
     for column in 0..8 {
         let axis = cascade_da::Axis::Column;
@@ -133,7 +154,8 @@ fn a_proof_of_bad_encoding_stops_the_client_and_is_passed_on() {
 
     let (liar, honest_peer) = (NodeId([1; 32]), NodeId([2; 32]));
     let mut wrong = proof.clone();
-    wrong.line.index = 1;
+    let BadEncoding::Line(line) = &mut *wrong else { panic!("{wrong}") };
+    line.line.index = 1;
     world.put(0, Input::Fraud { from: liar, height: Height(21), proof: wrong, bytes: 9 });
     world.put(0, Input::Fraud { from: honest_peer, height: Height(3), proof: proof.clone(), bytes: 9 });
     world.run(100);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use blst::min_pk::{AggregateSignature, SecretKey, Signature};
 use cascade_da::{
-    Square,
+    Committed, Square,
     wire::{Answer as DataAnswer, Request as DataRequest},
 };
 use cascade_light::{
@@ -15,9 +15,9 @@ use cascade_light::{
     Report, Request, RequestId, Start, Stop,
 };
 use cascade_primitives::{
-    Address, B256, Block, BlockHash, BlsPublicKey, BlsSignature, Body, Certificate, ChainId, Committee, DaCommitment,
-    Decode, Encode, Epoch, Fork, Header, HeaderKind, Height, L1Origin, Member, MemberIndex, NodeId, PublicKeys,
-    ResultEntry, Seats, SignerSet, SigningContext, ThresholdKeys, TimestampMs, View, VoteTarget,
+    Address, B256, Block, BlockHash, BlsPublicKey, BlsSignature, Body, Certificate, ChainId, Committee, Decode, Encode,
+    Epoch, Fork, Header, HeaderKind, Height, L1Origin, Member, MemberIndex, NodeId, PublicKeys, ResultEntry, Seats,
+    SignerSet, SigningContext, ThresholdKeys, TimestampMs, View, VoteTarget,
     block::PROTOCOL_VERSION,
     merkle::{self, MountainRange, subtree_root},
 };
@@ -136,7 +136,7 @@ impl TestChain {
             changing,
             keep: usize::MAX,
         };
-        let genesis = chain.header(0, 0, BlockHash::ZERO, DaCommitment::default());
+        let genesis = chain.header(0, 0, BlockHash::ZERO, Committed::default());
         chain.push(genesis);
         chain
     }
@@ -147,7 +147,7 @@ impl TestChain {
         self
     }
 
-    fn header(&self, height: u64, epoch: u64, parent: BlockHash, da: DaCommitment) -> Header {
+    fn header(&self, height: u64, epoch: u64, parent: BlockHash, data: Committed) -> Header {
         Header {
             version: PROTOCOL_VERSION,
             kind: HeaderKind::Block,
@@ -163,8 +163,8 @@ impl TestChain {
             committee_root: self.voters[epoch as usize].committee.root(),
             next_committee_root: self.voters[epoch as usize + 1].committee.root(),
             history_root: self.range.root(),
-            da,
-            body_root: Body::default().root(),
+            da: data.da,
+            body_root: data.body_root,
             base_fee: 1,
             ordered_gas: 0,
             results: vec![result(height.saturating_sub(3))],
@@ -199,8 +199,8 @@ impl TestChain {
             let generation = if self.changing { epoch as u8 + 1 } else { 0 };
             self.voters.push(Voters::new(epoch + 1, self.members, generation));
         }
-        let da = square.as_ref().map_or_else(DaCommitment::default, Square::header_field);
-        let header = self.header(height, epoch, below.hash(), da);
+        let data = square.as_ref().map_or_else(Committed::default, Square::committed);
+        let header = self.header(height, epoch, below.hash(), data);
         if let Some(square) = square {
             self.squares.insert(header.height, square);
         }
@@ -216,7 +216,7 @@ impl TestChain {
         let filler = Header {
             kind: HeaderKind::Filler,
             view: last.view.next(),
-            ..self.header(last.height.0 + 1, last.epoch.0, last.hash(), last.da)
+            ..self.header(last.height.0 + 1, last.epoch.0, last.hash(), Committed::from(last))
         };
         let mut body = Body::default();
         if last.epoch.0.is_multiple_of(2) {

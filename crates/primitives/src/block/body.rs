@@ -12,7 +12,7 @@ use crate::{
     codec::{Decode, DecodeError, DecodeErrorKind, Encode, Reader, encode_byte_string, encode_list},
     domain,
     envelope::Reveal,
-    hash, merkle,
+    hash,
     system::SystemItem,
 };
 
@@ -98,7 +98,7 @@ impl BodySections {
 }
 
 impl Body {
-    pub(super) fn encode_section(&self, section: BodySections, out: &mut Vec<u8>) {
+    fn encode_section(&self, section: BodySections, out: &mut Vec<u8>) {
         match section {
             BodySections::L1Items => encode_byte_strings(&self.l1_items, out),
             BodySections::System => encode_list(&self.system, out),
@@ -108,33 +108,37 @@ impl Body {
         }
     }
 
-    /// The root that the header carries.
+    /// The hash that the header carries: [`body_root`] of its encoding. What users sent is megabytes, and is hashed where
+    /// it is.
     #[must_use]
     pub fn root(&self) -> B256 {
-        let leaves = BodySections::ALL.map(|section| self.section_hash(section));
-        hash::tagged(domain::BODY, &[merkle::root(&leaves).as_slice()])
+        hash::tagged_with(domain::BODY, |out| {
+            for section in BodySections::ALL {
+                self.hash_section(section, out);
+            }
+        })
     }
 
-    /// The hash over a section's number and its encoding. What users sent is megabytes, and is hashed where it is.
-    pub(super) fn section_hash(&self, section: BodySections) -> B256 {
+    /// Hands out a section's number, length and content.
+    fn hash_section(&self, section: BodySections, out: &mut dyn FnMut(&[u8])) {
+        let number = |n: usize| u32::try_from(n).expect("sections stay under their limits").to_le_bytes();
+        out(&[section as u8]);
         let items = match section {
             BodySections::L1Items => &self.l1_items,
             BodySections::Transactions => &self.transactions,
             BodySections::System | BodySections::Certificates | BodySections::Reveals => {
-                let mut buffer = Vec::new();
-                self.encode_section(section, &mut buffer);
-                return hash::tagged(domain::BODY_SECTION, &[&[section as u8], &buffer]);
+                let mut content = Vec::new();
+                self.encode_section(section, &mut content);
+                out(&number(content.len()));
+                return out(&content);
             }
         };
-        let length = |n: usize| u32::try_from(n).expect("sections stay under their limits").to_le_bytes();
-        hash::tagged_with(domain::BODY_SECTION, |out| {
-            out(&[section as u8]);
-            out(&length(items.len()));
-            for item in items {
-                out(&length(item.len()));
-                out(item);
-            }
-        })
+        out(&number(strings_len(items)));
+        out(&number(items.len()));
+        for item in items {
+            out(&number(item.len()));
+            out(item);
+        }
     }
 
     /// Bytes of the transactions, without their length prefixes.
@@ -146,10 +150,9 @@ impl Body {
     /// Bytes of its encoding, without copying what users sent.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        let strings = |items: &[Bytes]| 4 + items.iter().map(|i| 4 + i.len()).sum::<usize>();
         let section = |section| match section {
-            BodySections::L1Items => strings(&self.l1_items),
-            BodySections::Transactions => strings(&self.transactions),
+            BodySections::L1Items => strings_len(&self.l1_items),
+            BodySections::Transactions => strings_len(&self.transactions),
             BodySections::System | BodySections::Certificates | BodySections::Reveals => {
                 let mut buffer = Vec::new();
                 self.encode_section(section, &mut buffer);
@@ -166,8 +169,21 @@ impl Body {
     }
 }
 
+/// The root of a body with this encoding, which the square of a block carries: its header's [`Header::body_root`].
+///
+/// One hash over all of it, so that a square and a body can only be each other's: see `cascade_da`.
+#[must_use]
+pub fn body_root(encoding: &[u8]) -> B256 {
+    hash::tagged(domain::BODY, &[encoding])
+}
+
+/// Bytes of the encoding of byte strings.
+fn strings_len(items: &[Bytes]) -> usize {
+    4 + items.iter().map(|i| 4 + i.len()).sum::<usize>()
+}
+
 fn encode_byte_strings(items: &[Bytes], out: &mut Vec<u8>) {
-    out.reserve(4 + items.iter().map(|i| i.len() + 4).sum::<usize>());
+    out.reserve(strings_len(items));
     u32::try_from(items.len()).expect("bounded by MAX_TRANSACTIONS_PER_BLOCK").encode(out);
     for item in items {
         encode_byte_string(item, out);

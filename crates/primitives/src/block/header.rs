@@ -76,7 +76,7 @@ pub struct DaCommitment {
     pub share_size: u32,
     /// Shares in a row of the square before extension.
     pub width: u16,
-    /// Root over {size, data hash, row roots, column roots}.
+    /// Root over {size, body root, row roots, column roots}.
     pub root: B256,
 }
 
@@ -178,7 +178,7 @@ pub struct Header {
     pub history_root: B256,
     /// Commitment to the erasure-coded body.
     pub da: DaCommitment,
-    /// Merkle root over the body's sections.
+    /// Hash over the body's encoding ([`super::body_root`]).
     pub body_root: B256,
     /// Base fee per gas in wei (EIP-1559, on ordered gas).
     pub base_fee: u64,

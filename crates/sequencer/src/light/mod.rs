@@ -42,7 +42,7 @@ impl Peer {
         let authority = http::authority(url)
             .ok_or_else(|| Failure::usage(format!("{url} is no URL of a node; give it as http://HOST:PORT")))?;
         // A label on this machine alone: nothing is signed or looked up by it.
-        let id = NodeId(hash::tagged(domain::DA_DATA, &[authority.as_bytes()]).0);
+        let id = NodeId(hash::tagged(domain::LABEL, &[authority.as_bytes()]).0);
         Ok(Self { id, authority: authority.to_owned() })
     }
 }

@@ -379,7 +379,7 @@ impl KeysActor {
     }
 
     fn take(&mut self, item: SystemItem) {
-        let key = hash::of(domain::BODY_SECTION, &item);
+        let key = hash::of(domain::SYSTEM_ITEM, &item);
         if self.offers.insert(key, item).is_none() {
             self.offer();
         }

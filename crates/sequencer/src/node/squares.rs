@@ -11,7 +11,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use cascade_da::{
-    BadEncoding, Extended, Shape, Square,
+    BadEncoding, Committed, Extended, Shape, Square,
     serve::{Asker, Limits, Outcome, SquareServer},
     wire::{Answer, Request},
 };
@@ -228,8 +228,9 @@ impl Squares {
 
     /// Takes a proof that a final block's square is badly encoded, if it is one.
     pub fn condemn(&self, header: &Header, proof: BadEncoding) {
-        if self.state.lock().server.condemned(header.height).is_none() && proof.verify(&header.da).is_ok() {
-            tracing::error!(height = %header.height, line = %proof.line, "the square of a final block is badly encoded");
+        let known = self.state.lock().server.condemned(header.height).is_some();
+        if !known && proof.verify(&Committed::from(header)).is_ok() {
+            tracing::error!(height = %header.height, %proof, "the square of a final block is badly encoded");
             self.state.lock().server.condemn(header.height, proof);
         }
     }
@@ -239,7 +240,7 @@ impl Squares {
 fn spoiled(square: &Square) -> Square {
     let mut shares = square.shares().to_vec();
     *shares.last_mut().expect("a square has a share") ^= 1;
-    Square::commit_unchecked(*square.shape(), shares, square.commitment().data_hash())
+    Square::commit_unchecked(*square.shape(), shares, square.commitment().body_root())
 }
 
 /// Whether a request touches the corner of (k+1) x (k+1) shares without which nothing can be repaired.

@@ -269,7 +269,7 @@ fn shares_and_headers_are_served_over_quic_and_http_and_outside_the_window_the_a
     let request = Request::Roots { height: newest.height };
     let Reply::Data(answer) = ask(&Ask::Data(request.clone())) else { panic!("an answer about data") };
     assert!(matches!(answer, Answer::Roots { .. }), "{answer:?}");
-    assert_eq!(answer.check(&request, &newest.da), Ok(()));
+    assert_eq!(answer.check(&request, &cascade_da::Committed::from(&newest)), Ok(()));
     let Reply::Data(Answer::Outside { oldest, newest: high }) =
         ask(&Ask::Data(Request::Roots { height: Height(1 << 40) }))
     else {

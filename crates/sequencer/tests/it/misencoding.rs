@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cascade_da::{
-    Axis, BadEncoding, RepairError, Repairer, SampleId, Square,
+    Axis, BadEncoding, Committed, RepairError, Repairer, SampleId, Square,
     wire::{Answer, Request},
 };
 use cascade_light::{Ask, ChainAnswer, ChainRequest, Reply};
@@ -66,13 +66,14 @@ fn prove(runtime: &Runtime, target: &str, height: Height) -> Option<(Header, Bad
         Some(Reply::Data(answer)) => Some(answer),
         _ => None,
     };
-    let Answer::Roots { data_hash, roots } = data(Request::Roots { height })? else { return None };
-    let mut repairer = Repairer::open(&header.da, data_hash, roots).ok()?;
+    let Answer::Roots { roots } = data(Request::Roots { height })? else { return None };
+    let committed = Committed::from(&header);
+    let mut repairer = Repairer::open(&committed, roots).ok()?;
     let last = header.da.width * 2 - 1;
     let ids: Vec<SampleId> = (0..=last).map(|column| SampleId { row: last, column, axis: Axis::Column }).collect();
     let Answer::Samples(samples) = data(Request::Samples { height, ids })? else { return None };
     for sample in samples {
-        sample.verify(&header.da).ok()?;
+        sample.verify(&committed).ok()?;
         repairer.insert(sample.row, sample.column, &sample.proof).ok()?;
     }
     match repairer.repair() {
@@ -128,7 +129,9 @@ fn where_a_quorum_took_a_wrong_square_its_proof_convinces_a_light_client_that_ha
         let target = authority(&cluster, node);
         let header = block(&cluster.runtime, &target, named).header;
         match ask(&cluster.runtime, &target, &Ask::Data(request.clone())) {
-            Some(Reply::Data(Answer::BadEncoding(proof))) => assert_eq!(proof.verify(&header.da), Ok(())),
+            Some(Reply::Data(Answer::BadEncoding(proof))) => {
+                assert_eq!(proof.verify(&Committed::from(&header)), Ok(()))
+            }
             other => panic!("node {node}: {other:?}"),
         }
     }

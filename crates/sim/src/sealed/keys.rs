@@ -333,7 +333,7 @@ impl<B: Bugs> Party<B> {
     }
 
     fn offer(&mut self, item: SystemItem) {
-        self.offers.entry(hash::of(domain::BODY_SECTION, &item)).or_insert(item);
+        self.offers.entry(hash::of(domain::SYSTEM_ITEM, &item)).or_insert(item);
     }
 
     /// A second is over: what the log does not have yet is given out again.
