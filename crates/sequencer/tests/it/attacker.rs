@@ -1,5 +1,6 @@
 //! A trader and an attacker that hears all gossip, on real chains: in the clear it trades around whoever trades; of an
-//! encrypted chain's gossip it can make nothing. How much it earns is measured elsewhere (benches/src/market.rs).
+//! encrypted chain's gossip it can make nothing but that somebody does something, and enters blindly. How much it earns is
+//! measured elsewhere (benches/src/market.rs).
 
 use alloy_consensus::{SignableTransaction as _, TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::{Decodable2718 as _, Encodable2718 as _};
@@ -24,6 +25,9 @@ const UNIT: f64 = 1e18;
 const PAID: f64 = 10.0;
 const TOLERATED: f64 = 0.01;
 const VICTIMS_TIP: u128 = 1_000_000;
+/// What an attacker enters with who cannot know on which side, in coins, and how many envelopes it strews.
+const BLIND: f64 = 1.0;
+const STREWN: u64 = 3;
 
 fn units(whole: f64) -> U256 {
     U256::from((whole * UNIT) as u128)
@@ -261,7 +265,7 @@ fn in_the_clear_who_hears_a_trade_trades_around_it() {
 }
 
 #[test]
-fn of_a_sealed_trade_nothing_is_heard_and_it_runs_as_if_nobody_had_listened() {
+fn of_a_sealed_trade_nothing_is_heard_and_who_enters_blindly_takes_no_more_than_it_risks() {
     let cluster = sealed::start(4, slow);
     let seal = sealed::wait_key(&cluster, 0, 1);
     let mut market = Market::new(cluster, Some(seal));
@@ -284,12 +288,24 @@ fn of_a_sealed_trade_nothing_is_heard_and_it_runs_as_if_nobody_had_listened() {
                 assert!(!item.windows(secret.len()).any(|part| part == secret), "part of a trade is heard");
             }
         }
+        // That there is an envelope is all it knows: it strews some that look at the pool when they come to run.
+        let nonce = 3 + (STREWN + 1) * number;
+        let buying = U256::from(number % 2);
+        let lurk = words("lurk(bool,uint256,uint256)", &[buying, units(BLIND), U256::from(1)]);
+        let strewn: Vec<B256> = (0..STREWN)
+            .map(|i| {
+                let raw = market.sign(&attacker(), nonce + i, Some(market.sandwich), U256::ZERO, lurk.clone(), 10);
+                market.send(&raw)
+            })
+            .collect();
         assert!(market.ran(hash), "the trade runs");
+        assert!(strewn.into_iter().all(|hash| market.ran(hash)), "what is strewn runs");
+        // At most one entry stands before the trade, on either side of it, and moves its price by twice what was paid.
         let got = market.tokens(victim.address());
-        assert!((got / fair - 1.0).abs() < 1e-9, "it got {got} of {fair}");
+        assert!((got / fair - 1.0).abs() < 2.5 * BLIND / POOL_COINS, "it got {got} of {fair}");
         // Afterwards everybody can see it, and bring the price back.
         let close = words("close()", &[]);
-        let raw = market.sign(&attacker(), 3 + number, Some(market.sandwich), U256::ZERO, close, 10);
+        let raw = market.sign(&attacker(), nonce + STREWN, Some(market.sandwich), U256::ZERO, close, 10);
         let closed = market.send(&raw);
         assert!(market.ran(closed));
     }
