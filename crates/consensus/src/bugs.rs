@@ -36,6 +36,9 @@ cascade_crypto::planted_bugs! {
         HandoverUncertified = "The next epoch begins on a prepare certificate of the last block.",
         SeedTooNew = "Leaders are drawn with the beacon of the epoch before, which its last leaders know.",
         KeysOfTheFirst = "The next committee's keys are those that its first ready member names.",
+        ChunkUnchecked = "A chunk is taken and passed on whether or not it is one of its root.",
+        AnyonesChunks = "A chunk is taken from whoever sends it.",
+        ChunksPinned = "Chunks stay when their view is over.",
         ReadinessUnasked = "An epoch ends whether or not a quorum of the next committee is ready.",
     }
 }

@@ -29,6 +29,7 @@ use cascade_primitives::{
 
 use crate::{
     bugs::{Bug, Bugs, NoBugs},
+    carriage,
     context::{ChainContext, InvalidBlock, Rules},
     election::{Leaders, epoch_seed},
     messages::{Evidence, Message, Record, SkipReason, Status},
@@ -371,6 +372,14 @@ impl<B: Bugs> Core<B> {
                 (view, self.epoch.committee.members()[leader.index()].node)
             })
             .collect()
+    }
+
+    /// Where this node stands, for what carries its proposals: to be told at the start and whenever a view began.
+    #[must_use]
+    pub fn standing(&mut self) -> carriage::Standing {
+        let leaders = carriage::Standing::views(self.view).map(|view| self.epoch.leaders.of_view(View(view))).collect();
+        let committee = Arc::clone(&self.epoch.committee);
+        carriage::Standing { epoch: self.epoch.epoch, view: self.view, committee, leaders }
     }
 
     /// How the node fares.

@@ -27,9 +27,11 @@
 //! - [`safety`]: the guard in front of the signing key;
 //! - [`core`]: the protocol;
 //! - [`messages`]: what goes over the wire and into the vote log.
+//! - [`carriage`]: how proposals travel, whole or in coded chunks.
 //! - [`sync`]: catching up.
 
 pub mod bugs;
+pub mod carriage;
 pub mod context;
 pub mod core;
 pub mod election;
@@ -41,6 +43,7 @@ pub mod sync;
 mod tally;
 
 pub use bugs::{Bug, Bugs, NoBugs};
+pub use carriage::{CarriageConfig, CarriageEffect, CarriageInput, Carried, Carrier, Standing, Way};
 pub use context::{ChainContext, InvalidBlock, Rules};
 pub use core::{
     BuildRequest, BuiltBlock, Config, Core, Effect, Finality, Finalized, Footprint, Health, Input, Start, Verdict,

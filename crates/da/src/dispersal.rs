@@ -136,6 +136,20 @@ impl Plan {
         shards
     }
 
+    fn commit(&self, shards: Vec<Vec<u8>>) -> Vec<Chunk> {
+        let leaves: Vec<B256> = shards.iter().map(|shard| merkle::leaf(shard)).collect();
+        let root = self.root(&leaves);
+        let chunk = |(i, shard): (usize, Vec<u8>)| Chunk {
+            root,
+            size: self.size as u32,
+            chunks: self.chunks as u16,
+            index: i as u16,
+            path: merkle::proof(&leaves, i),
+            bytes: shard.into(),
+        };
+        shards.into_iter().enumerate().map(chunk).collect()
+    }
+
     fn root(&self, leaves: &[B256]) -> B256 {
         let mut bytes = Vec::with_capacity(48);
         (self.size as u32).encode(&mut bytes);
@@ -202,22 +216,25 @@ impl Chunk {
 /// [`DispersalError::Seats`] and [`DispersalError::Size`].
 pub fn disperse(block: &[u8], seats: usize) -> Result<Vec<Chunk>, DispersalError> {
     let plan = Plan::new(seats, block.len())?;
-    let shards = plan.shards(block);
-    let leaves: Vec<B256> = shards.iter().map(|shard| merkle::leaf(shard)).collect();
-    let root = plan.root(&leaves);
-    let chunk = |(i, shard): (usize, Vec<u8>)| Chunk {
-        root,
-        size: plan.size as u32,
-        chunks: plan.chunks as u16,
-        index: i as u16,
-        path: merkle::proof(&leaves, i),
-        bytes: shard.into(),
-    };
-    Ok(shards.into_iter().enumerate().map(chunk).collect())
+    Ok(plan.commit(plan.shards(block)))
+}
+
+/// Puts a root over chunks that a block of `size` bytes would have, whatever they are: what a leader can do that lies. For
+/// tests.
+///
+/// # Errors
+/// [`DispersalError::Seats`] and [`DispersalError::Size`]; [`DispersalError::Chunk`] for the first one that is not as long
+/// as the plan says.
+pub fn commit_unchecked(shards: Vec<Vec<u8>>, size: usize) -> Result<Vec<Chunk>, DispersalError> {
+    let plan = Plan::new(shards.len(), size)?;
+    if let Some(odd) = shards.iter().position(|shard| shard.len() != plan.chunk_bytes()) {
+        return Err(DispersalError::Chunk(odd as u16));
+    }
+    Ok(plan.commit(shards))
 }
 
 /// Collects the chunks of one root.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Assembler {
     plan: Plan,
     root: B256,
@@ -239,6 +256,24 @@ impl Assembler {
     /// # Errors
     /// [`DispersalError::Chunk`]: whoever sent it lied.
     pub fn insert(&mut self, chunk: &Chunk) -> Result<bool, DispersalError> {
+        self.check(chunk)?;
+        Ok(self.insert_checked(chunk))
+    }
+
+    /// Takes a chunk for which [`Assembler::check`] found nothing wrong. Answers whether the block can now be rebuilt.
+    ///
+    /// # Panics
+    /// If there is no place for it, which the check finds.
+    pub fn insert_checked(&mut self, chunk: &Chunk) -> bool {
+        self.chunks[usize::from(chunk.index)] = Some(chunk.bytes.clone());
+        self.found() >= self.plan.data
+    }
+
+    /// Whether a chunk is one of this root, at its place.
+    ///
+    /// # Errors
+    /// [`DispersalError::Chunk`]: whoever sent it lied.
+    pub fn check(&self, chunk: &Chunk) -> Result<(), DispersalError> {
         let refused = DispersalError::Chunk(chunk.index);
         let plan = &self.plan;
         let index = usize::from(chunk.index);
@@ -250,11 +285,18 @@ impl Assembler {
             return Err(refused);
         }
         let top = merkle::climb(&merkle::leaf(&chunk.bytes), index, plan.chunks, &chunk.path).ok_or(refused)?;
-        if plan.root(&[top]) != self.root {
-            return Err(refused);
-        }
-        self.chunks[index] = Some(chunk.bytes.clone());
-        Ok(self.found() >= plan.data)
+        if plan.root(&[top]) == self.root { Ok(()) } else { Err(refused) }
+    }
+
+    /// Forgets the chunks. What comes can still be checked.
+    pub fn clear(&mut self) {
+        self.chunks.fill(None);
+    }
+
+    /// How the block is cut.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Chunks at hand.

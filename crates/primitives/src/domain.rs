@@ -73,6 +73,8 @@ domains! {
     DA_COMMITMENT = "cascade/da-commitment/2";
     /// The coded chunks of a block on their way to the committee.
     DA_CHUNKS = "cascade/da-chunks/1";
+    /// What a leader signs of the chunks of its proposal.
+    MANIFEST = "cascade/manifest/1";
     /// A published batch of blocks.
     DA_BATCH = "cascade/da-batch/1";
     /// Challenge of the proof that a ciphertext is well formed.

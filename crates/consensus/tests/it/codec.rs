@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use crate::chain::{Chain, RIGHT, certificate, seal};
 
 /// Compares with the file of this name, or writes it with `CASCADE_BLESS=1`.
-fn golden(name: &str, bytes: &[u8]) {
+pub fn golden(name: &str, bytes: &[u8]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.hex"));
     let found: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     if std::env::var_os("CASCADE_BLESS").is_some() {
@@ -22,7 +22,7 @@ fn golden(name: &str, bytes: &[u8]) {
         return;
     }
     let wanted = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    assert_eq!(found, wanted.trim(), "the format of {name} changed: logs of older nodes could not be read");
+    assert_eq!(found, wanted.trim(), "the format of {name} changed: older nodes or their logs could not be read");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Tests of the consensus crate from outside. Whole clusters run in `cascade-sim`.
 
+mod carriage;
 mod chain;
 mod codec;
 mod context;
