@@ -37,7 +37,7 @@ cascade_crypto::planted_bugs! {
         SeedTooNew = "Leaders are drawn with the beacon of the epoch before, which its last leaders know.",
         KeysOfTheFirst = "The next committee's keys are those that its first ready member names.",
         ChunkUnchecked = "A chunk is taken and passed on whether or not it is one of its root.",
-        AnyonesChunks = "A chunk is taken from whoever sends it.",
+        ManifestUnchecked = "A manifest stands for its leader's whoever signed it.",
         ChunksPinned = "Chunks stay when their view is over.",
         ReadinessUnasked = "An epoch ends whether or not a quorum of the next committee is ready.",
     }

@@ -23,6 +23,9 @@ struct Args {
     /// An encrypted chain.
     #[arg(long)]
     encrypted: bool,
+    /// Proposals go in chunks.
+    #[arg(long)]
+    chunks: bool,
     /// Says in words what happens.
     #[arg(long)]
     verbose: bool,
@@ -37,7 +40,7 @@ fn main() {
     let args = Args::parse();
     let scheme = if args.bls { Scheme::Bls } else { Scheme::Mock };
     let config = SimConfig::of(args.encrypted, args.nodes, args.faults);
-    let config = SimConfig { scheme, ..config };
+    let config = SimConfig { scheme, chunks: args.chunks, ..config };
     if args.verbose {
         for seed in args.seeds {
             let report = run_seed_verbose(&config, seed, &mut |line| println!("{line}"));
@@ -46,9 +49,9 @@ fn main() {
         return;
     }
     let started = Instant::now();
-    let replay =
-        SimArgs { nodes: args.nodes, seeds: args.seeds.clone(), faults: args.faults, encrypted: args.encrypted };
-    let summary = run_range(&config, args.seeds, &NoBugs, |report| {
+    let (seeds, Args { nodes, faults, encrypted, chunks, .. }) = (args.seeds.clone(), args);
+    let replay = SimArgs { nodes, seeds: seeds.clone(), faults, encrypted, chunks };
+    let summary = run_range(&config, seeds, &NoBugs, |report| {
         if !report.is_clean() {
             eprintln!("{}\n  {:?} {:?}", replay.replay(report.seed), report.violations, report.stalls);
         }

@@ -232,6 +232,11 @@ impl Checker {
         }
     }
 
+    /// A node holds more than it may.
+    pub(crate) fn overgrown(&mut self, node: usize, what: &str) {
+        self.violation(format!("node {node} holds too much: {what}"));
+    }
+
     /// The catch-up says that a peer lied.
     pub(crate) fn sync_lied(&mut self, node: usize, peer: &NodeId, what: &str) {
         if self.honest[node] && self.honest_peer(peer) {

@@ -41,7 +41,7 @@ impl Timing {
 pub struct Carriage {
     /// Bits in a second that a node can send, to all others together; none: any number.
     pub uplink: Option<u64>,
-    /// Whether leaders send blocks in coded chunks; for committees of members with one seat each.
+    /// Whether leaders send blocks in coded chunks.
     pub coded: bool,
     /// Bytes that each block gets beside transactions of users.
     pub filling: usize,
@@ -66,6 +66,8 @@ pub struct SimConfig {
     pub least_commits: u64,
     /// Whether the chain is encrypted: keys are made, and envelopes ordered and opened.
     pub encrypted: bool,
+    /// Whether leaders send every proposal in chunks, and Byzantine nodes lie about them.
+    pub chunks: bool,
 }
 
 impl SimConfig {
@@ -80,6 +82,7 @@ impl SimConfig {
             least_ms: 60_000,
             least_commits: 60,
             encrypted: false,
+            chunks: false,
         }
     }
 

@@ -24,6 +24,7 @@
 mod adversary;
 mod app;
 mod check;
+mod chunks;
 pub mod config;
 mod disk;
 pub mod faults;
@@ -44,7 +45,7 @@ mod world;
 
 pub use config::{Carriage, MAX_NODES, SimConfig, Timing, recovery_bound_ms, reveal_bound_ms};
 pub use faults::{Fault, FaultCounts, Faults};
-pub use report::{Revealed, SeedReport, Summary};
+pub use report::{ChunkCounts, Revealed, SeedReport, Summary};
 pub use run::{SimArgs, run, run_range, run_seed, run_seed_verbose, run_seed_with};
 pub use scenario::{Outcome, Scenario};
 pub use scheme::Scheme;

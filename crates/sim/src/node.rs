@@ -2,10 +2,9 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use cascade_consensus::{Bugs, Core, Message, Sync, SyncRequest, SyncResponse};
-use cascade_da::dispersal::Chunk;
+use cascade_consensus::{Bugs, Carried, Carrier, Core, Message, Sync, SyncRequest, SyncResponse};
 use cascade_mempool::reveal::RevealMessage;
-use cascade_primitives::{B256, Bytes, NodeId, SystemItem};
+use cascade_primitives::{Bytes, NodeId, SystemItem};
 
 use crate::{adversary::Adversary, app::App, config::Timing, disk::Disk, sealed::Party};
 
@@ -18,13 +17,8 @@ pub(crate) enum Payload {
     Item(SystemItem),
     /// Shares, requests for them and what they come to.
     Reveal(RevealMessage),
-    /// A part of a leader's proposal, from the leader or from the member that it is for.
-    Chunk {
-        leader: usize,
-        chunk: Arc<Chunk>,
-    },
-    /// Asks a leader for the proposal with these chunks.
-    WantWhole(B256),
+    /// Chunks of proposals, and requests for the whole.
+    Carried(Arc<Carried>),
     /// The life of the asker names the stream: no answer outlives it.
     Request {
         life: u32,
@@ -51,6 +45,8 @@ pub(crate) struct Running<B: Bugs> {
     pub(crate) core: Core<B>,
     pub(crate) sync: Sync,
     pub(crate) app: App,
+    /// Where leaders send chunks.
+    pub(crate) carrier: Option<Carrier<B>>,
     /// On an encrypted chain.
     pub(crate) party: Option<Party<B>>,
     pub(crate) outbox: VecDeque<Batch>,
@@ -59,6 +55,7 @@ pub(crate) struct Running<B: Bugs> {
     /// When the core wants to be woken.
     pub(crate) wake_at: u64,
     pub(crate) sync_wake_at: u64,
+    pub(crate) carrier_wake_at: u64,
     pub(crate) has_work: bool,
 }
 

@@ -181,7 +181,7 @@ impl Plan {
             losses: Vec::new(),
             syncs_blocks: true,
             timing: Timing::USUAL,
-            carriage: Carriage::default(),
+            carriage: Carriage { coded: config.chunks, ..Carriage::default() },
         };
         plan.schedule(faults, rng);
         if config.encrypted {

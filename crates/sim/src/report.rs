@@ -39,6 +39,34 @@ impl Revealed {
     }
 }
 
+/// How proposals travelled in runs with chunks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ChunkCounts {
+    /// Proposals that honest nodes put together.
+    pub rebuilt: u64,
+    /// Times that an honest node asked a leader for the whole.
+    pub asked: u64,
+    /// Times that a leader's lie was found in chunks.
+    pub found: u64,
+    /// How often Byzantine nodes lied about chunks, by kind.
+    pub lies: BTreeMap<&'static str, u64>,
+}
+
+impl ChunkCounts {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.rebuilt += other.rebuilt;
+        self.asked += other.asked;
+        self.found += other.found;
+        for (kind, times) in &other.lies {
+            *self.lies.entry(kind).or_default() += times;
+        }
+    }
+}
+
 /// What one seed showed.
 #[derive(Clone, Debug)]
 pub struct SeedReport {
@@ -58,6 +86,8 @@ pub struct SeedReport {
     pub faults: FaultCounts,
     /// What was opened, on an encrypted chain.
     pub revealed: Revealed,
+    /// How proposals travelled, with chunks.
+    pub chunks: ChunkCounts,
     /// Hash over everything that happened.
     pub trace: B256,
 }
@@ -88,6 +118,9 @@ pub struct Summary {
     /// What was opened, on encrypted chains.
     #[serde(skip_serializing_if = "Revealed::is_nothing")]
     pub revealed: Revealed,
+    /// How proposals travelled, with chunks.
+    #[serde(skip_serializing_if = "ChunkCounts::is_nothing")]
+    pub chunks: ChunkCounts,
     /// One hash over the traces of all seeds, in order.
     pub trace: B256,
     /// The seeds that were not clean.
@@ -107,10 +140,12 @@ impl Summary {
     pub fn of(reports: Vec<SeedReport>) -> Self {
         let mut hasher = Sha256::new();
         let (mut faults, mut revealed) = (FaultCounts::default(), Revealed::default());
+        let mut chunks = ChunkCounts::default();
         for report in &reports {
             hasher.update(report.trace);
             faults.merge(&report.faults);
             revealed.merge(&report.revealed);
+            chunks.merge(&report.chunks);
         }
         let count = |holds: fn(&SeedReport) -> bool| reports.iter().filter(|r| holds(r)).count() as u64;
         Self {
@@ -121,6 +156,7 @@ impl Summary {
             virtual_seconds: reports.iter().map(|r| r.virtual_ms).sum::<u64>() / 1000,
             faults,
             revealed,
+            chunks,
             trace: B256::from(<[u8; 32]>::from(hasher.finalize())),
             slowest_recovery_ms: reports.iter().filter_map(|r| r.recovery_ms).max().unwrap_or(0),
             fewest_commits: reports.iter().map(|r| r.commits).min().unwrap_or(0),

@@ -15,7 +15,7 @@ use cascade_primitives::B256;
 use crate::{
     config::SimConfig,
     faults::{FaultCounts, Faults},
-    report::{Revealed, SeedReport, Summary},
+    report::{ChunkCounts, Revealed, SeedReport, Summary},
     world::World,
 };
 
@@ -30,6 +30,8 @@ pub struct SimArgs {
     pub faults: Faults,
     /// Whether the chain is encrypted.
     pub encrypted: bool,
+    /// Whether proposals go in chunks.
+    pub chunks: bool,
 }
 
 impl SimArgs {
@@ -37,13 +39,16 @@ impl SimArgs {
     #[must_use]
     pub fn replay(&self, seed: u64) -> String {
         let encrypted = if self.encrypted { " --encrypted" } else { "" };
-        format!("cascade sim --nodes {} --seeds {seed}..{} --faults {}{encrypted}", self.nodes, seed + 1, self.faults)
+        let chunks = if self.chunks { " --chunks" } else { "" };
+        let (nodes, end, faults) = (self.nodes, seed + 1, self.faults);
+        format!("cascade sim --nodes {nodes} --seeds {seed}..{end} --faults {faults}{encrypted}{chunks}")
     }
 }
 
 /// Runs a range of seeds on all cores. `progress` hears of every seed as it ends, in any order.
 pub fn run(args: &SimArgs, progress: impl FnMut(&SeedReport)) -> Summary {
-    run_range(&SimConfig::of(args.encrypted, args.nodes, args.faults), args.seeds.clone(), &NoBugs, progress)
+    let config = SimConfig { chunks: args.chunks, ..SimConfig::of(args.encrypted, args.nodes, args.faults) };
+    run_range(&config, args.seeds.clone(), &NoBugs, progress)
 }
 
 /// Runs one seed.
@@ -79,6 +84,7 @@ pub fn run_seed_with<B: Bugs>(
             recovery_ms: None,
             faults: FaultCounts::default(),
             revealed: Revealed::default(),
+            chunks: ChunkCounts::default(),
             trace: B256::ZERO,
         }
     })

@@ -210,6 +210,15 @@ impl<'a> Trace<'a> {
         }
     }
 
+    /// Something about chunks happens at a node: what identifies it, and the same in words.
+    pub(crate) fn carried(&mut self, now: u64, node: usize, bytes: &[u8], what: impl FnOnce() -> String) {
+        self.place(5, now, node);
+        self.hasher.update(bytes);
+        if let Some(words) = &mut self.words {
+            words(format!("{now:>8} ms {node:>2}       +> {}", what()));
+        }
+    }
+
     pub(crate) fn finish(&self) -> B256 {
         B256::from(<[u8; 32]>::from(self.hasher.clone().finalize()))
     }

@@ -18,8 +18,6 @@ use crate::node::Payload;
 
 /// Longest message that does not wait for others.
 const SMALL: usize = 16 << 10;
-/// What goes with a chunk: what its leader signed, and the signature.
-const CHUNK_FRAME: usize = 256;
 
 /// When a message has left its sender.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +71,7 @@ impl Uplinks {
             Payload::Consensus(Message::Proposal(block, vote)) => 1 + vote.to_bytes().len() + self.block(block),
             Payload::Consensus(Message::Block(block)) => 1 + self.block(block),
             Payload::Consensus(message) => message.to_bytes().len(),
-            Payload::Chunk { chunk, .. } => CHUNK_FRAME + chunk.message_bytes(),
-            Payload::WantWhole(root) => root.0.len(),
+            Payload::Carried(message) => message.message_bytes(),
             Payload::Transaction(transaction) => transaction.len(),
             Payload::Item(item) => item.to_bytes().len(),
             Payload::Reveal(message) => message.to_bytes().len(),

@@ -11,7 +11,9 @@ use std::{
     sync::Arc,
 };
 
-use cascade_consensus::{Bugs, ChainContext, Config, Core, Effect, Input, Message, Rules, Sync, SyncEffect, SyncInput};
+use cascade_consensus::{
+    Bugs, CarriageInput, ChainContext, Config, Core, Effect, Input, Message, Rules, Sync, SyncEffect, SyncInput,
+};
 use cascade_crypto::VoteScheme;
 use cascade_primitives::{Epoch, Height, NodeId, SealedBlock, TimestampMs, TransactionRule};
 
@@ -25,7 +27,7 @@ use crate::{
     figures::{Probe, Traffic},
     network::Network,
     node::{Batch, Node, Payload, Running, done_transactions, unexecuted},
-    plan::{Action, GENESIS_TIME, Plan, Weather, node_id},
+    plan::{Action, Character, GENESIS_TIME, Plan, Weather, node_id},
     report::SeedReport,
     rng::Rng,
     scheme::Keys,
@@ -125,6 +127,10 @@ impl<'a, B: Bugs> World<'a, B> {
             Node::new(disk, plan.clocks[i], adversary, plan.timing)
         };
         let nodes = (0..count).map(node).collect();
+        // Whose key is on two nodes that both follow the protocol follows it here too.
+        let lies = |character: &Character| config.chunks && character.faults != [Fault::Twins];
+        let liars: Vec<usize> = plan.byzantine.iter().filter(|(_, c)| lies(c)).map(|(node, _)| *node).collect();
+        let chunked = Chunked::new(seed, &liars, &keys, &rules);
         let encrypted = rules.params().transactions == TransactionRule::Encrypted;
         let beside = encrypted.then(|| Beside::new(seed, &bugs, &rules, &keys, &plan, &ids));
         Self {
@@ -141,7 +147,7 @@ impl<'a, B: Bugs> World<'a, B> {
             traffic: None,
             probe: None,
             uplinks: plan.carriage.uplink.map(|rate| Uplinks::new(count, rate)),
-            chunked: Chunked::default(),
+            chunked,
             beside,
             clients: true,
             submitted: 0,
@@ -229,6 +235,7 @@ impl<'a, B: Bugs> World<'a, B> {
             recovery_ms: self.recovered_at.map(|at| at - self.plan.calm_at),
             faults: self.counts.clone(),
             revealed: self.what_was_revealed(),
+            chunks: self.chunked.counts(),
             trace: self.trace.finish(),
             violations: self.checker.violations().to_vec(),
             stalls,
@@ -288,6 +295,11 @@ impl<'a, B: Bugs> World<'a, B> {
                     self.sync(node, SyncInput::Tick);
                 }
             }
+            Event::CarrierWake { node, at } => {
+                if self.nodes[node].running.as_ref().is_some_and(|r| r.carrier_wake_at == at) {
+                    self.carry(node, CarriageInput::Tick);
+                }
+            }
             Event::Flush { node, life } if self.nodes[node].life == life => self.flush(node),
             Event::Input { node, life, input } if self.nodes[node].life == life => self.step(node, None, *input),
             Event::Executed { node, life } if self.nodes[node].life == life => self.executed(node),
@@ -295,15 +307,11 @@ impl<'a, B: Bugs> World<'a, B> {
             Event::Look { node, life } if self.nodes[node].life == life => self.look(node),
             // Faults are over once it is calm, those that were on their way too.
             Event::Die { node, life } if self.nodes[node].life == life && !self.calm => self.crash(node, false),
-            Event::WantWhole { node, life, leader, root } if self.nodes[node].life == life => {
-                self.want_whole(node, leader, root);
-            }
             Event::Flush { .. }
             | Event::Input { .. }
             | Event::Executed { .. }
             | Event::OfferAgain { .. }
             | Event::Look { .. }
-            | Event::WantWhole { .. }
             | Event::Die { .. } => {}
             Event::Boot(node) => self.boot(node),
             Event::Submit => self.submit(),
@@ -421,7 +429,10 @@ impl<'a, B: Bugs> World<'a, B> {
                 self.store(i, &finalized);
                 self.start_execution(i);
             }
-            Effect::EnteredView(epoch, view) => self.may_lead(i, epoch, view),
+            Effect::EnteredView(epoch, view) => {
+                self.carrier_enters(i);
+                self.may_lead(i, epoch, view);
+            }
             Effect::PeerStatus(peer, status) => self.sync(i, SyncInput::Status(peer, status)),
             Effect::Behind(peer) => self.sync(i, SyncInput::Behind(peer)),
             Effect::Evidence(_) | Effect::Misbehaved(..) | Effect::Skipped(..) | Effect::Fatal(_) => {}

@@ -112,6 +112,15 @@ pub enum Carried {
 }
 
 impl Carried {
+    /// Bytes of its encoding.
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        match self {
+            Self::Piece(piece) => 1 + 8 + 8 + 32 + 96 + piece.chunk.message_bytes(),
+            Self::Ask { .. } => 1 + 8 + 8 + 32,
+        }
+    }
+
     /// Whether a message on the shared channel is one of carriage.
     #[must_use]
     pub fn is_in(payload: &[u8]) -> bool {

@@ -281,6 +281,7 @@ proptest! {
         };
         let bytes = message.to_bytes();
         prop_assert!(Carried::is_in(&bytes));
+        prop_assert_eq!(message.message_bytes(), bytes.len());
         prop_assert_eq!(Carried::from_slice(&bytes).unwrap(), message);
         prop_assert!(Carried::from_slice(&bytes[..cut % bytes.len()]).is_err());
         prop_assert!(Carried::from_slice(&[bytes, vec![0]].concat()).is_err());

@@ -33,6 +33,9 @@ pub struct SimArgs {
     /// lasts at least 45 virtual seconds and 40 final blocks.
     #[arg(long)]
     encrypted: bool,
+    /// Leaders send every proposal in coded chunks, and Byzantine nodes lie about them too.
+    #[arg(long)]
+    chunks: bool,
     /// Real BLS signatures instead of the unforgeable mock; slower.
     #[arg(long)]
     bls: bool,
@@ -54,7 +57,7 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
 /// Runs the command.
 pub fn run(args: SimArgs) -> Result<(), Failure> {
     let scheme = if args.bls { Scheme::Bls } else { Scheme::Mock };
-    let config = SimConfig { scheme, ..SimConfig::of(args.encrypted, args.nodes as usize, args.faults) };
+    let config = SimConfig { scheme, chunks: args.chunks, ..SimConfig::of(args.encrypted, args.nodes as usize, args.faults) };
     if args.verbose {
         for seed in args.seeds.clone() {
             let _ = run_seed_verbose(&config, seed, &mut |words| output::note(&words));
@@ -96,6 +99,13 @@ pub fn run(args: SimArgs) -> Result<(), Failure> {
                 revealed.keys, revealed.blocks, revealed.envelopes, revealed.too_few
             ))?;
         }
+        if args.chunks {
+            let chunks = &summary.chunks;
+            output::line(&format!(
+                "{} proposals rebuilt, {} asked for whole, {} lies of leaders found in chunks",
+                chunks.rebuilt, chunks.asked, chunks.found
+            ))?;
+        }
     }
     match summary.failed.len() {
         0 => Ok(()),
@@ -105,13 +115,14 @@ pub fn run(args: SimArgs) -> Result<(), Failure> {
 
 fn failed(args: &SimArgs, report: &SeedReport) -> String {
     let mut text = format!(
-        "seed {} FAILED; replay: cascade sim --nodes {} --seeds {}..{} --faults {}{}{} --verbose",
+        "seed {} FAILED; replay: cascade sim --nodes {} --seeds {}..{} --faults {}{}{}{} --verbose",
         report.seed,
         args.nodes,
         report.seed,
         report.seed + 1,
         args.faults,
         if args.encrypted { " --encrypted" } else { "" },
+        if args.chunks { " --chunks" } else { "" },
         if args.bls { " --bls" } else { "" }
     );
     for (kind, words) in [("violation", &report.violations), ("stall", &report.stalls)] {

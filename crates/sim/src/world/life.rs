@@ -24,7 +24,8 @@ impl<B: Bugs> World<'_, B> {
         };
         let head: &SealedBlock = &node.disk.head().block;
         self.checker.restarted(i, head);
-        let core = Core::with_bugs(config, now, node.disk.start(), self.bugs.clone());
+        let mut core = Core::with_bugs(config.clone(), now, node.disk.start(), self.bugs.clone());
+        let carrier = self.new_carrier(config, core.standing());
         let disk = &node.disk;
         let scheme = Arc::clone(&self.keys.scheme);
         let sync = Sync::new(Arc::clone(&self.rules), scheme, Arc::clone(core.head()), SYNC_TIMEOUT, now);
@@ -37,11 +38,13 @@ impl<B: Bugs> World<'_, B> {
             core,
             sync,
             app,
+            carrier,
             party: None,
             outbox: VecDeque::new(),
             disk_free_at: self.now,
             wake_at: 0,
             sync_wake_at: 0,
+            carrier_wake_at: 0,
             has_work: false,
         });
         self.boot_party(i);

@@ -2,10 +2,8 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use cascade_consensus::Input;
-use cascade_primitives::B256;
-
 use crate::node::Payload;
+use cascade_consensus::Input;
 
 /// Something that happens. What belongs to one life of a node is dropped when that life is over.
 #[derive(Debug)]
@@ -46,12 +44,9 @@ pub(super) enum Event {
         node: usize,
         life: u32,
     },
-    /// A node that has too few chunks of a proposal asks its leader for all of it.
-    WantWhole {
+    CarrierWake {
         node: usize,
-        life: u32,
-        leader: usize,
-        root: B256,
+        at: u64,
     },
     /// The node dies in the middle of a write.
     Die {
@@ -76,7 +71,7 @@ impl Event {
             | Self::Executed { node, .. }
             | Self::OfferAgain { node, .. }
             | Self::Look { node, .. }
-            | Self::WantWhole { node, .. } => Some(node),
+            | Self::CarrierWake { node, .. } => Some(node),
             Self::Die { .. } | Self::Boot(_) | Self::Submit | Self::Act(_) => None,
         }
     }

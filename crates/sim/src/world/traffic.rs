@@ -17,6 +17,9 @@ impl<B: Bugs> World<'_, B> {
                     probe.arrived(self.now, to, &message);
                 }
                 let peer = self.ids[from];
+                if let Message::Proposal(block, _) = &message {
+                    self.carry(to, CarriageInput::Arrived { from: peer, block: block.hash() });
+                }
                 if self.nodes[to].adversary.is_some() {
                     self.overheard(to, &message);
                 }
@@ -25,8 +28,10 @@ impl<B: Bugs> World<'_, B> {
             Payload::Transaction(transaction) => self.add_transaction(to, &transaction),
             Payload::Item(item) => self.take_item(from, to, item),
             Payload::Reveal(message) => self.take_reveal(from, to, message),
-            Payload::Chunk { leader, chunk } => self.take_chunk(from, to, leader, &chunk),
-            Payload::WantWhole(root) => self.send_whole(to, from, &root),
+            Payload::Carried(message) => {
+                let message = message.as_ref().clone();
+                self.carry(to, CarriageInput::Message { from: self.ids[from], message });
+            }
             Payload::Request { life, id, request } => {
                 let truth = sync::answer(&self.nodes[to].disk, &request);
                 let answer = match &mut self.nodes[to].adversary {
@@ -117,7 +122,7 @@ impl<B: Bugs> World<'_, B> {
             for hash in adversary.invalid.drain(..) {
                 self.checker.invalid_block(hash);
             }
-            for (to, message) in out {
+            for (to, message) in self.lie_in_chunks(i, &targets, out) {
                 self.transmit(i, to, Payload::Consensus(message));
             }
             return;
@@ -125,12 +130,14 @@ impl<B: Bugs> World<'_, B> {
         if let (Some(probe), Some(uplinks)) = (&mut self.probe, &self.uplinks) {
             probe.sent(self.now, i, &message, uplinks.sent());
         }
-        if self.plan.carriage.coded && to.is_none() && matches!(message, Message::Proposal(..)) {
-            self.disperse(i, &message);
-            return;
-        }
-        if matches!(&message, Message::GetBlock(hash) if self.is_on_its_way(i, hash)) {
-            return;
+        if self.plan.carriage.coded {
+            match (to, &message) {
+                (None, Message::Proposal(..)) => return self.carry(i, CarriageInput::Propose(message)),
+                (Some(peer), Message::GetBlock(block)) => {
+                    return self.carry(i, CarriageInput::Want { peer, block: *block });
+                }
+                _ => {}
+            }
         }
         for to in targets {
             self.transmit(i, to, Payload::Consensus(message.clone()));

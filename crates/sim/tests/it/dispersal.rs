@@ -1,8 +1,14 @@
 //! Blocks in coded chunks against whole ones, and what becomes of a block whose chunks do not come.
 
+use cascade_consensus::Bug;
 use cascade_sim::{
-    Carriage, Scenario,
+    Carriage, Faults, Scenario, Scheme, SimConfig,
     figures::spread::{Setting, spread, spread_table},
+};
+
+use crate::{
+    hunt::{clean, is_caught, slow},
+    planted::Planted,
 };
 
 const MBIT: u64 = 1_000_000;
@@ -84,4 +90,48 @@ fn the_table_has_a_line_for_each_setting() {
     let table = spread_table(&[(setting, whole, coded)]);
     assert!(table.lines().nth(2).is_some_and(|line| line.starts_with("| 4 | 64 KiB | 100 Mbit/s |")), "{table}");
     assert!(table.lines().all(|line| line.matches('|').count() == 12), "{table}");
+}
+
+fn with_chunks(nodes: usize) -> SimConfig {
+    SimConfig { chunks: true, ..SimConfig::new(nodes, Faults::ALL) }
+}
+
+#[test]
+fn four_nodes_hold_with_chunks_under_all_faults() {
+    let summary = clean(&with_chunks(4), 0..if slow() { 2000 } else { 150 });
+    let chunks = &summary.chunks;
+    assert!(chunks.rebuilt > 10 * summary.seeds && chunks.asked > 0 && chunks.found > 0, "{chunks:?}");
+    // One for each habit of a liar.
+    assert_eq!(chunks.lies.len(), 12, "{chunks:?}");
+}
+
+#[test]
+fn seven_nodes_hold_with_chunks_under_all_faults() {
+    clean(&with_chunks(7), 0..if slow() { 1000 } else { 60 });
+}
+
+#[test]
+fn sixteen_nodes_hold_with_chunks_under_all_faults() {
+    clean(&with_chunks(16), 0..if slow() { 200 } else { 8 });
+}
+
+#[test]
+fn real_signatures_hold_with_chunks() {
+    let config = SimConfig { scheme: Scheme::Bls, fault_ms: 20_000, least_ms: 30_000, ..with_chunks(4) };
+    clean(&config, 0..if slow() { 50 } else { 3 });
+}
+
+#[test]
+fn without_faults_every_proposal_comes_out_of_chunks_and_nobody_asks() {
+    let config = SimConfig { chunks: true, ..SimConfig::new(7, Faults::NONE) };
+    let summary = clean(&config, 0..5);
+    assert!(summary.chunks.rebuilt >= 6 * summary.commits - 6 * summary.seeds, "{:?}", summary.chunks);
+    assert_eq!((summary.chunks.asked, summary.chunks.found), (0, 0));
+}
+
+#[test]
+fn planted_bugs_of_chunks_are_caught() {
+    for bug in [Bug::ChunkUnchecked, Bug::ManifestUnchecked, Bug::ChunksPinned] {
+        assert!(is_caught(&with_chunks(4), (400, 20), &Planted(bug), (&bug, bug.words())), "{bug:?}");
+    }
 }

@@ -16,12 +16,12 @@ pub fn slow() -> bool {
 
 /// Runs seeds, all of which must hold.
 pub fn clean(config: &SimConfig, seeds: Range<u64>) -> Summary {
-    let args =
-        SimArgs { nodes: config.nodes, seeds: seeds.clone(), faults: config.faults, encrypted: config.encrypted };
+    let &SimConfig { nodes, faults, encrypted, chunks, .. } = config;
+    let args = SimArgs { nodes, seeds: seeds.clone(), faults, encrypted, chunks };
     let summary = run_range(config, seeds, &NoBugs, |_| {});
     println!(
-        "{} nodes, {:?}: {} seeds, {} blocks final, slowest recovery {} ms, {:?}",
-        config.nodes, config.scheme, summary.seeds, summary.commits, summary.slowest_recovery_ms, summary.revealed
+        "{nodes} nodes, {:?}: {} seeds, {} blocks final, slowest recovery {} ms, {:?} {:?}",
+        config.scheme, summary.seeds, summary.commits, summary.slowest_recovery_ms, summary.revealed, summary.chunks
     );
     let replays: Vec<_> = summary.failed.iter().map(|r| (args.replay(r.seed), &r.violations, &r.stalls)).collect();
     assert!(summary.is_clean(), "{replays:#?}");

@@ -29,8 +29,9 @@ fn caught(bug: Bug) -> bool {
 }
 
 /// Their harm is over with the term or needs a power cut at one moment, and named scenarios catch them; or they are about
-/// keys, and encrypted runs do.
-const ELSEWHERE: [&str; 3] = ["SkipsNotJoined", "EpochEndNotPersisted", "KeysOfTheFirst"];
+/// keys, and encrypted runs do; or about chunks, and runs with chunks do.
+const ELSEWHERE: [&str; 6] =
+    ["SkipsNotJoined", "EpochEndNotPersisted", "KeysOfTheFirst", "ChunkUnchecked", "ManifestUnchecked", "ChunksPinned"];
 
 /// With CASCADE_BUG=NAME it is this bug alone.
 #[test]

@@ -103,6 +103,6 @@ fn one_seed_is_one_trace_however_it_is_run() {
     let again: Vec<_> = (0..6).rev().map(|seed| run_seed(&config, seed).trace).collect();
     assert!(alone.iter().eq(again.iter().rev()));
     assert_ne!(alone[0], alone[1]);
-    let args = SimArgs { nodes: 4, seeds: 0..6, faults: Faults::ALL, encrypted: false };
+    let args = SimArgs { nodes: 4, seeds: 0..6, faults: Faults::ALL, encrypted: false, chunks: false };
     assert_eq!(run(&args, |_| {}).trace, run(&args, |_| {}).trace);
 }
