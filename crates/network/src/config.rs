@@ -9,7 +9,7 @@ use crate::{announce::Claims, channel::Channel, hello::MAX_AGENT};
 
 /// Versions of the protocol between nodes that this software speaks, best first. Each is offered as the ALPN protocol
 /// `cascade/<number>`; TLS picks the best that both sides have.
-pub const SUPPORTED_VERSIONS: &[ProtocolVersion] = &[ProtocolVersion(1)];
+pub const SUPPORTED_VERSIONS: &[ProtocolVersion] = &[ProtocolVersion(2)];
 
 /// A version of the protocol between nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

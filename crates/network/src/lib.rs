@@ -16,7 +16,7 @@
 //! # Protocol
 //!
 //! 1. **TLS 1.3** inside QUIC (RFC 9001), both sides with a self-signed certificate that holds their Ed25519 key. The
-//!    key is the [`NodeId`](cascade_primitives::NodeId). The ALPN protocol carries the version: `cascade/1`.
+//!    key is the [`NodeId`](cascade_primitives::NodeId). The ALPN protocol carries the version: `cascade/2`.
 //! 2. **Hello** ([`hello`]): chain, software, address. Nodes of another chain are refused with a typed reason.
 //! 3. **Channels** ([`channel`]): one unidirectional stream per channel and direction with length-prefixed messages
 //!    (the `frame` module has the picture), and for sync one bidirectional stream per request.

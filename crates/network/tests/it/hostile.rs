@@ -148,7 +148,7 @@ async fn bad_hellos_and_strangers_without_a_certificate_are_turned_away() {
         let error = a.event("refusal", pick).await;
         assert!(matches!(error, HandshakeError::Hello(_)), "{error}");
     }
-    let stranger = match Raw::connect(a.addr(), None, b"cascade/1").await {
+    let stranger = match Raw::connect(a.addr(), None, b"cascade/2").await {
         Ok(raw) => raw.closed().await,
         Err(error) => error,
     };
@@ -161,7 +161,7 @@ async fn bad_hellos_and_strangers_without_a_certificate_are_turned_away() {
 #[tokio::test]
 async fn a_handshake_that_stalls_ends() {
     let mut a = Node::with(1, |c| c.handshake_timeout = Duration::from_millis(200)).await;
-    let raw = Raw::connect(a.addr(), Some(5), b"cascade/1").await.unwrap();
+    let raw = Raw::connect(a.addr(), Some(5), b"cascade/2").await.unwrap();
     let pick = |e| if let Event::Refused { error, .. } = e { Some(error) } else { None };
     let error = a.event("refusal", pick).await;
     assert_eq!(error, HandshakeError::Timeout(Duration::from_millis(200)));

@@ -240,7 +240,7 @@ impl Siege {
     /// Finishes TLS and says nothing, again and again.
     async fn be_silent(self, seed: u8) {
         while self.goes_on() {
-            if let Ok(raw) = Raw::connect(self.address, Some(seed), b"cascade/1").await {
+            if let Ok(raw) = Raw::connect(self.address, Some(seed), b"cascade/2").await {
                 raw.closed().await;
             }
         }

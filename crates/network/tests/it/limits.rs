@@ -242,11 +242,11 @@ async fn a_host_has_a_bounded_number_of_connections() {
     let first = Raw::peer(a.addr(), 5).await;
     let _second = Raw::peer(a.addr(), 6).await;
     a.connected(id(6)).await;
-    assert!(Raw::connect(a.addr(), Some(7), b"cascade/1").await.is_err());
+    assert!(Raw::connect(a.addr(), Some(7), b"cascade/2").await.is_err());
     assert_eq!(a.metric("incoming_refused_total", &["per_host"]), 1);
     first.connection.close(0u32.into(), &[]);
     a.disconnected(id(5)).await;
-    let connected = async { while Raw::connect(a.addr(), Some(7), b"cascade/1").await.is_err() {} };
+    let connected = async { while Raw::connect(a.addr(), Some(7), b"cascade/2").await.is_err() {} };
     timeout(LIMIT, connected).await.unwrap();
 }
 

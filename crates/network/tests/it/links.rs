@@ -19,7 +19,7 @@ use crate::{
 async fn two_nodes_exchange_on_every_channel() {
     let (mut a, mut b) = pair().await;
     let info = b.network.peers().remove(0);
-    assert_eq!((info.node, info.direction, info.version), (a.id(), Direction::Inbound, ProtocolVersion(1)));
+    assert_eq!((info.node, info.direction, info.version), (a.id(), Direction::Inbound, ProtocolVersion(2)));
     assert_eq!(info.listen, Some(a.addr()));
     assert!(info.agent.starts_with("cascade/"));
     for channel in [Channel::Consensus, Channel::Mempool, Channel::Data] {
@@ -109,12 +109,12 @@ async fn another_chain_is_refused_with_the_reason_on_both_sides() {
 
 #[tokio::test]
 async fn versions_are_negotiated_and_without_a_common_one_there_is_no_connection() {
-    let mut a = Node::with(1, |c| c.versions = vec![ProtocolVersion(3), ProtocolVersion(2)]).await;
-    let mut b = Node::with(2, |c| c.versions = vec![ProtocolVersion(2), ProtocolVersion(1)]).await;
+    let mut a = Node::with(1, |c| c.versions = vec![ProtocolVersion(4), ProtocolVersion(3)]).await;
+    let mut b = Node::with(2, |c| c.versions = vec![ProtocolVersion(3), ProtocolVersion(2)]).await;
     let c = Node::start(3).await;
     a.dial(&b);
-    assert_eq!(a.connected(id(2)).await.version, ProtocolVersion(2));
-    assert_eq!(b.connected(id(1)).await.version, ProtocolVersion(2));
+    assert_eq!(a.connected(id(2)).await.version, ProtocolVersion(3));
+    assert_eq!(b.connected(id(1)).await.version, ProtocolVersion(3));
     a.dial(&c);
     let error = a.event("failure", |e| if let Event::DialFailed { error, .. } = e { Some(error) } else { None }).await;
     assert_eq!(error, HandshakeError::Version);

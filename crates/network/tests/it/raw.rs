@@ -136,7 +136,7 @@ impl Raw {
 
     /// TLS only, with the certificate of one and the key of another.
     pub async fn impersonate(addr: SocketAddr, owner: u8, thief: u8) -> Result<Self, ConnectionError> {
-        Self::connect_with(addr, &Shown::Stolen(owner, thief), b"cascade/1", TransportConfig::default()).await
+        Self::connect_with(addr, &Shown::Stolen(owner, thief), b"cascade/2", TransportConfig::default()).await
     }
 
     async fn connect_with(
@@ -155,7 +155,7 @@ impl Raw {
 
     /// TLS and a hello of these bytes; the answer is the listener's hello or the end of the connection.
     pub async fn greet(addr: SocketAddr, seed: u8, hello: &[u8]) -> Result<(Self, Hello), ConnectionError> {
-        let raw = Self::connect(addr, Some(seed), b"cascade/1").await?;
+        let raw = Self::connect(addr, Some(seed), b"cascade/2").await?;
         let hello = raw.say(hello).await?;
         Ok((raw, hello))
     }
@@ -180,7 +180,7 @@ impl Raw {
     pub async fn slow_peer(addr: SocketAddr, seed: u8, window: u32) -> Self {
         let mut transport = TransportConfig::default();
         transport.stream_receive_window(VarInt::from_u32(window));
-        let raw = Self::connect_with(addr, &Shown::Own(seed), b"cascade/1", transport).await.unwrap();
+        let raw = Self::connect_with(addr, &Shown::Own(seed), b"cascade/2", transport).await.unwrap();
         raw.say(&hello().to_bytes()).await.unwrap();
         raw
     }

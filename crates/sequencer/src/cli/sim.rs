@@ -57,7 +57,8 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
 /// Runs the command.
 pub fn run(args: SimArgs) -> Result<(), Failure> {
     let scheme = if args.bls { Scheme::Bls } else { Scheme::Mock };
-    let config = SimConfig { scheme, chunks: args.chunks, ..SimConfig::of(args.encrypted, args.nodes as usize, args.faults) };
+    let config =
+        SimConfig { scheme, chunks: args.chunks, ..SimConfig::of(args.encrypted, args.nodes as usize, args.faults) };
     if args.verbose {
         for seed in args.seeds.clone() {
             let _ = run_seed_verbose(&config, seed, &mut |words| output::note(&words));

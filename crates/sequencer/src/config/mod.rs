@@ -82,6 +82,31 @@ pub struct KeyPaths {
     pub sign_state: PathBuf,
 }
 
+/// How blocks that a sequencer proposes go out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proposals {
+    /// In coded chunks where the committee and the block are large enough for that to be faster, else whole.
+    #[default]
+    Auto,
+    /// Always whole.
+    Whole,
+    /// In coded chunks whenever that is possible.
+    Chunks,
+}
+
+impl Proposals {
+    /// The same for what carries them.
+    #[must_use]
+    pub const fn way(self) -> cascade_consensus::Way {
+        match self {
+            Self::Auto => cascade_consensus::Way::Auto,
+            Self::Whole => cascade_consensus::Way::Whole,
+            Self::Chunks => cascade_consensus::Way::Chunks,
+        }
+    }
+}
+
 /// The network between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,6 +124,9 @@ pub struct NetworkSection {
     pub target_peers: usize,
     /// Whether announced addresses of private networks are dialled. The testnet sets it.
     pub allow_private: bool,
+    /// How blocks that it proposes go out.
+    #[serde(default)]
+    pub proposals: Proposals,
 }
 
 /// The Prometheus endpoint.

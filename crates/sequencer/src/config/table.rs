@@ -164,6 +164,16 @@ pub const KEYS: &[Key] = &[
         "Dial announced addresses of private networks and of this machine. For clusters inside one network.",
     ),
     key(
+        "network.proposals",
+        Kind::Choice(&["auto", "whole", "chunks"]),
+        Some("\"auto\""),
+        "",
+        None,
+        "How the blocks that this sequencer proposes go out: whole to everybody, in coded chunks that members pass on to each \
+         other, or in chunks where that is faster as far as it can tell (from 6 members on, the larger the committee the \
+         smaller the blocks). What comes in is taken either way.",
+    ),
+    key(
         "rpc.listen",
         Kind::Address,
         Some("\"127.0.0.1:8545\""),

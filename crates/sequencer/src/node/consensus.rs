@@ -7,19 +7,20 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use bytes::Bytes;
-use cascade_consensus::{Core, Effect, Finality, Finalized, Input, Record};
+use cascade_consensus::{CarriageInput, Core, Effect, Finality, Finalized, Input, Message, Record};
 use cascade_network::{Channel, Misbehaviour, Network, SendError};
 use cascade_primitives::{Encode, Epoch, Height, TimestampMs, View};
 use cascade_storage::{SignState, VoteLog};
 
 use super::{
+    carriage::CarriageActor,
     clock::Clock,
     content::ContentActor,
     hub::{ConsensusView, Hub, LEADERS_AHEAD},
     mail::Addr,
     messages::{
-        Behind, Build, Built, Executed, Final, FinalRange, FromPeer, Halt, Head, MakeDurable, Ordered, PeerConnected,
-        PeerStatus, Stored, Validate, Validated, Work,
+        Behind, Build, Built, Carry, Executed, Final, FinalRange, FromPeer, Halt, Head, MakeDurable, Ordered,
+        PeerConnected, PeerStatus, Stored, Validate, Validated, Work,
     },
     metrics::Metrics,
     stop::{Cause, Stop},
@@ -50,6 +51,8 @@ pub struct ConsensusConfig {
     pub sign_state: Option<SignState>,
     /// The network.
     pub network: Network,
+    /// Carries proposals.
+    pub carriage: Addr<CarriageActor>,
     /// Content of blocks.
     pub content: Addr<ContentActor>,
     /// Final blocks.
@@ -132,6 +135,8 @@ impl ConsensusActor {
     fn execute(&mut self, effect: Effect) -> Result<(), Cause> {
         match effect {
             Effect::Persist { records, sign_state } => self.persist(&records, &sign_state.to_bytes())?,
+            Effect::Broadcast(message @ Message::Proposal(..)) => self.carry(CarriageInput::Propose(message)),
+            Effect::Send(peer, Message::GetBlock(block)) => self.carry(CarriageInput::Want { peer, block }),
             Effect::Broadcast(message) => {
                 // The network drops the oldest message of a peer that is too slow; a stall makes the core resend.
                 let sent = self.config.network.broadcast(Channel::Consensus, &Bytes::from(message.to_bytes()));
@@ -162,6 +167,8 @@ impl ConsensusActor {
             Effect::PeerStatus(peer, status) => self.config.sync.do_send(PeerStatus(peer, status)),
             Effect::Behind(peer) => self.config.sync.do_send(Behind(peer)),
             Effect::EnteredView(epoch, view) => {
+                let standing = self.config.core.standing();
+                self.carry(CarriageInput::Entered(standing));
                 self.config.metrics.epoch.set(i64::try_from(epoch.0).unwrap_or(i64::MAX));
                 self.config.metrics.view.set(i64::try_from(view.0).unwrap_or(i64::MAX));
             }
@@ -172,6 +179,10 @@ impl ConsensusActor {
             Effect::Fatal(reason) => return Err(Cause::Diverged(reason)),
         }
         Ok(())
+    }
+
+    fn carry(&self, input: CarriageInput) {
+        self.config.carriage.do_send(Carry(input));
     }
 
     fn persist(&mut self, records: &[Record], sign_state: &[u8]) -> Result<(), Cause> {
@@ -301,6 +312,9 @@ impl Handler<FromPeer> for ConsensusActor {
     type Result = ();
 
     fn handle(&mut self, FromPeer { from, message }: FromPeer, ctx: &mut Self::Context) {
+        if let Message::Proposal(block, _) = &message {
+            self.carry(CarriageInput::Arrived { from, block: block.hash() });
+        }
         self.step(Input::Message { from, message }, ctx);
     }
 }

@@ -10,8 +10,8 @@ use actix::{Actor, Handler, MailboxError, Message, dev::ToEnvelope};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntGauge, IntGaugeVec, Opts, Registry, exponential_buckets};
 
 use super::{
-    consensus::ConsensusActor, content::ContentActor, execution::ExecutionActor, keys::KeysActor, reveal::RevealActor,
-    storage::StorageActor, sync::SyncActor,
+    carriage::CarriageActor, consensus::ConsensusActor, content::ContentActor, execution::ExecutionActor,
+    keys::KeysActor, reveal::RevealActor, storage::StorageActor, sync::SyncActor,
 };
 
 /// The metrics of all mailboxes.
@@ -145,7 +145,16 @@ macro_rules! take_parcels {
     )*};
 }
 
-take_parcels!(ConsensusActor, ContentActor, ExecutionActor, KeysActor, RevealActor, StorageActor, SyncActor);
+take_parcels!(
+    CarriageActor,
+    ConsensusActor,
+    ContentActor,
+    ExecutionActor,
+    KeysActor,
+    RevealActor,
+    StorageActor,
+    SyncActor
+);
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use actix::Message;
 use bytes::Bytes;
-use cascade_consensus::{BuildRequest, BuiltBlock, ChainContext, Finality, Finalized, Status, Verdict};
+use cascade_consensus::{
+    BuildRequest, BuiltBlock, CarriageInput, Carried, ChainContext, Finality, Finalized, Status, Verdict,
+};
 use cascade_mempool::{
     Source,
     reveal::{Holder, RevealMessage},
@@ -27,6 +29,21 @@ pub struct FromPeer {
     pub from: NodeId,
     /// What it said.
     pub message: cascade_consensus::Message,
+}
+
+/// To carriage: what consensus wants carried, or says.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Carry(pub CarriageInput);
+
+/// To carriage: a peer's message, decoded. Waits for room.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FromMember {
+    /// The peer.
+    pub from: NodeId,
+    /// What it said.
+    pub message: Carried,
 }
 
 /// To consensus and sync: a peer is connected.

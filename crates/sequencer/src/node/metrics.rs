@@ -59,6 +59,20 @@ pub struct Metrics {
     pub reveal_seconds: Histogram,
     /// Messages of shares, and values, that were wrong.
     pub wrong_shares: IntCounter,
+    /// Own proposals that were sent in chunks.
+    pub dispersed: IntCounter,
+    /// Chunks that were sent.
+    pub chunks_sent: IntCounter,
+    /// Proposals put together from chunks.
+    pub rebuilt: IntCounter,
+    /// Time to put one together.
+    pub rebuild_seconds: Histogram,
+    /// Proposals that a leader was asked for.
+    pub whole_asked: IntCounter,
+    /// Proposals that members asked this node for.
+    pub whole_served: IntCounter,
+    /// Proposals in chunks whose leader lied.
+    pub chunk_lies: IntCounter,
     /// What waits for actors.
     pub mailboxes: Mailboxes,
 }
@@ -130,6 +144,28 @@ impl Metrics {
             wrong_shares: counter("cascade_reveal_wrong_total", "Messages of shares, and values, that were wrong")?,
             commit_seconds: seconds("cascade_storage_commit_seconds", "Time to write a block and its results")?,
             misbehaviour: counter("cascade_consensus_misbehaviour_total", "Messages that no honest peer sends")?,
+            dispersed: counter("cascade_carriage_dispersed_total", "Own proposals sent in coded chunks")?,
+            chunks_sent: counter(
+                "cascade_carriage_chunks_sent_total",
+                "Coded chunks sent or passed on, once for each receiver",
+            )?,
+            rebuilt: counter("cascade_carriage_rebuilt_total", "Proposals put together from coded chunks")?,
+            rebuild_seconds: seconds(
+                "cascade_carriage_rebuild_seconds",
+                "Time to put a proposal together from coded chunks and to check the code",
+            )?,
+            whole_asked: counter(
+                "cascade_carriage_asked_total",
+                "Proposals that a leader was asked for since too few coded chunks came",
+            )?,
+            whole_served: counter(
+                "cascade_carriage_served_total",
+                "Whole proposals sent to members that had too few coded chunks",
+            )?,
+            chunk_lies: counter(
+                "cascade_carriage_lies_total",
+                "Proposals whose leader signed chunks that are not their code",
+            )?,
             mailboxes: Mailboxes::new(registry)?,
         })
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   network --FromPeer--> Consensus --Build, Validate--> Content (pool)          each actor has a thread of its own;
 //!      ^                   |  ^  ^  <--Built, Validated--   ^   ^                network, RPC and metrics share the
-//!      +---votes, blocks---+  |  |                          |   +--Admit-- RPC   tokio runtime
+//!      +------votes--------+  |  |                          |   +--Admit-- RPC   tokio runtime
 //!                          |  |  +--FinalRange-- Sync       |
 //!                        Final|Executed              StateAdvanced
 //!                          v  |                             |
@@ -18,6 +18,7 @@
 
 mod admission;
 mod backend;
+mod carriage;
 mod clock;
 mod consensus;
 mod content;
@@ -78,6 +79,7 @@ use crate::{
 };
 use admission::Admitter;
 use backend::NodeBackend;
+use carriage::CarriageActor;
 use clock::Clock;
 use consensus::{ConsensusActor, ConsensusConfig};
 use content::ContentActor;
@@ -355,7 +357,22 @@ impl Running {
             signer,
             node: network.node_id(),
         };
+        let carriage_config = cascade_consensus::CarriageConfig {
+            rules: Arc::clone(&rules),
+            scheme: Arc::clone(&core_config.scheme),
+            signer: core_config.signer.clone(),
+            node: core_config.node,
+            way: config.network.proposals.way(),
+        };
         let mut core = cascade_consensus::Core::new(core_config, clock.now(), core_start);
+        let carriage = mailboxes.counted("carriage", {
+            let carrier = cascade_consensus::Carrier::new(carriage_config, core.standing());
+            let (network, metrics) = (network.clone(), Arc::clone(&metrics));
+            let workers = tokio::runtime::Handle::current();
+            CarriageActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
+                CarriageActor::new(carrier, network, metrics, clock, workers)
+            })
+        });
         hub.set_consensus(hub::ConsensusView {
             health: core.health(),
             committee: Arc::clone(core.committee()),
@@ -368,6 +385,7 @@ impl Running {
                 log,
                 sign_state,
                 network: network.clone(),
+                carriage: carriage.clone(),
                 content: content.clone(),
                 storage: storage.clone(),
                 sync: sync.clone(),
@@ -378,6 +396,7 @@ impl Running {
             };
             ConsensusActor::start_in_arbiter(&Arbiter::new().handle(), move |_| ConsensusActor::new(config))
         });
+        carriage.do_send(carriage::Links { consensus: consensus.clone(), own: carriage.clone() });
         content.do_send(content::SetConsensus(consensus.clone()));
         execution.do_send(execution::SetConsensus(consensus.clone()));
         storage.do_send(storage::SetConsensus(consensus.clone()));
@@ -395,7 +414,8 @@ impl Running {
         let admitter = Admitter::new(Arc::clone(&pool), content, proofs);
         let submitter = Submitter::start(admitter.clone(), door, Arc::clone(&metrics), rules.params().transactions);
         pumps::start(
-            receivers, &network, &rules, &consensus, &admitter, &submitter, &sync, &db, &light, &hub, notices, sealed,
+            receivers, &network, &rules, &consensus, &carriage, &admitter, &submitter, &sync, &db, &light, &hub,
+            notices, sealed,
         );
         let backend = Arc::new(NodeBackend {
             rules,

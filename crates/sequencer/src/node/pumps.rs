@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cascade_consensus::{Rules, sync::SyncRequest};
+use cascade_consensus::{Carried, Rules, sync::SyncRequest};
 use cascade_da::serve::Asker;
 use cascade_light::ask::QUIC_TAG;
 use cascade_mempool::reveal::RevealMessage;
@@ -22,6 +22,7 @@ use crate::batches::publish::Publisher;
 
 use super::{
     admission::Admitter,
+    carriage::CarriageActor,
     consensus::ConsensusActor,
     gossip,
     hub::Hub,
@@ -29,7 +30,7 @@ use super::{
     lanes::Lanes,
     light::LightDoor,
     mail::Addr,
-    messages::{FromData, FromPeer, PeerConnected, PeerGone},
+    messages::{FromData, FromMember, FromPeer, PeerConnected, PeerGone},
     notices::Notices,
     reveal::RevealActor,
     submitter::Submitter,
@@ -47,6 +48,7 @@ pub(super) fn start(
     network: &Network,
     rules: &Arc<Rules>,
     consensus: &Addr<ConsensusActor>,
+    carriage: &Addr<CarriageActor>,
     admitter: &Admitter,
     submitter: &Submitter,
     sync: &Addr<SyncActor>,
@@ -74,14 +76,59 @@ pub(super) fn start(
         };
         Arc::new(Mutex::new(Lanes::new(deliver)))
     });
-    tokio::spawn(pump_data(data, network.clone(), Arc::clone(hub), reveals.clone(), Arc::clone(&lanes)));
+    let carriage = carriage.clone();
+    let carried = Lanes::new(move |from, message| {
+        let carriage = carriage.clone();
+        async move { carriage.send(FromMember { from, message }).await.is_ok() }
+    });
+    let carried = Arc::new(Mutex::new(carried));
+    let (rest, from_data) = mpsc::channel(1);
+    tokio::spawn(pump_carried(data, rest, network.clone(), Arc::clone(hub), Arc::clone(&carried)));
+    tokio::spawn(pump_data(from_data, network.clone(), Arc::clone(hub), reveals.clone(), Arc::clone(&lanes)));
     let forget = move |peer: &NodeId| {
         lanes.lock().close(peer);
+        carried.lock().close(peer);
         if let Some(reveals) = &reveals {
             reveals.lock().close(peer);
         }
     };
     tokio::spawn(pump_events(events, consensus.clone(), sync.clone(), Arc::clone(hub), notices, forget));
+}
+
+/// Chunks of proposals, and requests for the whole, which members of the committee alone may send. All else goes on to
+/// `rest`.
+async fn pump_carried<D, F>(
+    mut data: mpsc::Receiver<Message>,
+    rest: mpsc::Sender<Message>,
+    network: Network,
+    hub: Arc<Hub>,
+    lanes: Arc<Mutex<Lanes<Carried, D>>>,
+) where
+    D: Fn(NodeId, Carried) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = bool> + Send + 'static,
+{
+    while let Some(message) = data.recv().await {
+        if !Carried::is_in(&message.payload) {
+            if rest.send(message).await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let Message { peer, payload, .. } = message;
+        match Carried::from_shared(&payload) {
+            // Who is no member any more, or not yet, need not know it.
+            Ok(_) if !hub.is_member(&peer) => {}
+            Ok(carried) => {
+                if !lanes.lock().offer(peer, true, carried, payload.len()) {
+                    tracing::debug!(%peer, "a peer sends more chunks than can be taken; one is dropped");
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a message of carriage that does not decode");
+                network.report(peer, Misbehaviour::Undecodable);
+            }
+        }
+    }
 }
 
 /// Shares and reveals; nothing on a chain without threshold keys. A message of shares carries the certificate that made its

@@ -3,6 +3,7 @@
 mod alloy;
 mod attacker;
 mod bucket;
+mod carriage;
 mod cli;
 mod cluster;
 mod crash;
