@@ -43,7 +43,8 @@
 //! # What it may cost
 //!
 //! Chunks of views from [`VIEWS_BEHIND`] below the current one to [`VIEWS_AHEAD`] above it, [`MANIFESTS`] of a view, each of
-//! at most [`MAX_PROPOSAL`] bytes. A place counts all bytes of its proposal from the first chunk on: [`LEADER_BYTES`] for one
+//! a proposal that the chain's largest block and [`MORE_BYTES`] allow, [`MAX_PROPOSAL`] at most: so a leader that lies can
+//! make each member pass on twice what an honest one does. A place counts all bytes of its proposal from the first chunk on: [`LEADER_BYTES`] for one
 //! leader, [`ALL_BYTES`] in all. On top of that the leader with most gives way, if it has more than the newcomer's: so who
 //! floods is left with what others leave him. A manifest's signature is checked once. A place goes with its view.
 //!
@@ -87,7 +88,9 @@ pub const VIEWS_BEHIND: u64 = 2;
 pub const VIEWS_AHEAD: u64 = 4;
 /// Manifests of one view that are taken. A second one proves that its leader lies.
 pub const MANIFESTS: usize = 2;
-/// Bytes of a proposal in chunks: what a message of consensus may have.
+/// Bytes of a proposal in chunks beside those of the largest block's transactions: what is larger goes whole.
+pub const MORE_BYTES: usize = 1 << 20;
+/// Bytes of a proposal in chunks on any chain: what a message of consensus may have.
 pub const MAX_PROPOSAL: usize = 16 << 20;
 /// Bytes of the proposals of one leader that are on their way here.
 pub const LEADER_BYTES: usize = 32 << 20;
@@ -308,6 +311,11 @@ impl<B: Bugs> Carrier<B> {
         (self.places.len(), self.places.values().map(Place::bytes).sum(), self.kept.len())
     }
 
+    /// Bytes of a proposal in chunks, at most. All nodes of a chain say the same.
+    fn most(&self) -> usize {
+        MAX_PROPOSAL.min(self.config.rules.params().max_block_bytes as usize + MORE_BYTES)
+    }
+
     fn timeout(&self) -> u64 {
         self.config.rules.params().leader_timeout_ms
     }
@@ -372,7 +380,7 @@ impl<B: Bugs> Carrier<B> {
         let Standing { epoch, view, .. } = self.standing;
         let seats = self.standing.committee.total_seats().0 as usize;
         let bytes = message.to_bytes();
-        if seats > MAX_CHUNKS || bytes.len() > MAX_PROPOSAL {
+        if seats > MAX_CHUNKS || bytes.len() > self.most() {
             return false;
         }
         let chunks = disperse(&bytes, seats).expect("a proposal and a committee that were just measured");
@@ -466,7 +474,7 @@ impl<B: Bugs> Carrier<B> {
         let seats = self.standing.committee.total_seats().0 as usize;
         let manifest = piece.manifest();
         let size = manifest.size as usize;
-        if usize::from(manifest.chunks) != seats || size > MAX_PROPOSAL {
+        if usize::from(manifest.chunks) != seats || size > self.most() {
             self.misbehaved(from, "a chunk of no such proposal");
             return false;
         }

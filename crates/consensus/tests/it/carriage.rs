@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cascade_consensus::{
     CarriageConfig, CarriageEffect, CarriageInput, Carried, Carrier, Message, Standing, Way,
-    carriage::{ALL_BYTES, LEADER_BYTES, MAX_PROPOSAL, Manifest, Piece, VIEWS_AHEAD, VIEWS_BEHIND, wins},
+    carriage::{ALL_BYTES, LEADER_BYTES, MAX_PROPOSAL, MORE_BYTES, Manifest, Piece, VIEWS_AHEAD, VIEWS_BEHIND, wins},
 };
 use cascade_crypto::{VoteScheme, VoteSigner};
 use cascade_da::dispersal::{Chunk, Plan, commit_unchecked, disperse};
@@ -586,44 +586,37 @@ fn who_floods_is_left_with_what_others_leave_him() {
         let message = Carried::Piece(Box::new(piece.clone()));
         carrier.step(NOW, CarriageInput::Message { from: node(from), message })
     };
-    // More than any proposal has.
+    // More than any proposal of this chain has.
+    let most = chain().rules.params().max_block_bytes as usize + MORE_BYTES;
+    assert!(most <= MAX_PROPOSAL);
+    let each = LEADER_BYTES / most;
     let mut alone = carrier(1, Way::Auto, led(&|_| 2));
-    let too_large = &bulk(2, VIEW.0, 1, MAX_PROPOSAL + 1)[1];
+    let too_large = &bulk(2, VIEW.0, 1, most + 1)[1];
     assert!(matches!(take(&mut alone, 2, too_large)[..], [CarriageEffect::Misbehaved(..)]));
     // One leader, as many and as large as it can.
     for view in VIEW.0 - VIEWS_BEHIND..=VIEW.0 + VIEWS_AHEAD {
         for mark in 1..4 {
-            take(&mut alone, 2, &bulk(2, view, mark, MAX_PROPOSAL)[1]);
+            take(&mut alone, 2, &bulk(2, view, mark, most)[1]);
         }
     }
-    let (places, bytes, _) = alone.footprint();
-    assert_eq!((places, bytes), (2, LEADER_BYTES));
-    // Two fill all there is; the third leads the newest views.
-    let mut among = carrier(
-        1,
-        Way::Auto,
-        led(&|view| {
-            if view > VIEW.0 {
-                3
-            } else if view == VIEW.0 {
-                0
-            } else {
-                2
-            }
-        }),
-    );
-    for view in VIEW.0 - VIEWS_BEHIND..VIEW.0 {
-        take(&mut among, 2, &bulk(2, view, 1, MAX_PROPOSAL)[1]);
+    assert_eq!(alone.footprint(), (each, each * most, 0));
+    // Two take all that they may; a third leads the view between theirs.
+    let who = |view: u64| 2 + u16::from(view > VIEW.0) - 2 * u16::from(view == VIEW.0);
+    let mut among = carrier(1, Way::Auto, led(&who));
+    for view in (VIEW.0 - VIEWS_BEHIND..VIEW.0).chain(VIEW.0 + 1..=VIEW.0 + VIEWS_AHEAD) {
+        for mark in 1..3 {
+            let leader = usize::from(who(view));
+            take(&mut among, leader, &bulk(leader, view, mark, most)[1]);
+        }
     }
-    for view in VIEW.0 + 1..=VIEW.0 + VIEWS_AHEAD {
-        take(&mut among, 3, &bulk(3, view, 1, MAX_PROPOSAL)[1]);
-    }
-    assert_eq!(among.footprint().1, ALL_BYTES);
-    let honest = bulk(0, VIEW.0, 7, 1 << 20);
-    assert_eq!(take(&mut among, 0, &honest[1]).len(), 1, "there is room, and it is passed on");
-    let (places, bytes, _) = among.footprint();
-    assert_eq!((places, bytes), (4, ALL_BYTES - MAX_PROPOSAL + (1 << 20)));
-    assert_eq!(take(&mut among, 3, &bulk(3, VIEW.0 + 4, 2, MAX_PROPOSAL)[1]).len(), 0, "not for who has most");
+    assert_eq!(among.footprint(), (2 * each, 2 * each * most, 0));
+    let passed_on = |effects: Vec<CarriageEffect>| effects.iter().any(|e| matches!(e, CarriageEffect::Forward(..)));
+    assert!(passed_on(take(&mut among, 0, &bulk(0, VIEW.0, 7, most)[1])), "there is room");
+    assert_eq!(among.footprint().0, 2 * each + 1);
+    assert!((2 * each + 2) * most > ALL_BYTES, "and for one more there is not");
+    assert!(passed_on(take(&mut among, 0, &bulk(0, VIEW.0, 8, most)[1])), "one of those with more gives way");
+    assert_eq!(among.footprint(), (2 * each + 1, (2 * each + 1) * most, 0));
+    assert!(!passed_on(take(&mut among, 3, &bulk(3, VIEW.0 + 4, 9, most)[1])), "not for who has most");
 }
 
 #[test]
