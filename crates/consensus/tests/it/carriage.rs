@@ -232,6 +232,8 @@ proptest! {
         let leader = leader % count;
         let mut net = Net::new(&seats, leader);
         let mut left = net.committee.faulty_seats().0;
+        // As seats are dealt: nobody has more than may be faulty.
+        prop_assume!(seats.iter().all(|&of_one| of_one <= left));
         // Whoever comes first in an order of chance, as long as there are faulty seats left.
         let mut others: Vec<usize> = (0..count).filter(|i| *i != leader).collect();
         others.sort_by_key(|i| (order ^ *i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
