@@ -18,18 +18,19 @@
 //! Whole, a block of B bytes is prepared once the leader has sent it to a quorum, q - 1 others; in chunks, once it has sent
 //! three blocks' worth of chunks, and a second delay later. So chunks win where B (q - 4) bytes take longer than a delay. A
 //! leader knows neither its uplink nor its delays: over 50 ms that is 0.6 MiB at 100 Mbit/s and 6 MiB at 1 Gbit/s. With
-//! [`Way::Auto`] it sends chunks from [`WORTH`] = 1 MiB on ([`wins`]), where it loses at most about 40 ms either way: at 4
-//! members never, at 7 from blocks of 1 MiB on, at 10 from 350 KiB, at 16 from 150 KiB, at 64 from 27 KiB (docs/simulator.md has
-//! the measurements). Always whole go the first block of an epoch, since a node that is still in the epoch before learns from
-//! it who leads; what is proposed again, since something did not work the first time; and what goes to peers outside of the
-//! committee, to whom no member passes anything on.
+//! [`Way::Auto`] it sends chunks from [`WORTH`] = 1 MiB on ([`wins`]), where from 6 members on it loses about 40 ms at most
+//! either way: at 4 members never, at 7 from blocks of 1 MiB on, at 10 from 350 KiB, at 16 from 150 KiB, at 64 from 27 KiB
+//! (docs/simulator.md has the measurements). Always whole go the first block of an epoch, since a node that is still in the
+//! epoch before learns from it who leads; what is proposed again, since something did not work the first time; and what goes
+//! to peers outside of the committee, to whom no member passes anything on.
 //!
 //! # Who may say what
 //!
 //! A leader signs a [`Manifest`]: chain, fork, epoch, view, block hash, root, size, number of chunks. It signs with its voting
 //! key. That key is the one that the committee binds to it in the core, in the simulator and in the node alike; what it signs
 //! is a hash under a tag of manifests alone, so a manifest can never be taken for a vote or the other way round, as with
-//! statements of readiness, which the same key signs. A manifest proves nothing that votes rest on: who signs two harms
+//! statements of readiness, which the same key signs. Checking it costs a millisecond, once for each proposal; the key of a
+//! node's connections would be cheaper, but is the network's alone. A manifest proves nothing that votes rest on: who signs two harms
 //! nobody's safety, so nothing of it is persisted, and a leader that starts again signs the same one again.
 //!
 //! - From the leader a member takes chunks of its own seats alone, and passes each on once, after it checked signature and
@@ -44,9 +45,10 @@
 //!
 //! Chunks of views from [`VIEWS_BEHIND`] below the current one to [`VIEWS_AHEAD`] above it, [`MANIFESTS`] of a view, each of
 //! a proposal that the chain's largest block and [`MORE_BYTES`] allow, [`MAX_PROPOSAL`] at most: so a leader that lies can
-//! make each member pass on twice what an honest one does. A place counts all bytes of its proposal from the first chunk on: [`LEADER_BYTES`] for one
-//! leader, [`ALL_BYTES`] in all. On top of that the leader with most gives way, if it has more than the newcomer's: so who
-//! floods is left with what others leave him. A manifest's signature is checked once. A place goes with its view.
+//! make each member pass on twice what an honest one does. A place counts all bytes of its proposal from the first chunk
+//! on: [`LEADER_BYTES`] for one leader, [`ALL_BYTES`] in all. On top of that the leader with most gives way, if it has more
+//! than the newcomer's: so who floods is left with what others leave him. A manifest's signature is checked once. A place
+//! goes with its view.
 //!
 //! # When chunks do not come
 //!

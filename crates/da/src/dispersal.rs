@@ -13,11 +13,11 @@
 //! 2f are still enough; so the leader keeps its own. The price is `S / (f + 1)`, about three blocks' worth of chunks in
 //! all; what the leader itself sends falls from n-1 blocks to three, whatever n. docs/simulator.md has what that saves.
 //!
-//! The root over the chunks is bound to the block by what the leader signs (`cascade_consensus::carriage`, which decides who
-//! sends and takes what); it proves nothing about the code. So whoever rebuilds a block encodes it again and compares all chunks: either everybody who holds d chunks of a
-//! root gets the same block, or everybody finds the same lie. What is rebuilt must then have the header's body root.
-//! Voters still need the whole block before they vote *prepare* (decision 16 of the architecture); the leader's full
-//! block remains the fallback for who does not get d chunks.
+//! The root over the chunks is bound to the block by what the leader signs (`cascade_consensus::carriage`, which decides
+//! who sends and takes what); it proves nothing about the code. So whoever rebuilds a block encodes it again and compares
+//! all chunks: either everybody who holds d chunks of a root gets the same block, or everybody finds the same lie. What is
+//! rebuilt must then have the header's body root. Voters still need the whole block before they vote *prepare* (decision 16
+//! of the architecture); the leader's full block remains the fallback for who does not get d chunks.
 
 use bytes::Bytes;
 use cascade_primitives::{
