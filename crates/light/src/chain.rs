@@ -124,8 +124,8 @@ pub enum KeyError {
         /// The epoch whose committee is known.
         now: Epoch,
     },
-    /// The headers of the epoch bind others.
-    #[error("the headers of the chain bind other keys of epoch {0}")]
+    /// The headers of the epoch bind others, or another members root beside them.
+    #[error("the headers of the chain bind other keys of epoch {0}, or other members")]
     Wrong(Epoch),
 }
 
@@ -330,8 +330,8 @@ impl Chain {
         Ok(())
     }
 
-    /// Checks that these are the public keys of an epoch: of the one whose committee is known, or of the next one, as soon
-    /// as the newest header binds them. For the latter, whoever gives them gives the next committee's members root too.
+    /// Checks that these are the public keys of an epoch and the members root of its committee: of the one whose committee is
+    /// known, or of the next one, as soon as the newest header binds them.
     ///
     /// # Errors
     /// [`KeyError`] if the headers bind others, or do not say.
@@ -339,7 +339,8 @@ impl Chain {
         let (now, commitment) = (self.committee.epoch(), keys.commitment());
         let unknown = KeyError::Unknown { epoch: keys.epoch, now };
         if keys.epoch == now {
-            return if *self.committee.threshold_keys() == commitment { Ok(()) } else { Err(KeyError::Wrong(now)) };
+            let right = *members_root == self.committee.members_root() && commitment == *self.committee.threshold_keys();
+            return if right { Ok(()) } else { Err(KeyError::Wrong(now)) };
         }
         // While the next root binds no keys, or is of a committee that was made anew since, nothing can be said of any.
         let next = self.tip.epoch == now && keys.epoch == now.next();

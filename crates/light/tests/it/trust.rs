@@ -172,6 +172,12 @@ fn keys_are_believed_only_as_headers_bind_them() {
     for wrong in changed {
         assert_eq!(light.verify_keys(&wrong, &roots[1]), Err(KeyError::Wrong(Epoch(1))));
     }
+    // The members root is part of what is answered, so it is checked as well as the keys beside it.
+    let mut changed = roots[1];
+    changed.0[31] ^= 1;
+    for wrong in [changed, roots[2], B256::ZERO] {
+        assert_eq!(light.verify_keys(&right, &wrong), Err(KeyError::Wrong(Epoch(1))));
+    }
 
     // In epoch 1, once a header of it is known, the next keys are too.
     let run: Vec<_> = chain.headers.values().filter(|header| header.epoch == Epoch(1)).cloned().collect();
