@@ -100,8 +100,16 @@ impl Client {
     /// # Errors
     /// [`ClientError::Url`].
     pub fn new(url: &str) -> Answer<Self> {
+        Self::patient(url, Duration::from_secs(20))
+    }
+
+    /// A client that gives a request up after `within`.
+    ///
+    /// # Errors
+    /// [`ClientError::Url`].
+    pub fn patient(url: &str, within: Duration) -> Answer<Self> {
         let http = HttpClientBuilder::default()
-            .request_timeout(Duration::from_secs(20))
+            .request_timeout(within)
             .max_response_size(256 << 20)
             .build(url)
             .map_err(|error| ClientError::Url { url: url.to_owned(), what: error.to_string() })?;

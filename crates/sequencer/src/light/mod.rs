@@ -7,6 +7,8 @@
 //! ```
 
 pub mod http;
+mod keys;
+mod peers;
 pub mod rpc;
 mod shell;
 mod store;

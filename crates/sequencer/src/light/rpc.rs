@@ -7,22 +7,18 @@
 //! | `eth_getBalance`, `eth_getTransactionCount`, `eth_getCode`, `eth_getStorageAt` | the state root in these results |
 //! | `eth_getBlockByNumber` | the followed header: its hash, the body's root, the results |
 //! | `eth_getBlockReceipts`, `eth_getTransactionReceipt` | the receipts root in the results |
-//! | `l2_epochKey` | the committee roots in the newest followed header; the rest of the answer follows from it |
+//! | `l2_epochKey` | the committee roots in the newest followed header, each key with its `membersRoot`; the rest of the answer is that header's, and `proved` is true |
 //!
 //! Tags mean the newest proved height, `pending` too: what is not final cannot be proved. Heights that were not followed, or
-//! long ago, are refused rather than answered unproved. What a node answers and does not check is dropped, and the next node
-//! is asked. Blocks and receipts of encrypted chains are refused: what their envelopes held is proved by the state alone.
+//! long ago, are refused rather than answered unproved. A node whose answer does not check is dropped, and the next one is asked;
+//! so it is, without waiting long, where one keeps silent (module `peers`). Blocks and receipts of encrypted chains are refused: what their envelopes held is proved by the state alone.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use alloy_primitives::{Address, B256, Bloom, Bytes, U64, U256, keccak256};
 use cascade_consensus::election::{Leaders, epoch_seed};
-use cascade_execution::{Receipt, StateProof, next_base_fee, receipts_root};
-use cascade_light::{Ask, Chain, Client as LightClient, KeyError, Reply};
+use cascade_execution::{Receipt, StateProof, receipts_root};
+use cascade_light::{Ask, Chain, Client as LightClient, Reply};
 use cascade_primitives::{
     BlockHash, ChainParams, Committee, Decode as _, Epoch, Height, ResultEntry, SealedBlock, SigningContext,
     TransactionRule, View,
@@ -32,17 +28,20 @@ use jsonrpsee::{
     server::{Server, ServerConfig, ServerHandle},
     types::{ErrorObjectOwned, Params},
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use serde_json::Value;
 
-use super::{Peer, http};
+use super::{
+    Peer, http,
+    keys::Known,
+    peers::{Peers, Wanting},
+};
 use crate::{
     cli::{Client, Failure},
     node::randao_of,
     rpc::{
         backend::{BlockData, BlockResult},
         block_json, receipt_json,
-        types::{EpochKey, EpochKeys},
     },
 };
 
@@ -64,7 +63,7 @@ pub struct Proven {
     hashes: BTreeMap<Height, BlockHash>,
     committees: BTreeMap<Epoch, Arc<Committee>>,
     /// The newest header, and the committee that makes the next ones final.
-    chain: Option<Chain>,
+    pub(super) chain: Option<Chain>,
 }
 
 impl Proven {
@@ -100,18 +99,17 @@ impl Proven {
     }
 }
 
-struct Shared {
-    params: ChainParams,
-    signing: SigningContext,
-    proven: Arc<RwLock<Proven>>,
-    peers: Vec<(Peer, Client)>,
-    /// Places of peers that lied.
-    liars: Mutex<BTreeSet<usize>>,
+pub(super) struct Shared {
+    pub(super) params: ChainParams,
+    pub(super) signing: SigningContext,
+    pub(super) proven: Arc<RwLock<Proven>>,
+    pub(super) peers: Peers,
+    pub(super) keys: Known,
 }
 
-type Answer<T> = Result<T, ErrorObjectOwned>;
+pub(super) type Answer<T> = Result<T, ErrorObjectOwned>;
 
-fn failed(what: impl Into<String>) -> ErrorObjectOwned {
+pub(super) fn failed(what: impl Into<String>) -> ErrorObjectOwned {
     ErrorObjectOwned::owned(FAILED, what.into(), None::<()>)
 }
 
@@ -126,9 +124,7 @@ pub async fn serve(
     peers: &[Peer],
     proven: Arc<RwLock<Proven>>,
 ) -> Result<(SocketAddr, ServerHandle), Failure> {
-    let with_client = |peer: &Peer| Ok((peer.clone(), Client::new(&format!("http://{}", peer.authority))?));
-    let peers = peers.iter().map(with_client).collect::<Result<_, Failure>>()?;
-    let shared = Shared { params, signing, proven, peers, liars: Mutex::default() };
+    let shared = Shared { params, signing, proven, peers: Peers::new(peers)?, keys: Known::default() };
     let config = ServerConfig::builder().max_connections(CONNECTIONS).max_request_body_size(REQUEST_BYTES).build();
     let server = Server::builder().set_config(config).build(listen).await;
     let server = server.map_err(|error| Failure::io(format!("--rpc-listen {listen}"), &error))?;
@@ -236,18 +232,6 @@ impl Shared {
         })
     }
 
-    /// Peers that have not lied, each with its place.
-    fn honest(&self) -> Vec<usize> {
-        let liars = self.liars.lock();
-        (0..self.peers.len()).filter(|place| !liars.contains(place)).collect()
-    }
-
-    fn convict(&self, place: usize, what: &str) {
-        tracing::warn!(peer = %self.peers[place].0.authority, what, "a node's answer does not check");
-        crate::cli::output::note(&format!("light: dropped {}: {what}", self.peers[place].0.authority));
-        self.liars.lock().insert(place);
-    }
-
     /// Proofs of an account and slots at a proved height, from the first node whose proofs hold.
     async fn state<T>(
         &self,
@@ -256,20 +240,14 @@ impl Shared {
         entry: &ResultEntry,
         check: impl Fn(&crate::rpc::types::AccountProof) -> Result<T, String>,
     ) -> Answer<T> {
-        let mut last = "no node is left to ask".to_owned();
-        for place in self.honest() {
-            match self.peers[place].1.proof(address, slots, entry.height.0).await {
-                Ok(proof) => match check(&proof) {
-                    Ok(value) => return Ok(value),
-                    Err(what) => {
-                        self.convict(place, &format!("state proof at block {}: {what}", entry.height));
-                        last = what;
-                    }
-                },
-                Err(error) => last = error.to_string(),
-            }
-        }
-        Err(failed(format!("no node proved it: {last}")))
+        let check = &check;
+        let question = |_, client: Client| async move {
+            let proof = client.proof(address, slots, entry.height.0).await;
+            let proof = proof.map_err(|error| Wanting::Nothing(error.to_string()))?;
+            check(&proof).map_err(|what| Wanting::Lie(format!("state proof at block {}: {what}", entry.height)))
+        };
+        let found = self.peers.ask(question).await;
+        found.map(|(_, value)| value).map_err(|last| failed(format!("no node proved it: {last}")))
     }
 
     /// Nonce, balance and hash of code.
@@ -303,14 +281,16 @@ impl Shared {
         if hash == keccak256([]) || hash.is_zero() {
             return Ok(Bytes::new());
         }
-        for place in self.honest() {
-            match self.peers[place].1.code(address, entry.height.0).await {
-                Ok(code) if keccak256(&code) == hash => return Ok(code),
-                Ok(_) => self.convict(place, "code with another hash than the account's"),
-                Err(_) => {}
+        let question = |_, client: Client| async move {
+            let code = client.code(address, entry.height.0).await;
+            let code = code.map_err(|error| Wanting::Nothing(error.to_string()))?;
+            match keccak256(&code) == hash {
+                true => Ok(code),
+                false => Err(Wanting::Lie("code with another hash than the account's".to_owned())),
             }
-        }
-        Err(failed("no node gave the code whose hash is proved"))
+        };
+        let found = self.peers.ask(question).await;
+        found.map(|(_, code)| code).map_err(|last| failed(format!("no node gave the code whose hash is proved: {last}")))
     }
 
     /// A block with its receipts, checked against the followed header and the results.
@@ -321,29 +301,31 @@ impl Shared {
         let height = entry.height;
         let hash = self.proven.read().hashes.get(&height).copied();
         let hash = hash.ok_or_else(|| failed(format!("the header of block {height} was not followed")))?;
-        for place in self.honest() {
-            let authority = &self.peers[place].0.authority;
-            let block = match http::ask(authority, &Ask::Block { height }).await {
-                Ok((Reply::Block(Some(block)), _)) => SealedBlock::new(*block),
-                _ => continue,
+        let question = |peer: Peer, _| async move {
+            let ask = async |ask: Ask| {
+                let answer = http::ask(&peer.authority, &ask).await;
+                answer.map(|(reply, _)| reply).map_err(|error| Wanting::Nothing(error.to_string()))
             };
+            let Reply::Block(Some(block)) = ask(Ask::Block { height }).await? else {
+                return Err(Wanting::Nothing("it does not have the block".to_owned()));
+            };
+            let block = SealedBlock::new(*block);
             if block.hash() != hash || block.body.root() != block.header.body_root {
-                self.convict(place, &format!("another block than the final one at {height}"));
-                continue;
+                return Err(Wanting::Lie(format!("another block than the final one at {height}")));
             }
-            let receipts = match http::ask(authority, &Ask::Receipts { height }).await {
-                Ok((Reply::Receipts(Some(receipts)), _)) => receipts,
-                _ => continue,
+            let Reply::Receipts(Some(receipts)) = ask(Ask::Receipts { height }).await? else {
+                return Err(Wanting::Nothing("it does not have the receipts".to_owned()));
             };
             let receipts: Result<Vec<Receipt>, _> = receipts.iter().map(|bytes| Receipt::from_slice(bytes)).collect();
             match receipts {
-                Ok(receipts) if receipts_root(&receipts) == entry.receipts_root => {
-                    return Ok((self.data(block, entry, &receipts)?, receipts));
-                }
-                _ => self.convict(place, &format!("other receipts than those of block {height}")),
+                Ok(receipts) if receipts_root(&receipts) == entry.receipts_root => Ok((block, receipts)),
+                _ => Err(Wanting::Lie(format!("other receipts than those of block {height}"))),
             }
-        }
-        Err(failed(format!("no node gave block {height} with receipts that check")))
+        };
+        let (_, (block, receipts)) = self.peers.ask(question).await.map_err(|last| {
+            failed(format!("no node gave block {height} with receipts that check: {last}"))
+        })?;
+        Ok((self.data(block, entry, &receipts)?, receipts))
     }
 
     fn data(&self, block: SealedBlock, entry: ResultEntry, receipts: &[Receipt]) -> Answer<BlockData> {
@@ -370,58 +352,22 @@ impl Shared {
         })
     }
 
-    /// The keys that transactions can be sealed to. A node gives them, the followed headers bind them; what else the answer
-    /// says is read off these headers.
-    async fn epoch_keys(&self) -> Answer<EpochKeys> {
-        if self.params.transactions != TransactionRule::Encrypted {
-            return Err(failed("the chain does not take sealed transactions"));
-        }
-        let chain = self.proven.read().chain.clone();
-        let chain = chain.ok_or_else(|| failed("nothing is proved yet: the client still catches up"))?;
-        let (tip, epoch) = (chain.tip(), chain.committee().epoch());
-        let mut keys = Vec::new();
-        for place in self.honest().into_iter().filter(|_| chain.committee().threshold_keys().0.is_some()) {
-            let Ok(given) = self.peers[place].1.epoch_keys().await else { continue };
-            let check = |key: &EpochKey| {
-                key.public().map_or(Err(KeyError::Wrong(key.epoch)), |keys| chain.verify_keys(&keys, &key.members_root))
-            };
-            if given.keys.iter().any(|key| matches!(check(key), Err(KeyError::Wrong(_)))) {
-                self.convict(place, "a key that the chain's headers do not bind");
-                continue;
-            }
-            keys = given.keys.into_iter().filter(|key| check(key).is_ok()).collect();
-            if keys.iter().any(|key| key.epoch == epoch) {
-                break;
-            }
-        }
-        if chain.committee().threshold_keys().0.is_some() && !keys.iter().any(|key| key.epoch == epoch) {
-            return Err(failed(format!("no node gave the key of epoch {}, which the chain's headers bind", epoch.0)));
-        }
-        Ok(EpochKeys {
-            chain_id: self.params.chain_id,
-            genesis_hash: self.signing.genesis_hash,
-            fork: self.signing.fork,
-            epoch,
-            height: tip.height,
-            max_validity: self.params.max_validity,
-            base_fee: next_base_fee(tip.base_fee, tip.ordered_gas, &self.params),
-            keys,
-            progress: None,
-        })
-    }
-
     /// A receipt. Where its transaction stands a node says; that it stands there is proved.
     async fn receipt(&self, hash: B256) -> Answer<Value> {
-        for place in self.honest() {
-            let Ok(Some(height)) = self.peers[place].1.block_of(hash).await else { continue };
+        loop {
+            let question = |_, client: Client| async move {
+                let height = client.block_of(hash).await.map_err(|error| Wanting::Nothing(error.to_string()))?;
+                height.ok_or_else(|| Wanting::Nothing("it knows no such transaction".to_owned()))
+            };
+            let Ok((place, height)) = self.peers.ask(question).await else { return Ok(Value::Null) };
             let entry = self.height(Some(Value::String(format!("{height:#x}"))))?;
             let (data, receipts) = self.content(entry).await?;
             let found = receipts.iter().enumerate().find(|(_, receipt)| receipt.transaction_hash == hash);
             match found {
                 Some((index, receipt)) => return receipt_json(&data, receipt, index).map_err(failed),
-                None => self.convict(place, &format!("transaction {hash} does not stand in block {height}")),
+                // One less to ask, each time.
+                None => self.peers.convict(place, &format!("transaction {hash} does not stand in block {height}")),
             }
         }
-        Ok(Value::Null)
     }
 }

@@ -43,6 +43,7 @@ fn epoch_key(rpc: &Rpc) -> Answer<EpochKeys> {
         base_fee: base_fee_above(rpc, &head.block.header),
         keys: view.keys.iter().map(|(keys, members_root)| EpochKey::new(keys, *members_root)).collect(),
         progress: view.progress.map(|(epoch, progress)| key_state(epoch, progress)),
+        proved: false,
     })
 }
 

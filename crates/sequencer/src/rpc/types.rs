@@ -480,6 +480,9 @@ pub struct EpochKeys {
     pub keys: Vec<EpochKey>,
     /// How far the next epoch's key is.
     pub progress: Option<KeyState>,
+    /// Whether a light client says so, which has checked all of it against headers that it follows. No node's answer has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proved: bool,
 }
 
 /// `l2_payer`: an account of the fee ledger.

@@ -1,0 +1,114 @@
+//! The nodes that the verified RPC asks: one after the other, without waiting long for anybody.
+//!
+//! ```text
+//!   question --> 1st ----------------------- silent --> end of the queue
+//!                 | `PATIENCE`, or it has nothing
+//!                 +--> 2nd ---- answers, and it checks --> front of the queue, the answer
+//!                 |  ...
+//!                 `WITHIN` in all, then there is no answer
+//! ```
+//!
+//! Not all at once, although that would be quicker: whoever is asked for an account learns that somebody wants to know of it.
+//! Whoever asks this RPC waits for longer than [`WITHIN`].
+
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use parking_lot::Mutex;
+
+use super::Peer;
+use crate::cli::{Client, Failure, output};
+
+/// The next node is asked when the one before has said nothing for so long.
+const PATIENCE: Duration = Duration::from_millis(750);
+/// A question has no answer after this.
+pub(super) const WITHIN: Duration = Duration::from_secs(6);
+
+/// Why a node's answer is none.
+#[derive(Debug)]
+pub(super) enum Wanting {
+    /// It has nothing, or did not answer: the next one may.
+    Nothing(String),
+    /// What it gave does not check. It is not asked again.
+    Lie(String),
+}
+
+/// Nodes, and the order in which they are asked.
+pub(super) struct Peers {
+    all: Vec<(Peer, Client)>,
+    /// Places of those that have not lied: who answered last stands first, who kept silent last.
+    queue: Mutex<Vec<usize>>,
+}
+
+impl Peers {
+    pub(super) fn new(peers: &[Peer]) -> Result<Self, Failure> {
+        let with_client = |peer: &Peer| {
+            let client = Client::patient(&format!("http://{}", peer.authority), WITHIN)?;
+            Ok((peer.clone(), client))
+        };
+        let all: Vec<_> = peers.iter().map(with_client).collect::<Result<_, Failure>>()?;
+        let queue = Mutex::new((0..all.len()).collect());
+        Ok(Self { all, queue })
+    }
+
+    /// The first answer that checks, with the place of who gave it. The error is what the last one said.
+    pub(super) async fn ask<T, F>(&self, question: impl Fn(Peer, Client) -> F) -> Result<(usize, T), String>
+    where
+        F: Future<Output = Result<T, Wanting>>,
+    {
+        let mut left = self.queue.lock().clone().into_iter();
+        let mut last = "no node is left to ask".to_owned();
+        let (mut asked, mut silent) = (FuturesUnordered::new(), Vec::new());
+        let end = tokio::time::sleep(WITHIN);
+        tokio::pin!(end);
+        let put = |place: usize| {
+            let (peer, client) = self.all[place].clone();
+            let answer = question(peer, client);
+            async move { (place, answer.await) }
+        };
+        let found = loop {
+            if let Some(place) = left.next() {
+                silent.push(place);
+                asked.push(put(place));
+            }
+            tokio::select! {
+                answered = asked.next() => match answered {
+                    None => break Err(last),
+                    Some((place, answer)) => {
+                        silent.retain(|other| *other != place);
+                        match answer {
+                            Ok(value) => break Ok((place, value)),
+                            Err(Wanting::Lie(what)) => {
+                                self.convict(place, &what);
+                                last = what;
+                            }
+                            Err(Wanting::Nothing(what)) => last = what,
+                        }
+                    }
+                },
+                () = tokio::time::sleep(PATIENCE), if left.len() > 0 => {}
+                () = &mut end => break Err(format!("nobody answered within {} s", WITHIN.as_secs())),
+            }
+        };
+        self.remember(found.as_ref().ok().map(|(place, _)| *place), &silent);
+        found
+    }
+
+    /// Whoever answered is asked first from now on; whoever kept silent while others were asked, last.
+    fn remember(&self, answered: Option<usize>, silent: &[usize]) {
+        let mut queue = self.queue.lock();
+        let rank = |place: &usize| match Some(*place) == answered {
+            true => 0,
+            false => 1 + u8::from(silent.contains(place)),
+        };
+        queue.sort_by_key(rank);
+    }
+
+    /// Drops a node that lied, and says so.
+    pub(super) fn convict(&self, place: usize, what: &str) {
+        let authority = &self.all[place].0.authority;
+        tracing::warn!(peer = %authority, what, "a node's answer does not check");
+        output::note(&format!("light: dropped {authority}: {what}"));
+        self.queue.lock().retain(|other| *other != place);
+    }
+}
