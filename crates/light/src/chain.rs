@@ -339,7 +339,8 @@ impl Chain {
         let (now, commitment) = (self.committee.epoch(), keys.commitment());
         let unknown = KeyError::Unknown { epoch: keys.epoch, now };
         if keys.epoch == now {
-            let right = *members_root == self.committee.members_root() && commitment == *self.committee.threshold_keys();
+            let right =
+                *members_root == self.committee.members_root() && commitment == *self.committee.threshold_keys();
             return if right { Ok(()) } else { Err(KeyError::Wrong(now)) };
         }
         // While the next root binds no keys, or is of a committee that was made anew since, nothing can be said of any.

@@ -38,6 +38,8 @@ pub(super) struct Peers {
     all: Vec<(Peer, Client)>,
     /// Places of those that have not lied: who answered last stands first, who kept silent last.
     queue: Mutex<Vec<usize>>,
+    patience: Duration,
+    within: Duration,
 }
 
 impl Peers {
@@ -48,7 +50,7 @@ impl Peers {
         };
         let all: Vec<_> = peers.iter().map(with_client).collect::<Result<_, Failure>>()?;
         let queue = Mutex::new((0..all.len()).collect());
-        Ok(Self { all, queue })
+        Ok(Self { all, queue, patience: PATIENCE, within: WITHIN })
     }
 
     /// The first answer that checks, with the place of who gave it. The error is what the last one said.
@@ -59,7 +61,7 @@ impl Peers {
         let mut left = self.queue.lock().clone().into_iter();
         let mut last = "no node is left to ask".to_owned();
         let (mut asked, mut silent) = (FuturesUnordered::new(), Vec::new());
-        let end = tokio::time::sleep(WITHIN);
+        let end = tokio::time::sleep(self.within);
         tokio::pin!(end);
         let put = |place: usize| {
             let (peer, client) = self.all[place].clone();
@@ -86,8 +88,8 @@ impl Peers {
                         }
                     }
                 },
-                () = tokio::time::sleep(PATIENCE), if left.len() > 0 => {}
-                () = &mut end => break Err(format!("nobody answered within {} s", WITHIN.as_secs())),
+                () = tokio::time::sleep(self.patience), if left.len() > 0 => {}
+                () = &mut end => break Err(format!("nobody answered within {:?}", self.within)),
             }
         };
         self.remember(found.as_ref().ok().map(|(place, _)| *place), &silent);
@@ -110,5 +112,86 @@ impl Peers {
         tracing::warn!(peer = %authority, what, "a node's answer does not check");
         output::note(&format!("light: dropped {authority}: {what}"));
         self.queue.lock().retain(|other| *other != place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// What a node does when it is asked.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Way {
+        Answers,
+        Silent,
+        Empty,
+        Lies,
+    }
+
+    /// Nodes that do this, and who was asked.
+    struct World {
+        peers: Peers,
+        ways: Vec<Way>,
+        asked: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl World {
+        fn new(ways: &[Way]) -> Self {
+            let url = |place: usize| Peer::of_url(&format!("http://127.0.0.1:{}", place + 1)).unwrap();
+            let all: Vec<Peer> = (0..ways.len()).map(url).collect();
+            let peers = Peers { patience: Duration::from_millis(20), ..Peers::new(&all).unwrap() };
+            Self { peers, ways: ways.to_vec(), asked: Arc::default() }
+        }
+
+        /// Who answered, and who was asked.
+        async fn ask(&self) -> (Result<usize, String>, Vec<usize>) {
+            self.asked.lock().clear();
+            let answer = self.peers.ask(|peer, _| async move {
+                let place: usize = peer.authority.rsplit(':').next().unwrap().parse::<usize>().unwrap() - 1;
+                self.asked.lock().push(place);
+                match self.ways[place] {
+                    Way::Answers => Ok(()),
+                    Way::Silent => std::future::pending().await,
+                    Way::Empty => Err(Wanting::Nothing("it has nothing".to_owned())),
+                    Way::Lies => Err(Wanting::Lie("it lies".to_owned())),
+                }
+            });
+            let answer = answer.await.map(|(place, ())| place);
+            (answer, self.asked.lock().clone())
+        }
+    }
+
+    #[tokio::test]
+    async fn who_keeps_silent_is_waited_for_once_and_who_answers_is_asked_first() {
+        let mut world = World::new(&[Way::Silent, Way::Silent, Way::Answers, Way::Answers]);
+        assert_eq!(world.ask().await, (Ok(2), vec![0, 1, 2]));
+        assert_eq!(world.ask().await, (Ok(2), vec![2]), "nobody else has to know");
+        // It says no more: the other one that may answer is asked before those that never did.
+        world.ways[2] = Way::Silent;
+        assert_eq!(world.ask().await, (Ok(3), vec![2, 3]));
+    }
+
+    #[tokio::test]
+    async fn who_has_nothing_is_passed_over_at_once_and_who_lies_is_never_asked_again() {
+        let world = World::new(&[Way::Lies, Way::Empty, Way::Answers]);
+        assert_eq!(world.ask().await, (Ok(2), vec![0, 1, 2]));
+        let world = World::new(&[Way::Lies, Way::Empty]);
+        assert_eq!(world.ask().await, (Err("it has nothing".to_owned()), vec![0, 1]));
+        assert_eq!(world.ask().await.1, [1]);
+        let world = World::new(&[Way::Lies]);
+        world.ask().await.0.unwrap_err();
+        assert_eq!(world.ask().await.0, Err("no node is left to ask".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn where_nobody_answers_a_question_ends_in_time_and_the_next_one_goes_to_others_first() {
+        let mut world = World::new(&[Way::Silent; 13]);
+        world.peers.within = Duration::from_millis(210);
+        let (answer, first) = world.ask().await;
+        assert!(answer.is_err() && !first.contains(&12), "{answer:?} {first:?}");
+        let (_, second) = world.ask().await;
+        assert!(!first.contains(&second[0]), "{first:?} {second:?}");
     }
 }

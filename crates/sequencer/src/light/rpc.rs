@@ -290,7 +290,9 @@ impl Shared {
             }
         };
         let found = self.peers.ask(question).await;
-        found.map(|(_, code)| code).map_err(|last| failed(format!("no node gave the code whose hash is proved: {last}")))
+        found
+            .map(|(_, code)| code)
+            .map_err(|last| failed(format!("no node gave the code whose hash is proved: {last}")))
     }
 
     /// A block with its receipts, checked against the followed header and the results.
@@ -322,9 +324,11 @@ impl Shared {
                 _ => Err(Wanting::Lie(format!("other receipts than those of block {height}"))),
             }
         };
-        let (_, (block, receipts)) = self.peers.ask(question).await.map_err(|last| {
-            failed(format!("no node gave block {height} with receipts that check: {last}"))
-        })?;
+        let (_, (block, receipts)) = self
+            .peers
+            .ask(question)
+            .await
+            .map_err(|last| failed(format!("no node gave block {height} with receipts that check: {last}")))?;
         Ok((self.data(block, entry, &receipts)?, receipts))
     }
 
