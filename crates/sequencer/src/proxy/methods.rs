@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     book::{Book, Failure, Found},
     checks::{self, Sender},
+    forward,
     keeper::Submission,
     news::Seen,
 };
@@ -92,7 +93,10 @@ impl Methods {
                     _ => self.finality(known, answer).await,
                 }
             }
-            _ => self.client.forward(method, raw).await,
+            _ => {
+                forward::passes(method)?;
+                self.client.forward(method, raw).await
+            }
         }
     }
 
@@ -207,6 +211,10 @@ impl Methods {
         let mut receipt: Value = self.ask("eth_getTransactionReceipt", serde_json::json!([failure.envelope])).await?;
         if receipt.is_null() {
             return Ok(null);
+        }
+        // What is no object would not take a field.
+        if !receipt.is_object() {
+            return Err(server("the node's answer to eth_getTransactionReceipt is no receipt"));
         }
         let transaction = failure.transaction.envelope();
         receipt["transactionHash"] = serde_json::json!(hash);

@@ -54,6 +54,7 @@
 
 pub mod book;
 pub mod checks;
+pub mod forward;
 pub mod keeper;
 pub mod methods;
 mod news;
