@@ -38,7 +38,17 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = std::fs::File::create(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    std::fs::rename(&temporary, path)
+    std::fs::rename(&temporary, path)?;
+    sync_parent(path)
+}
+
+/// Brings a file's name to the disk: a rename is not there after a power failure before its directory is.
+///
+/// # Errors
+/// What the system reports.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    std::fs::File::open(parent)?.sync_all()
 }
 
 /// The paths of a home.

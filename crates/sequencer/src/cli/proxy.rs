@@ -27,7 +27,8 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8545", env = "CASCADE_RPC")]
     rpc: String,
     /// The JSON-RPC of a light client (cascade light --rpc-listen). The node's keys then count only if the light client
-    /// proved the same ones from the chain's headers.
+    /// proved the same ones from the chain's headers, and senders' accounts are asked for there. Best one with other nodes
+    /// than --rpc.
     #[arg(long, value_name = "URL")]
     light: Option<String>,
     /// Where wallets find the proxy.

@@ -53,6 +53,30 @@ pub struct Attempt {
     pub cost: U256,
 }
 
+/// What keeps an item that is on its way from getting on, as far as it is known. Found anew after a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hitch {
+    /// Its envelope offers less than the base fee.
+    Low {
+        /// Since which block.
+        since: Height,
+        /// In words.
+        reason: String,
+    },
+    /// Nothing that was made for it can be ordered any more, and the node refuses what would take its place.
+    Stuck(String),
+}
+
+impl Hitch {
+    /// In words.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Low { reason, .. } | Self::Stuck(reason) => reason,
+        }
+    }
+}
+
 /// A transaction that is not done.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -64,6 +88,8 @@ pub struct Item {
     pub attempts: Vec<Attempt>,
     /// When it came, in ms since 1970.
     pub since: u64,
+    /// What keeps it.
+    pub hitch: Option<Hitch>,
 }
 
 /// A transaction that was charged in its envelope and did not run.
@@ -104,6 +130,8 @@ pub struct Found {
     pub transaction: Arc<RecoveredTransaction>,
     /// The newest envelope around it; none while it is held.
     pub name: Option<B256>,
+    /// What keeps it, in words.
+    pub reason: Option<String>,
 }
 
 /// Whether a transaction offers 10% more than another, in fee cap and tip cap, as pools demand of a replacement.
@@ -121,6 +149,18 @@ pub const fn raised(max_fee: u64, tip: u64) -> (u64, u64) {
 }
 
 impl Item {
+    /// One that came just now and is held.
+    #[must_use]
+    pub const fn new(wanted: Arc<RecoveredTransaction>, since: u64) -> Self {
+        Self { wanted, slot: None, attempts: Vec::new(), since, hitch: None }
+    }
+
+    /// Whether nothing of it is under way, although something was sent.
+    #[must_use]
+    pub const fn is_stuck(&self) -> bool {
+        matches!(self.hitch, Some(Hitch::Stuck(_)))
+    }
+
     /// Whether nothing was sent for it yet.
     #[must_use]
     pub const fn is_held(&self) -> bool {
@@ -193,21 +233,34 @@ impl Book {
         None
     }
 
-    /// The highest payer nonce in use.
+    /// The payer nonce for a place: the lowest that nothing here has, from `next` on (the node's next one, so that what others
+    /// sent with the payer's key keeps its nonce), and above those of the sender's transactions before it.
     #[must_use]
-    pub fn last_slot(&self) -> Option<u64> {
-        self.items.values().filter_map(|item| item.slot).max()
+    pub fn free_slot(&self, (sender, nonce): Place, next: u64) -> u64 {
+        let used: BTreeSet<u64> = self.items.values().filter_map(|item| item.slot).collect();
+        let before = self.of_sender(sender).filter(|(other, _)| *other < nonce).filter_map(|(_, item)| item.slot).max();
+        let least = before.map_or(next, |before| next.max(before.saturating_add(1)));
+        (least..).find(|slot| !used.contains(slot)).unwrap_or(u64::MAX)
+    }
+
+    /// The best fee cap among envelopes behind a payer nonce, if it pays a base fee: what is held up by an envelope of this nonce
+    /// that does not.
+    #[must_use]
+    pub fn held_up_behind(&self, slot: u64, base_fee: u64) -> Option<u64> {
+        let behind = self.items.values().filter(|item| item.slot.is_some_and(|other| other > slot));
+        behind.filter_map(Item::current).map(|attempt| attempt.max_fee).max().filter(|best| *best >= base_fee)
     }
 
     /// A transaction that is here, by its hash: wanted, or in an envelope that may still be ordered.
     #[must_use]
     pub fn find(&self, hash: &B256) -> Option<Found> {
         for item in self.items.values() {
+            let reason = item.hitch.as_ref().map(|hitch| hitch.reason().to_owned());
             if let Some(attempt) = item.attempts.iter().rev().find(|attempt| attempt.transaction.hash() == *hash) {
-                return Some(Found { transaction: Arc::clone(&attempt.transaction), name: Some(attempt.name) });
+                return Some(Found { transaction: Arc::clone(&attempt.transaction), name: Some(attempt.name), reason });
             }
             if item.wanted.hash() == *hash {
-                return Some(Found { transaction: Arc::clone(&item.wanted), name: None });
+                return Some(Found { transaction: Arc::clone(&item.wanted), name: None, reason });
             }
         }
         None
@@ -272,7 +325,7 @@ mod tests {
         let wanted = transfer(nonce, to, FEES);
         let attempts = if sent { vec![attempt(&wanted)] } else { Vec::new() };
         let slot = (sent && to != PAYER).then_some(nonce);
-        book.items.insert((sender(), nonce), Item { wanted, slot, attempts, since: 0 });
+        book.items.insert((sender(), nonce), Item { slot, attempts, ..Item::new(wanted, 0) });
     }
 
     #[test]
@@ -301,6 +354,30 @@ mod tests {
         put(&mut book, 1, PAYER, true);
         assert_eq!(book.release(sender(), 1), None, "it is not executed");
         assert_eq!(book.release(sender(), 2), Some(Release::Seal(2)));
+    }
+
+    #[test]
+    fn a_payer_nonce_that_was_freed_is_used_again_and_none_of_somebody_else() {
+        let mut book = Book { payer: PAYER, ..Book::default() };
+        for nonce in [3, 4, 6] {
+            put(&mut book, nonce, Address::ZERO, true);
+        }
+        let other = (Address::ZERO, 0);
+        assert_eq!([0, 3, 5, 6, 9].map(|next| book.free_slot(other, next)), [0, 5, 5, 7, 9]);
+        // A sender's transactions stay in their order.
+        let own = [2, 4, 5, 7].map(|nonce| book.free_slot((sender(), nonce), 0));
+        assert_eq!(own, [0, 5, 5, 7]);
+    }
+
+    #[test]
+    fn a_low_offer_holds_up_what_pays_the_base_fee_behind_it() {
+        let mut book = Book { payer: PAYER, ..Book::default() };
+        for (nonce, fee) in [(0, 500), (1, 50), (2, 300), (3, 400)] {
+            put(&mut book, nonce, Address::ZERO, true);
+            book.items.get_mut(&(sender(), nonce)).unwrap().attempts[0].max_fee = fee;
+        }
+        assert_eq!(book.held_up_behind(1, 100), Some(400), "what is before it is not behind it");
+        assert_eq!((book.held_up_behind(1, 401), book.held_up_behind(3, 100)), (None, None));
     }
 
     #[test]

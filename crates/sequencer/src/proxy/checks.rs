@@ -66,10 +66,15 @@ pub fn admit(book: &Book, transaction: &RecoveredTransaction, sender: Sender) ->
     let here = book.items.get(&(address, nonce));
     match here {
         Some(old) if !outbids(transaction, &old.wanted) => refused(AdmissionError::ReplacementUnderpriced),
-        Some(old) if !old.is_held() && book.is_deposit(&old.wanted) != book.is_deposit(transaction) => Err(server(
-            "a deposit on its way to the payer can be replaced by a deposit alone, and nothing else by a deposit; wait \
+        // A deposit has another place in a block than what is sealed. One of which nothing is under way can be given up.
+        Some(old)
+            if !old.is_held() && !old.is_stuck() && book.is_deposit(&old.wanted) != book.is_deposit(transaction) =>
+        {
+            Err(server(
+                "a deposit on its way to the payer can be replaced by a deposit alone, and nothing else by a deposit; wait \
              until it is executed",
-        )),
+            ))
+        }
         None if book.items.len() >= MAX_ITEMS => {
             Err(server(format!("txpool is full: the proxy has {MAX_ITEMS} transactions that are not executed; wait")))
         }

@@ -9,10 +9,16 @@
 //! | the payer's executed nonce is above the item's | its envelope ran or failed: ask which, forget the item |
 //! | the epoch or `valid_until` is over and no attempt is ordered | seal again, same payer nonce |
 //! | the node's pool does not have the nonce | send the same envelope again |
+//! | an envelope has offered less than the base fee for some blocks, and better ones wait behind it | offer as much as the best |
 //! | a held transaction's predecessors are on their way | seal it |
+//!
+//! What cannot be sealed again, or is a deposit that the node refuses, keeps the reason ([`Hitch`](super::book::Hitch)), and
+//! can be given up for a transaction of either kind.
+
+mod look;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,10 +31,11 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    book::{Attempt, Book, Failure, Item, Place, Release, raised},
+    book::{Attempt, Book, Item, Place, Release, raised},
     checks::{self, Sender},
     news::Seen,
     sending::{Unsent, refused, send},
+    source::{Accounts, Source},
     store::Store,
 };
 use crate::{
@@ -36,7 +43,7 @@ use crate::{
     home::unix_ms,
     rpc::{
         error::{Answer, server},
-        types::{EnvelopeState, EnvelopeStatus, EpochKeys, Payer},
+        types::{EpochKeys, Payer},
     },
     sealing::{Seal, SealingError, deposit, gas_limit},
     wallet::Wallet,
@@ -54,6 +61,10 @@ const HELD_FOR_MS: u64 = 3 * 3_600_000;
 const TRIES: usize = 4;
 /// Transactions that are remembered once they have run. Whoever sends one again may have asked for the account before.
 const DONE: usize = 1024;
+/// How often the light client and the node are asked again when one of them is a block or two behind the other.
+const MOMENTS: usize = 8;
+/// And how long after the time before.
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// A transaction that was checked, for the keeper.
 pub struct Submission {
@@ -69,6 +80,7 @@ pub struct Submission {
 pub struct Keeper {
     source: Source,
     client: Client,
+    accounts: Accounts,
     wallet: Wallet,
     params: ChainParams,
     classes: GasClasses,
@@ -98,35 +110,6 @@ struct View {
     payer: Payer,
 }
 
-/// Where the keeper asks.
-pub struct Source {
-    /// The node that takes envelopes.
-    pub node: Client,
-    /// A light client, which the node's keys are compared with.
-    pub light: Option<Client>,
-}
-
-impl Source {
-    /// The node's keys without those that the light client, if there is one, has not proved. It may be a block behind: then
-    /// there is no key for a moment, as at the start of a chain.
-    async fn epoch_keys(&self) -> Result<EpochKeys, ClientError> {
-        let mut keys = self.node.epoch_keys().await?;
-        if let Some(light) = &self.light {
-            let proved = light.epoch_keys().await?;
-            let same_chain =
-                (proved.chain_id, proved.genesis_hash, proved.fork) == (keys.chain_id, keys.genesis_hash, keys.fork);
-            keys.keys.retain(|key| {
-                let right = proved.keys.iter().find(|right| right.epoch == key.epoch);
-                if right.is_some_and(|right| right != key) {
-                    tracing::warn!(epoch = %key.epoch, "the node gives another key than the light client proved; nothing is sealed to it");
-                }
-                same_chain && right == Some(key)
-            });
-        }
-        Ok(keys)
-    }
-}
-
 impl Keeper {
     /// A keeper of what is in the book.
     pub fn new(
@@ -139,6 +122,7 @@ impl Keeper {
     ) -> Self {
         Self {
             client: source.node.clone(),
+            accounts: source.accounts(),
             source,
             wallet,
             params,
@@ -177,7 +161,7 @@ impl Keeper {
 
     async fn refresh(&mut self) -> Result<(), ClientError> {
         // The epoch first: what is not ordered when the payer is read later is not ordered before the epoch's end either.
-        let keys = self.source.epoch_keys().await?;
+        let keys = self.client.epoch_keys().await?;
         let payer = self.client.payer(self.wallet.address()).await?;
         self.view = Some(View { at: Instant::now(), keys, payer });
         Ok(())
@@ -213,13 +197,15 @@ impl Keeper {
         self.book.lock().forgive(&hash);
         let before = self.book.lock().items.get(&place).cloned();
         let sent = match &before {
-            Some(item) if !item.is_held() => self.replace(place, transaction, item.clone(), is_deposit).await,
-            _ => {
-                let item = Item { wanted: Arc::clone(transaction), slot: None, attempts: Vec::new(), since: unix_ms() };
-                self.book.lock().items.insert(place, item);
-                self.save()?;
-                self.release(place.0).await
+            Some(item) if !item.is_held() && self.replaces(item, is_deposit) => {
+                self.replace(place, transaction, item.clone(), is_deposit).await
             }
+            Some(item) if !item.is_held() => match self.is_ordered(item).await {
+                Ok(true) => Err((place, ordered(place))),
+                Ok(false) => self.hold(place, transaction).await,
+                Err(error) => Err((place, refused(error))),
+            },
+            _ => self.hold(place, transaction).await,
         };
         if let Err((failed, reason)) = sent {
             if failed == place {
@@ -235,6 +221,24 @@ impl Keeper {
             tracing::warn!(sender = %failed.0, nonce = failed.1, reason = reason.message(), "not sent");
         }
         Ok(hash)
+    }
+
+    /// Whether a transaction takes the place of one that is on its way under the same payer nonce. Of a deposit that the node
+    /// refuses, or an envelope that cannot be made again, nothing is under way: what has another form than it begins anew.
+    fn replaces(&self, old: &Item, is_deposit: bool) -> bool {
+        !old.is_stuck() || self.book.lock().is_deposit(&old.wanted) == is_deposit
+    }
+
+    /// Keeps a transaction, and sends what may go of its sender's.
+    async fn hold(
+        &mut self,
+        place: Place,
+        transaction: &Arc<RecoveredTransaction>,
+    ) -> Result<(), (Place, ErrorObjectOwned)> {
+        self.book.lock().items.insert(place, Item::new(Arc::clone(transaction), unix_ms()));
+        // What is not on disk is not taken; the caller puts back what was there.
+        self.save().map_err(|reason| (place, reason))?;
+        self.release(place.0).await
     }
 
     /// Refuses what the payer could not pay beside what is under way.
@@ -288,7 +292,7 @@ impl Keeper {
         };
         for _ in 0..TRIES {
             let node = self.view().await?.payer.next_nonce;
-            let slot = self.book.lock().last_slot().map_or(node, |last| node.max(last + 1));
+            let slot = self.book.lock().free_slot(place, node);
             match self.seal_and_send(place, &wanted, slot, (0, 0)).await {
                 Ok(()) => return Ok(()),
                 // The nonce is somebody else's, or of an envelope that this proxy has forgotten.
@@ -313,11 +317,6 @@ impl Keeper {
         old: Item,
         is_deposit: bool,
     ) -> Result<(), (Place, ErrorObjectOwned)> {
-        let nonce = place.1;
-        let ordered = move || {
-            let reason = cascade_mempool::AdmissionError::NonceTooLow { next: nonce + 1, nonce };
-            (place, crate::rpc::backend::SubmitError::from(reason).into())
-        };
         if is_deposit {
             return self.send_deposit(place, wanted).await.map_err(|reason| (place, reason));
         }
@@ -325,18 +324,13 @@ impl Keeper {
         // Once the old one is ordered, the node would keep a second envelope of this nonce out anyway, but some nodes may
         // not know yet.
         if self.is_ordered(&old).await.map_err(|error| (place, refused(error)))? {
-            return Err(ordered());
+            return Err((place, ordered(place)));
         }
         let mut least = raised(current.max_fee, current.tip);
         for _ in 0..TRIES {
             match self.seal_and_send(place, wanted, slot, least).await {
-                Ok(()) => {
-                    if let Some(item) = self.book.lock().items.get_mut(&place) {
-                        item.wanted = Arc::clone(wanted);
-                    }
-                    return self.save().map_err(|reason| (place, reason));
-                }
-                Err(Unsent::NonceTooLow) => return Err(ordered()),
+                Ok(()) => return Ok(()),
+                Err(Unsent::NonceTooLow) => return Err((place, ordered(place))),
                 Err(Unsent::Underpriced) => least = raised(least.0, least.1),
                 Err(Unsent::Stale | Unsent::NonceTooHigh) => {
                     self.refresh().await.map_err(|error| (place, refused(error)))?;
@@ -349,6 +343,37 @@ impl Keeper {
         Err((place, server("replacement transaction underpriced")))
     }
 
+    /// What to seal with: the key of the node's epoch, proved by the light client if there is one. Where one of the two is a
+    /// block behind, as at an epoch's start, they are asked again.
+    async fn seal(&mut self) -> Answer<Seal> {
+        let mut moments = MOMENTS;
+        loop {
+            let keys = self.view().await?.keys.clone();
+            let seal = match Seal::of(&keys, VALID_FOR) {
+                Ok(seal) => seal.with_classes(&self.classes),
+                Err(error @ SealingError::NoKey(_)) => {
+                    self.view = None;
+                    return Err(server(format!("{error}; send it again in a moment")));
+                }
+                Err(error) => return Err(server(error.to_string())),
+            };
+            match self.source.prove(&keys).await {
+                Ok(()) => return Ok(seal),
+                Err((_, true)) if moments > 0 => {
+                    moments -= 1;
+                    tokio::time::sleep(MOMENT).await;
+                    self.refresh().await.map_err(refused)?;
+                }
+                Err((error, waited)) => {
+                    if waited {
+                        self.source.waited_in_vain();
+                    }
+                    return Err(server(error.to_string()));
+                }
+            }
+        }
+    }
+
     /// Makes an envelope, writes it down, sends it. What was not admitted is forgotten again; what may have been stays.
     async fn seal_and_send(
         &mut self,
@@ -357,16 +382,7 @@ impl Keeper {
         slot: u64,
         least: (u64, u64),
     ) -> Result<(), Unsent> {
-        let view = self.view().await.map_err(Unsent::Refused)?;
-        let seal = Seal::of(&view.keys, VALID_FOR);
-        let seal = match seal {
-            Ok(seal) => seal.with_classes(&self.classes),
-            Err(error @ SealingError::NoKey(_)) => {
-                self.view = None;
-                return Err(Unsent::Refused(server(format!("{error}; send it again in a moment"))));
-            }
-            Err(error) => return Err(Unsent::Refused(server(error.to_string()))),
-        };
+        let seal = self.seal().await.map_err(Unsent::Refused)?;
         let raw = Bytes(wanted.raw().clone());
         let envelope = seal
             .offering(&raw, self.wallet.signing_key(), slot, &self.params, least)
@@ -407,12 +423,7 @@ impl Keeper {
             cost: alloy_primitives::U256::ZERO,
         };
         match self.write_and_send(place, None, attempt).await {
-            Ok(()) => {
-                if let Some(item) = self.book.lock().items.get_mut(&place) {
-                    item.wanted = Arc::clone(wanted);
-                }
-                self.save()
-            }
+            Ok(()) => Ok(()),
             Err(Unsent::NonceTooLow) => Err(server("nonce too low: the account has sent something with this nonce")),
             Err(Unsent::NonceTooHigh) => Err(server("nonce too high: a transaction of this account is missing")),
             Err(Unsent::Underpriced | Unsent::Stale) => Err(server("replacement transaction underpriced")),
@@ -421,221 +432,48 @@ impl Keeper {
         }
     }
 
+    /// Writes an attempt down, with what the user wants from now on, and sends it. What was not admitted, and what could not be
+    /// written down, leaves the item as it was.
     async fn write_and_send(&mut self, place: Place, slot: Option<u64>, attempt: Attempt) -> Result<(), Unsent> {
         let (name, raw) = (attempt.name, attempt.raw.clone());
-        let old_slot = {
+        let before = {
             let mut book = self.book.lock();
             let Some(item) = book.items.get_mut(&place) else { return Ok(()) };
-            let old = item.slot;
-            item.slot = slot;
+            let before = (Arc::clone(&item.wanted), item.slot);
+            (item.wanted, item.slot) = (Arc::clone(&attempt.transaction), slot);
             item.push(attempt);
-            old
+            before
         };
-        self.save().map_err(Unsent::Refused)?;
+        let undo = |book: &Mutex<Book>| {
+            if let Some(item) = book.lock().items.get_mut(&place) {
+                item.attempts.retain(|attempt| attempt.name != name);
+                (item.wanted, item.slot) = before;
+            }
+        };
+        if let Err(reason) = self.save() {
+            undo(&self.book);
+            return Err(Unsent::Refused(reason));
+        }
         match send(&self.client, &raw).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {}
             Err(Unsent::Unanswered(error)) => {
                 tracing::warn!(%error, %name, "the node did not say whether it took an envelope; it is sent again");
-                Ok(())
             }
             Err(unsent) => {
-                if let Some(item) = self.book.lock().items.get_mut(&place) {
-                    item.attempts.retain(|attempt| attempt.name != name);
-                    item.slot = old_slot;
-                }
+                undo(&self.book);
                 self.save().map_err(Unsent::Refused)?;
-                Err(unsent)
+                return Err(unsent);
             }
         }
-    }
-
-    /// Whether an attempt of an item has its place in the chain.
-    async fn is_ordered(&self, item: &Item) -> Result<bool, ClientError> {
-        for attempt in &item.attempts {
-            let status = self.client.envelope_status(attempt.name).await?;
-            if status.is_some_and(|status| status.status.is_ordered()) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Sends what the node's pool does not have (it was restarted, or dropped it).
-    async fn send_lost(&self) {
-        let Some(view) = &self.view else { return };
-        let lost: Vec<Bytes> = {
-            let book = self.book.lock();
-            let slots = book.items.values().filter_map(|item| Some((item.slot?, item.current()?)));
-            let mut lost: Vec<_> = slots
-                .filter(|(slot, _)| *slot >= view.payer.next_nonce)
-                .map(|(slot, a)| (slot, a.raw.clone()))
-                .collect();
-            lost.sort_by_key(|(slot, _)| *slot);
-            lost.into_iter().map(|(_, raw)| raw).collect()
-        };
-        for raw in lost {
-            if let Err(Unsent::Refused(reason)) = send(&self.client, &raw).await {
-                tracing::warn!(reason = reason.message(), "the node does not take an envelope again");
-            }
-        }
-    }
-
-    /// Looks at the chain, and does what the table above says.
-    async fn look(&mut self) {
-        match self.try_look().await {
-            Ok(()) => self.away = false,
-            Err(error) => {
-                if !self.away {
-                    tracing::warn!(%error, "the chain cannot be looked at; trying again");
-                }
-                self.away = true;
-            }
-        }
-    }
-
-    async fn try_look(&mut self) -> Result<(), ClientError> {
-        self.refresh().await?;
-        let view = self.view.as_ref().expect("it was refreshed");
-        let (epoch, height, executed) = (view.keys.epoch, view.keys.height, view.payer.nonce);
-        let mut sealed: Vec<(u64, Place)> = {
-            let book = self.book.lock();
-            book.items.iter().filter_map(|(place, item)| Some((item.slot?, *place))).collect()
-        };
-        sealed.sort_unstable();
-        for (slot, place) in sealed {
-            let Some(item) = self.book.lock().items.get(&place).cloned() else { continue };
-            let Some(current) = item.current() else { continue };
-            if slot < executed {
-                self.resolve(place, &item).await?;
-            } else if (current.epoch < epoch || current.valid_until <= height) && !self.is_ordered(&item).await? {
-                self.seal_again(place, slot, &item).await;
-            }
-        }
-        self.send_lost().await;
-        self.look_after_senders().await
-    }
-
-    /// The payer's nonce of an item is used: finds out by which of its envelopes, and forgets it.
-    async fn resolve(&mut self, place: Place, item: &Item) -> Result<(), ClientError> {
-        for attempt in item.attempts.iter().rev() {
-            let Some(status) = self.client.envelope_status(attempt.name).await? else { continue };
-            match status.status {
-                EnvelopeState::Executed | EnvelopeState::Failed => {
-                    self.forget(place, attempt, &status);
-                    return Ok(());
-                }
-                // Executed already, or its nonce would not be used: the answers are of different moments.
-                EnvelopeState::Ordered | EnvelopeState::Revealed => return Ok(()),
-                EnvelopeState::Pending | EnvelopeState::Expired => {}
-            }
-        }
-        tracing::warn!(
-            sender = %place.0, nonce = place.1, payer_nonce = item.slot,
-            "the payer's nonce was used by an envelope that is not this proxy's; sealing under another one"
-        );
         if let Some(item) = self.book.lock().items.get_mut(&place) {
-            item.slot = None;
-            item.attempts.clear();
-        }
-        Ok(())
-    }
-
-    fn forget(&mut self, place: Place, attempt: &Attempt, status: &EnvelopeStatus) {
-        let mut book = self.book.lock();
-        let removed = book.items.remove(&place);
-        let hash = attempt.transaction.hash();
-        if status.status == EnvelopeState::Failed {
-            let reason = status.reason.clone().unwrap_or_default();
-            tracing::warn!(transaction = %hash, envelope = %attempt.name, reason, "charged, and nothing ran");
-            let transaction = Arc::clone(&attempt.transaction);
-            book.fail(Failure { transaction, envelope: attempt.name, reason });
-        } else {
-            tracing::info!(transaction = %hash, envelope = %attempt.name, height = status.height.map(|h| h.0), "executed");
-            let next = self.executed.entry(place.0).or_default();
-            *next = place.1.saturating_add(1).max(*next);
-            remember(&mut self.done, hash);
-        }
-        if let Some(wanted) = removed.map(|item| item.wanted.hash()).filter(|wanted| *wanted != hash) {
-            tracing::info!(transaction = %wanted, "came too late to replace {hash}");
-        }
-        drop(book);
-        self.save_or_say();
-    }
-
-    fn save_or_say(&self) {
-        if let Err(error) = self.save() {
-            tracing::error!(reason = error.message(), "what is pending is not on disk");
-        }
-    }
-
-    /// Seals an item for the epoch that votes now.
-    async fn seal_again(&mut self, place: Place, slot: u64, item: &Item) {
-        let Some(current) = item.current() else { return };
-        tracing::info!(transaction = %item.wanted.hash(), epoch = current.epoch.0, "not ordered in its time: sealed again");
-        let mut least = (current.max_fee, current.tip);
-        for _ in 0..TRIES {
-            match self.seal_and_send(place, &item.wanted, slot, least).await {
-                Ok(()) => return,
-                // The old envelope is still in the node's pool, where it can do nothing any more.
-                Err(Unsent::Underpriced) => least = raised(least.0, least.1),
-                // Ordered meanwhile, or the key is made in a moment: the next look sees.
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// Releases what is held, and sees what became of deposits.
-    async fn look_after_senders(&mut self) -> Result<(), ClientError> {
-        let waiting: BTreeSet<Address> = {
-            let book = self.book.lock();
-            book.items.iter().filter(|(_, item)| item.slot.is_none()).map(|((sender, _), _)| *sender).collect()
-        };
-        for sender in waiting {
-            let next = self.client.executed_nonce(sender).await?;
-            self.executed.insert(sender, next);
-            self.look_after(sender, next).await?;
-            if let Err((place, reason)) = self.release(sender).await {
-                tracing::warn!(sender = %place.0, nonce = place.1, reason = reason.message(), "dropped");
-                self.book.lock().items.remove(&place);
-                self.save_or_say();
-            }
-        }
-        Ok(())
-    }
-
-    async fn look_after(&mut self, sender: Address, next: u64) -> Result<(), ClientError> {
-        let items: Vec<(u64, Item)> =
-            self.book.lock().of_sender(sender).map(|(nonce, item)| (nonce, item.clone())).collect();
-        for (nonce, item) in items.into_iter().filter(|(_, item)| item.slot.is_none()) {
-            let place = (sender, nonce);
-            let old = item.since.saturating_add(HELD_FOR_MS) < unix_ms();
-            let gone = match item.current() {
-                None => nonce < next || old,
-                Some(_) if nonce < next => true,
-                Some(deposit) => {
-                    if self.client.envelope_status(deposit.name).await?.is_none() {
-                        let _ = send(&self.client, &deposit.raw).await;
-                    }
-                    false
-                }
-            };
-            if gone {
-                let text = if item.is_held() { "dropped: nonce used, or too old" } else { "the deposit is executed" };
-                tracing::info!(transaction = %item.wanted.hash(), "{text}");
-                if !item.is_held() {
-                    remember(&mut self.done, item.wanted.hash());
-                }
-                self.book.lock().items.remove(&place);
-                self.save_or_say();
-            }
+            item.hitch = None;
         }
         Ok(())
     }
 }
 
-fn remember(done: &mut VecDeque<B256>, hash: B256) {
-    if done.len() == DONE {
-        done.pop_front();
-    }
-    done.push_back(hash);
+/// What is said of a replacement that comes too late.
+fn ordered((_, nonce): Place) -> ErrorObjectOwned {
+    let reason = cascade_mempool::AdmissionError::NonceTooLow { next: nonce.saturating_add(1), nonce };
+    crate::rpc::backend::SubmitError::from(reason).into()
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use alloy_consensus::Transaction as _;
-use alloy_primitives::{Address, B256, Bytes, U64, U256};
+use alloy_primitives::{Address, B256, Bytes, U64};
 use cascade_primitives::ChainParams;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use parking_lot::Mutex;
@@ -13,10 +13,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     book::{Book, Failure, Found},
-    checks::{self, Sender},
-    forward,
+    checks, forward,
     keeper::Submission,
     news::Seen,
+    sending::refused,
+    source::Accounts,
 };
 use crate::{
     cli::Client,
@@ -39,6 +40,8 @@ const TIMEOUT: i32 = 4;
 pub struct Methods {
     /// The node.
     pub client: Client,
+    /// Where senders are asked for.
+    pub accounts: Accounts,
     /// The chain's constants.
     pub params: ChainParams,
     /// What is pending.
@@ -106,18 +109,10 @@ impl Methods {
         serde_json::from_str(answer.get()).map_err(|error| server(format!("the node's answer to {method}: {error}")))
     }
 
-    async fn sender(&self, address: Address) -> Answer<Sender> {
-        let (next, balance) = tokio::try_join!(
-            self.ask::<U64>("eth_getTransactionCount", serde_json::json!([address, "latest"])),
-            self.ask::<U256>("eth_getBalance", serde_json::json!([address, "latest"])),
-        )?;
-        Ok(Sender { next: next.to(), balance })
-    }
-
     async fn send(&self, raw: Bytes) -> Answer<B256> {
         let transaction = checks::decode(&raw, &self.params)?;
         let hash = transaction.hash();
-        let sender = self.sender(transaction.sender()).await?;
+        let sender = self.accounts.sender(transaction.sender()).await.map_err(refused)?;
         let is_past = transaction.nonce() < sender.next && self.book.lock().find(&hash).is_none();
         // What has run already gets the same answer again, and no second envelope.
         if is_past && !self.ask::<Value>("eth_getTransactionByHash", serde_json::json!([hash])).await?.is_null() {
@@ -229,6 +224,7 @@ impl Methods {
         let name = match (&found, &failure) {
             (Some(Found { name: Some(name), .. }), _) => *name,
             (Some(_), _) => {
+                // Nothing was made for it yet.
                 let reason = Some("held by the proxy until the transactions before it are on their way".to_owned());
                 return json(&pending_status(hash, reason));
             }
@@ -240,7 +236,11 @@ impl Methods {
         let status = status.filter(|status| found.is_none() || status.status != EnvelopeState::Expired);
         let mut status = status.unwrap_or_else(|| pending_status(hash, None));
         status.hash = hash;
-        status.reason = status.reason.or_else(|| failure.filter(|_| found.is_none()).map(|failure| failure.reason));
+        let own = match found {
+            Some(found) => found.reason,
+            None => failure.map(|failure| failure.reason),
+        };
+        status.reason = status.reason.or(own);
         json(&status)
     }
 

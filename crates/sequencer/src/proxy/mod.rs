@@ -28,6 +28,9 @@
 //!   answered as the node answers it.
 //! - The node that the proxy talks to sees the machine's address, and whatever else wallets ask: balances of which accounts,
 //!   calls that estimate gas *with the data of the transaction to come*. Where that matters, it should be one's own node.
+//! - Before it seals, the proxy asks for the sender's nonce and balance. So that node can guess whose envelope comes next. A light
+//!   client is asked in its place ([`source`]), and asks its own peers, who do not see the envelope.
+//! - Methods that nobody here knows are not passed on: they may carry a transaction ([`forward`]).
 //! - The node also says what the epoch's key is. One that lies can give a key of its own and read what is sealed to it; with a
 //!   light client beside the node ([`ProxyConfig::light`]) nothing is sealed to a key that the chain's headers do not bind.
 //! - The transaction itself is in the proxy, in the wallet, and in `proxy.json` (mode 600) until it is executed.
@@ -47,7 +50,10 @@
 //!   nonce.
 //! - A transaction that is charged in its envelope and does not run (its nonce was used elsewhere, its value is no longer
 //!   there) has a receipt with status 0 here, the envelope's block and `l2.outcome` with the reason. No node has a receipt by
-//!   that hash, and a wallet would wait for ever without one. Its nonce stays free, and the same bytes may be sent again.
+//!   that hash, and a wallet would wait for ever without one. Its nonce stays free. The same bytes may be sent again, but they
+//!   are public by then, and anybody can put them into an envelope once they can run: better sign anew.
+//! - All that one proxy sends has one payer, and is ordered by that one's nonces. What offers less than the base fee does not hold
+//!   up others for long: the payer offers more ([`keeper`]). What cannot get on has a reason in `l2_envelopeStatus`.
 //! - Pending transactions survive a restart ([`store`]).
 //!
 //! `l2_proxy` answers the payer, its balance, and how much is pending. [`keeper`] has the loop, [`book`] its bookkeeping.
@@ -60,6 +66,7 @@ pub mod methods;
 mod news;
 mod sending;
 pub mod server;
+pub mod source;
 pub mod store;
 
 use std::{
@@ -84,9 +91,10 @@ use crate::{
     testnet::accounts,
     wallet::Wallet,
 };
-use keeper::{Keeper, Source};
+use keeper::Keeper;
 use methods::Methods;
 use news::{LOOK, Seen};
+use source::{Light, Source};
 use store::Store;
 
 /// Submissions that may wait for the keeper; then requests wait.
@@ -154,7 +162,10 @@ impl Proxy {
                 config.node
             )));
         }
-        let light = config.light.as_deref().map(Client::new).transpose()?;
+        let light = match &config.light {
+            Some(url) => Some(Light::connect(url, &client).await?),
+            None => None,
+        };
         let wallet = payer(&config.payer, &params)?;
         let store = Store::open(&config.data, client.genesis_hash().await?)?;
         let book = Arc::new(Mutex::new(store.load(wallet.address(), &params)?));
@@ -164,9 +175,10 @@ impl Proxy {
         let (sender, submissions) = mpsc::channel(WAITING);
         let classes = config.gas_classes.clone();
         let source = Source { node: client.clone(), light };
+        let accounts = source.accounts();
         let keeper = Keeper::new(source, wallet.clone(), params.clone(), classes, Arc::clone(&book), store);
         let (seen, news) = watch::channel(Seen::default());
-        let methods = Arc::new(Methods { client, params, book, keeper: sender, news: news.clone() });
+        let methods = Arc::new(Methods { client, accounts, params, book, keeper: sender, news: news.clone() });
         let url = server::websocket_url(&config.node);
         let rpc = RpcConfig {
             listen: address,

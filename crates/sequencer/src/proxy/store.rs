@@ -23,6 +23,7 @@ use crate::{
     cli::Failure,
     config::keys::{KeyError, read_secret, write_secret},
     exit::ExitCode,
+    home::sync_parent,
     wallet::Wallet,
 };
 
@@ -171,7 +172,8 @@ impl Store {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(&text)?;
         file.sync_all()?;
-        std::fs::rename(&temporary, &self.path)
+        std::fs::rename(&temporary, &self.path)?;
+        sync_parent(&self.path)
     }
 }
 
@@ -233,7 +235,7 @@ fn book(saved: Saved, params: &ChainParams) -> Result<Book, String> {
         let wanted = decode(item.wanted)?;
         let attempts = item.attempts.into_iter().map(attempt).collect::<Result<_, String>>()?;
         let place = (wanted.sender(), wanted.nonce());
-        book.items.insert(place, Item { wanted, slot: item.slot, attempts, since: item.since });
+        book.items.insert(place, Item { slot: item.slot, attempts, ..Item::new(wanted, item.since) });
     }
     for failure in saved.failures {
         let transaction = decode(failure.transaction)?;
@@ -283,7 +285,7 @@ mod tests {
             tip: 1,
             cost: U256::from(210_000),
         };
-        let item = Item { wanted: Arc::clone(&transaction), slot: Some(8), attempts: vec![attempt], since: 5 };
+        let item = Item { slot: Some(8), attempts: vec![attempt], ..Item::new(Arc::clone(&transaction), 5) };
         book.items.insert((transaction.sender(), 3), item);
         book.fail(Failed { transaction, envelope: B256::repeat_byte(3), reason: "nonce too low".to_owned() });
         store.save(&book).unwrap();
