@@ -13,7 +13,7 @@ use cascade_crypto::{
     dkg::{Dealing, KeyGeneration, Parameters, RecipientSecret, dealing},
     threshold::{
         BlockShares, Ciphertext, EncryptionScheme as _, EpochKeys, Label, MemberShares, SeatMap, SecretShares, Tdh2,
-        beacon, shares,
+        beacon, ciphertext, shares,
     },
 };
 use cascade_primitives::{
@@ -37,6 +37,12 @@ fn main() {
         println!("|---|---|---|---|---|---|---|---|");
         for map in [vec![1; 4], vec![1; 32], vec![8; 4]] {
             block(&map, envelopes);
+        }
+        println!("\nwhere proofs are false: ms for all envelopes of a batch or block\n");
+        println!("| envelopes | false | each of another payer | all of one payer | a block |");
+        println!("|---|---|---|---|---|");
+        for (count, wrong) in [(1024, 0), (1024, 1), (1024, 128), (1024, 1024), (1428, 1428), (2980, 2980)] {
+            false_proofs(count, wrong);
         }
         println!("\nplain threshold_crypto, the same job: us per envelope and node\n");
         println!("| members | encrypt | verify | share | check q-1 shares | combine, open | sum without encrypt |");
@@ -171,6 +177,27 @@ fn block(seats: &[u32], envelopes: usize) {
         us(combine),
         us(open)
     );
+}
+
+fn false_proofs(count: usize, wrong: usize) {
+    let (keys, _, mut rng) = keys(&[1; 4]);
+    let key = keys.decryption.encryption_key();
+    let label = |i: usize| Label(B256::left_padding_from(&i.to_be_bytes()));
+    let sealed: Vec<_> =
+        (0..count).map(|i| Tdh2.seal(&key, &label(i), &[7; 110], &mut rng).expect("it is small")).collect();
+    let is_wrong = |i: usize| wrong > 0 && i % (count / wrong) == 0;
+    let items: Vec<_> =
+        sealed.iter().enumerate().map(|(i, c)| (c, label(if is_wrong(i) { i + count } else { i }))).collect();
+    let ms = |work: &mut dyn FnMut() -> usize| {
+        let start = now();
+        let refused = work();
+        ((now() - start).as_secs_f64() * 1e3, refused)
+    };
+    let wrong = |answers: Vec<Result<G1Affine, _>>| answers.iter().filter(|answer| answer.is_err()).count();
+    let (each, refused) = ms(&mut || wrong(Tdh2.check(&key, &items, &mut rng)));
+    let (one_payer, _) = ms(&mut || wrong(ciphertext::check_of_authors(&key, &items, &vec![0; count], &mut rng)));
+    let (block, _) = ms(&mut || usize::from(ciphertext::check_every(&key, &items, &mut rng).is_err()));
+    println!("| {count} | {refused} | {each:.0} | {one_payer:.0} | {block:.0} |");
 }
 
 fn plain(members: usize) {

@@ -12,7 +12,7 @@
 mod classes;
 
 use cascade_primitives::{
-    Bytes, ChainParams, Decode as _, DecodeError, EcdsaSignature, Encode as _, Envelope, Epoch, Height, Item,
+    Address, Bytes, ChainParams, Decode as _, DecodeError, EcdsaSignature, Encode as _, Envelope, Epoch, Height, Item,
     RecoveredEnvelope, RecoveredTransaction, SigningContext, Transaction,
     envelope::{MAX_PAYLOAD_BYTES, SALT_BYTES, commitment},
 };
@@ -155,17 +155,58 @@ pub fn check_with<B: SealedBugs>(
     envelopes: &[&RecoveredEnvelope],
     rng: &mut dyn CryptoRng,
 ) -> Vec<Result<Sealed, EnvelopeError>> {
-    let parse = |envelope: &&RecoveredEnvelope| {
-        let ciphertext = Ciphertext::from_shared(&envelope.ciphertext)?;
-        let (found, said) = (ciphertext.bucket().number(), envelope.bucket);
-        if found != said {
-            return Err(EnvelopeError::Bucket { found, said });
-        }
-        Ok((ciphertext, Label(envelope.label(context, envelope.payer()))))
-    };
-    let parsed: Vec<_> = envelopes.iter().map(parse).collect();
+    check_parsed(context, envelopes, |items, _| ciphertext::check_with(bugs, key, items, rng))
+}
+
+/// [`check`], where those of a payer with a wrong one among several are all refused, with [`CiphertextError::Company`]: an
+/// envelope is signed by its payer with its ciphertext, so nobody else can have made it wrong.
+#[must_use]
+pub fn check_by_payer(
+    key: &EncryptionKey,
+    context: &SigningContext,
+    envelopes: &[&RecoveredEnvelope],
+    rng: &mut dyn CryptoRng,
+) -> Vec<Result<Sealed, EnvelopeError>> {
+    check_parsed(context, envelopes, |items, payers| ciphertext::check_of_authors(key, items, payers, rng))
+}
+
+/// Checks all ciphertexts of a block's envelopes; stops soon after the first wrong one ([`ciphertext::check_every`]).
+///
+/// # Errors
+/// What is wrong with one of them.
+pub fn check_every(
+    key: &EncryptionKey,
+    context: &SigningContext,
+    envelopes: &[&RecoveredEnvelope],
+    rng: &mut dyn CryptoRng,
+) -> Result<Vec<Sealed>, EnvelopeError> {
+    let parsed: Vec<_> = envelopes.iter().map(|envelope| parse(context, envelope)).collect::<Result<_, _>>()?;
+    let items: Vec<(&Ciphertext, Label)> = parsed.iter().map(|(ciphertext, label)| (ciphertext, *label)).collect();
+    let bases = ciphertext::check_every(key, &items, rng)?;
+    let sealed = parsed.into_iter().zip(bases);
+    Ok(sealed.map(|((ciphertext, label), base)| Sealed { ciphertext, label, base }).collect())
+}
+
+/// An envelope's ciphertext and what it must be bound to.
+fn parse(context: &SigningContext, envelope: &RecoveredEnvelope) -> Result<(Ciphertext, Label), EnvelopeError> {
+    let ciphertext = Ciphertext::from_shared(&envelope.ciphertext)?;
+    let (found, said) = (ciphertext.bucket().number(), envelope.bucket);
+    if found != said {
+        return Err(EnvelopeError::Bucket { found, said });
+    }
+    Ok((ciphertext, Label(envelope.label(context, envelope.payer()))))
+}
+
+fn check_parsed(
+    context: &SigningContext,
+    envelopes: &[&RecoveredEnvelope],
+    check: impl FnOnce(&[(&Ciphertext, Label)], &[Address]) -> Vec<Result<G1Affine, CiphertextError>>,
+) -> Vec<Result<Sealed, EnvelopeError>> {
+    let parsed: Vec<_> = envelopes.iter().map(|envelope| parse(context, envelope)).collect();
     let items: Vec<(&Ciphertext, Label)> = parsed.iter().flatten().map(|(c, label)| (c, *label)).collect();
-    let mut checked = ciphertext::check_with(bugs, key, &items, rng).into_iter();
+    let payers = envelopes.iter().zip(&parsed).filter(|(_, parsed)| parsed.is_ok());
+    let payers: Vec<Address> = payers.map(|(envelope, _)| envelope.payer()).collect();
+    let mut checked = check(&items, &payers).into_iter();
     parsed
         .into_iter()
         .map(|parsed| {
@@ -220,7 +261,7 @@ pub fn open(
 
 #[cfg(test)]
 mod tests {
-    use cascade_primitives::{Address, B256, ChainId, Fork, Network, RecoveredItem, domain, hash};
+    use cascade_primitives::{B256, ChainId, Fork, Network, RecoveredItem, domain, hash};
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha20Rng;
 

@@ -17,7 +17,10 @@
 //! the challenge: whoever made U knew r and this label, so a ciphertext that is copied under another payer, nonce,
 //! epoch, fork or chain is refused before any share of it exists. TDH2 sends (e, z); we send the commitments A and B
 //! instead, from which e follows, because `z G = A + e U` and `z H = B + e V` of many ciphertexts then add up, with
-//! random 128-bit coefficients, to a single multi-scalar multiplication ([`check`]).
+//! random 128-bit coefficients, to a single multi-scalar multiplication ([`check`]). If the sum of a batch is wrong, so is one
+//! of the batch for certain; which one takes a search. Who needs no more than one answer for all, as for a block, does not
+//! search ([`check_every`]); else the search goes by authors, who are few even where wrong ciphertexts are many
+//! ([`check_of_authors`]), and gives up halving where many are wrong.
 //!
 //! **Torsion.** U is checked to lie in the subgroup. V, A and B stand in these two equations alone, and the equations
 //! are defined *up to torsion* (both sides times the cofactor, as in RFC 8032 for Ed25519). Otherwise a ciphertext
@@ -29,7 +32,7 @@
 //! ring's, which the node has already for TLS; its nonce is zero since a key is used once. Payloads are padded with
 //! zeros to one of ten sizes ([`Bucket`]), 256 bytes to 128 KiB, each twice the one before.
 
-use std::sync::OnceLock;
+use std::{collections::BTreeMap, ops::Range, sync::OnceLock};
 
 use cascade_primitives::{
     B256, Bytes, Decode, DecodeError, Encode, Reader,
@@ -192,6 +195,9 @@ pub enum CiphertextError {
     /// The proof does not hold for this key and label.
     #[error("its proof does not hold for this key and label")]
     Proof,
+    /// Its author has one in the batch whose proof does not hold: this or another, nobody looked which.
+    #[error("its author sent others with it, and a proof among them does not hold")]
+    Company,
 }
 
 /// Why a ciphertext that was ordered gives no payload. All nodes come to the same answer.
@@ -318,29 +324,110 @@ fn all_hold(parsed: &[&Parsed], rng: &mut dyn CryptoRng) -> bool {
     sum.clears_to_infinity()
 }
 
-fn find_wrong(parsed: &[(usize, &Parsed)], rng: &mut dyn CryptoRng, wrong: &mut Vec<usize>) {
-    match parsed {
-        [] => {}
-        [(index, only)] => {
-            if !only.holds() {
-                wrong.push(*index);
-            }
+/// Ciphertexts of a block that are checked at once: of more, each costs hardly less.
+const BATCH: usize = 256;
+
+/// Where more than one in so many were wrong, halving costs more than looking at each.
+const MANY: usize = 8;
+
+/// Which of so many parts do not hold, in order. `holds` answers for a range of them; false says for certain that one of the
+/// range does not.
+///
+/// Halves what does not hold: k wrong ones of n take O(k log n). Where more than an eighth of a left half was wrong, each of the
+/// right half is asked for alone, so n wrong ones take one question of each size above, and n of one part.
+fn find_wrong(parts: Range<usize>, known: bool, holds: &mut impl FnMut(Range<usize>) -> bool, wrong: &mut Vec<usize>) {
+    if parts.len() < 2 {
+        // The last word on a part is always asked for.
+        wrong.extend(parts.filter(|&part| !holds(part..part + 1)));
+        return;
+    }
+    if !known && holds(parts.clone()) {
+        return;
+    }
+    let before = wrong.len();
+    let (left, right) = (parts.start..parts.start + parts.len() / 2, parts.start + parts.len() / 2..parts.end);
+    find_wrong(left.clone(), false, holds, wrong);
+    let found = wrong.len() - before;
+    if found * MANY > left.len() && left.len() >= MANY {
+        wrong.extend(right.filter(|&part| !holds(part..part + 1)));
+    } else {
+        find_wrong(right, found == 0, holds, wrong);
+    }
+}
+
+/// Checks all ciphertexts of a block with their labels: the U of each, or why one of them was refused. It stops at the first
+/// batch with a wrong one, so what is wrong never costs more than what is right.
+///
+/// # Errors
+/// What is wrong with one of them.
+pub fn check_every(
+    key: &EncryptionKey,
+    items: &[(&Ciphertext, Label)],
+    rng: &mut dyn CryptoRng,
+) -> Result<Vec<G1Affine>, CiphertextError> {
+    let mut bases = Vec::with_capacity(items.len());
+    for batch in items.chunks(BATCH) {
+        let parsed: Vec<Parsed> =
+            batch.iter().map(|(ciphertext, label)| Parsed::new(key, ciphertext, label)).collect::<Result<_, _>>()?;
+        if !all_hold(&parsed.iter().collect::<Vec<_>>(), rng) {
+            return Err(CiphertextError::Proof);
         }
-        several => {
-            let items: Vec<&Parsed> = several.iter().map(|(_, item)| *item).collect();
-            if !all_hold(&items, rng) {
-                let (left, right) = several.split_at(several.len() / 2);
-                find_wrong(left, rng, wrong);
-                find_wrong(right, rng, wrong);
-            }
+        bases.extend(parsed.into_iter().map(|parsed| parsed.u));
+    }
+    Ok(bases)
+}
+
+/// As [`check`], where `authors` says who answers for each. Of an author with several of which one is wrong, all are refused
+/// ([`CiphertextError::Company`]), so that an author costs the others the same however many wrong ones it sends.
+///
+/// # Panics
+/// If there is not one author for each.
+#[must_use]
+pub fn check_of_authors<A: Ord>(
+    key: &EncryptionKey,
+    items: &[(&Ciphertext, Label)],
+    authors: &[A],
+    rng: &mut dyn CryptoRng,
+) -> Vec<Result<G1Affine, CiphertextError>> {
+    assert_eq!(items.len(), authors.len(), "each has an author");
+    let parsed: Vec<_> = items.iter().map(|(ciphertext, label)| Parsed::new(key, ciphertext, label)).collect();
+    let mut groups: BTreeMap<&A, Vec<(usize, &Parsed)>> = BTreeMap::new();
+    for (index, (parsed, author)) in parsed.iter().zip(authors).enumerate() {
+        if let Ok(parsed) = parsed {
+            groups.entry(author).or_default().push((index, parsed));
         }
     }
+    let groups: Vec<_> = groups.into_values().collect();
+    let mut wrong = Vec::new();
+    let mut holds = |range: Range<usize>| match &groups[range.clone()] {
+        [group] if group.len() == 1 => group[0].1.holds(),
+        groups => {
+            let all: Vec<&Parsed> = groups.iter().flatten().map(|(_, parsed)| *parsed).collect();
+            all_hold(&all, rng)
+        }
+    };
+    find_wrong(0..groups.len(), false, &mut holds, &mut wrong);
+    let refused: Vec<(usize, CiphertextError)> = wrong
+        .into_iter()
+        .map(|group| &groups[group])
+        .flat_map(|group| {
+            let error = if group.len() == 1 { CiphertextError::Proof } else { CiphertextError::Company };
+            group.iter().map(move |(index, _)| (*index, error))
+        })
+        .collect();
+    drop(groups);
+    let mut answers: Vec<_> = parsed.into_iter().map(|p| p.map(|p| p.u)).collect();
+    for (index, error) in refused {
+        answers[index] = Err(error);
+    }
+    answers
 }
 
 /// Checks ciphertexts with their labels; the answers stand in the order of the input, each the U that shares are made
 /// of, or why it was refused.
 ///
-/// One multi-scalar multiplication if all are right; with k wrong ones of n, O(k log n) of them.
+/// One multi-scalar multiplication if all are right; with k wrong ones of n, O(k log n) of them, or n single checks where they
+/// are many.
 #[must_use]
 pub fn check(
     key: &EncryptionKey,
@@ -358,17 +445,11 @@ pub fn check_with<B: SealedBugs>(
     items: &[(&Ciphertext, Label)],
     rng: &mut dyn CryptoRng,
 ) -> Vec<Result<G1Affine, CiphertextError>> {
-    let parsed: Vec<_> = items.iter().map(|(ciphertext, label)| Parsed::new(key, ciphertext, label)).collect();
-    let valid: Vec<_> = parsed.iter().enumerate().filter_map(|(i, p)| p.as_ref().ok().map(|p| (i, p))).collect();
-    let mut wrong = Vec::new();
-    if !bugs.sealed(SealedBug::LabelUnchecked) {
-        find_wrong(&valid, rng, &mut wrong);
+    if bugs.sealed(SealedBug::LabelUnchecked) {
+        return items.iter().map(|(ciphertext, label)| Ok(Parsed::new(key, ciphertext, label)?.u)).collect();
     }
-    let mut answers: Vec<_> = parsed.into_iter().map(|p| p.map(|p| p.u)).collect();
-    for index in wrong {
-        answers[index] = Err(CiphertextError::Proof);
-    }
-    answers
+    let authors: Vec<usize> = (0..items.len()).collect();
+    check_of_authors(key, items, &authors, rng)
 }
 
 /// Opens a ciphertext that passed [`check`] under this label with its combined value K.

@@ -6,7 +6,10 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
 use threshold_crypto as tc;
 
-use super::{ciphertext::test_parts, *};
+use super::{
+    ciphertext::{check_every, check_of_authors, test_parts},
+    *,
+};
 use crate::{
     BlsSecretKey,
     curve::{G1, G1Affine, Scalar, tests::torsion},
@@ -170,6 +173,34 @@ proptest! {
         let items: Vec<_> = ciphertexts.iter().enumerate().map(|(i, c)| (c, label(i))).collect();
         for (i, answer) in Tdh2.check(&dealt.keys.encryption_key(), &items, &mut dealt.rng).iter().enumerate() {
             prop_assert_eq!(answer.is_err(), wrong.contains(&i));
+        }
+    }
+
+    /// With authors of several, exactly the wrong ones' are refused; for all at once, any wrong one suffices.
+    #[test]
+    fn of_an_author_with_a_wrong_one_all_are_refused_and_of_nobody_else(
+        seed: u64,
+        authors in prop::collection::vec(0u8..6, 1..24),
+        wrong in prop::collection::btree_set(0usize..24, 0..4),
+    ) {
+        let mut dealt = Dealt::new(&[1], seed);
+        let key = dealt.keys.encryption_key();
+        let ciphertexts = dealt.sealed(&vec![b"x".as_slice(); authors.len()]);
+        let label = |i| if wrong.contains(&i) { Label(B256::ZERO) } else { LABEL };
+        let items: Vec<_> = ciphertexts.iter().enumerate().map(|(i, c)| (c, label(i))).collect();
+        let answers = check_of_authors(&key, &items, &authors, &mut dealt.rng);
+        for (i, answer) in answers.iter().enumerate() {
+            let of_author = |j: &usize| authors[*j] == authors[i];
+            let has_wrong = (0..authors.len()).filter(of_author).any(|j| wrong.contains(&j));
+            let alone = (0..authors.len()).filter(of_author).count() == 1;
+            let due = if alone { CiphertextError::Proof } else { CiphertextError::Company };
+            prop_assert_eq!(answer.as_ref().err(), has_wrong.then_some(&due));
+        }
+        let every = check_every(&key, &items, &mut dealt.rng);
+        let any = wrong.iter().any(|&i| i < authors.len());
+        prop_assert_eq!(every.is_err(), any);
+        if let Ok(bases) = every {
+            prop_assert_eq!(bases, answers.into_iter().map(Result::unwrap).collect::<Vec<_>>());
         }
     }
 
@@ -479,4 +510,53 @@ fn secrets_at_rest_open_with_the_same_voting_key_and_epoch_alone() {
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
     assert_eq!(store::open_shares(&owner, Epoch(3), &damaged), Err(store::StoreError::Sealed));
+}
+
+/// Ciphertexts that went into sums of batches since the generator was made: each takes two coefficients of 16 bytes.
+fn summed(rng: &ChaCha20Rng) -> u128 {
+    rng.get_word_pos() / 8
+}
+
+#[test]
+fn a_block_of_false_proofs_costs_its_first_batch() {
+    let mut dealt = Dealt::new(&[1], 1);
+    let (key, count) = (dealt.keys.encryption_key(), 700);
+    let one = dealt.sealed(&[b"x"]).remove(0);
+    let label = |from: usize, i: usize| if i >= from { Label(B256::ZERO) } else { LABEL };
+    let cost = |from: usize| {
+        let items: Vec<_> = (0..count).map(|i| (&one, label(from, i))).collect();
+        let mut rng = ChaCha20Rng::seed_from_u64(2);
+        (check_every(&key, &items, &mut rng).map_err(|_| ()).map(|bases| bases.len()), summed(&rng))
+    };
+    assert_eq!(cost(0), (Err(()), 256), "all are false");
+    assert_eq!(cost(300), (Err(()), 512));
+    assert_eq!(cost(count - 1), (Err(()), 700), "the last alone: what an honest block costs");
+    assert_eq!(cost(count), (Ok(700), 700));
+}
+
+#[test]
+fn false_proofs_of_a_batch_cost_no_logarithm_and_one_author_costs_the_same_with_one_or_many() {
+    let mut dealt = Dealt::new(&[1], 1);
+    let (key, count) = (dealt.keys.encryption_key(), 128);
+    let one = dealt.sealed(&[b"x"]).remove(0);
+    let cost = |is_wrong: &dyn Fn(usize) -> bool, author: &dyn Fn(usize) -> usize| {
+        let label = |i| if is_wrong(i) { Label(B256::ZERO) } else { LABEL };
+        let items: Vec<_> = (0..count).map(|i| (&one, label(i))).collect();
+        let authors: Vec<usize> = (0..count).map(author).collect();
+        let mut rng = ChaCha20Rng::seed_from_u64(2);
+        let answers = check_of_authors(&key, &items, &authors, &mut rng);
+        (answers.iter().filter(|answer| answer.is_err()).count(), summed(&rng) as usize)
+    };
+    // Sums of 128, 64, 32 and so on: each of the rest is looked at once. Halving all of them would sum 7 times 128.
+    let (refused, summed) = cost(&|_| true, &|i| i);
+    assert!(refused == count && summed <= 2 * count, "{refused}, {summed}");
+    // The last: 128 and half of what is left, again and again.
+    let (refused, summed) = cost(&|i| i == count - 1, &|i| i);
+    assert!(refused == 1 && summed <= 2 * count, "{refused}, {summed}");
+    // One author has half of the batch, the others one each.
+    let author = |i| if i % 2 == 0 { 0 } else { i };
+    let (few, many) = (cost(&|i| i == 64, &author), cost(&|i| i % 2 == 0, &author));
+    assert_eq!((few.0, many.0), (64, 64), "who sends a wrong one has all of its own refused");
+    assert_eq!(few.1, many.1);
+    assert!(many.1 <= 3 * count, "{}", many.1);
 }
