@@ -79,7 +79,7 @@ impl Admitter {
             }
         }
         let (places, sealed): (Vec<_>, Vec<_>) = sealed.into_iter().unzip();
-        for (place, checked) in places.into_iter().zip(self.proofs.check(sealed).await?) {
+        for (place, checked) in places.into_iter().zip(self.proofs.check(sealed, source).await?) {
             match checked {
                 Ok(checked) => ready.push((place, Admitted::Item(Box::new(checked)))),
                 Err(error) => results[place] = Some(Err(error)),

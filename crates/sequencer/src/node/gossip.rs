@@ -7,11 +7,10 @@
 //!
 //! Sequencers are connected with each other, so what one gossips the others get from it, and what it gossips it took from
 //! users by its own door. What a node outside of the committee sends may have reached nobody else, and nobody answered for
-//! it yet: it is taken like what users submit, and given on. Members never wait for others, so a flood of strangers holds up
-//! strangers.
+//! it yet: it is taken like what users submit, and given on. Members wait for no others, on an encrypted chain for a round of
+//! checks at the most, in which they come first ([`super::proofs`]); so a flood of strangers holds up strangers.
 
 use std::{
-    collections::HashMap,
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
@@ -35,6 +34,7 @@ use super::{
     mail::Addr,
     messages::{Candidate, KeyItem},
     submitter::Submitter,
+    turns::Lately,
 };
 use crate::rpc::backend::SubmitError;
 
@@ -63,7 +63,7 @@ pub(super) fn start(
         rules: Arc::clone(rules),
         admitter: admitter.clone(),
         keys: keys.map(forward_key_items),
-        doubts: Doubts::default(),
+        doubts: Lately::new(DOUBT),
     };
     let (hub, by, submitter) = (Arc::clone(hub), admitter.clone(), submitter.clone());
     let of_members = move |message: Message| {
@@ -92,7 +92,7 @@ struct Taker {
     rules: Arc<Rules>,
     admitter: Admitter,
     keys: Option<mpsc::Sender<KeyItem>>,
-    doubts: Doubts,
+    doubts: Lately<NodeId>,
 }
 
 impl Taker {
@@ -146,7 +146,9 @@ impl Taker {
         match (result, raw) {
             (Err(SubmitError::Item(_)), _) => true,
             (Err(SubmitError::Admission(AdmissionError::AlreadyKnown)), _) => false,
-            (Err(SubmitError::Admission(_)), Some(raw)) if self.doubts.may_check(Instant::now(), sender) => {
+            (Err(SubmitError::Admission(_) | SubmitError::Suspect), Some(raw))
+                if may_check(&mut self.doubts, Instant::now(), sender) =>
+            {
                 self.admitter.is_sealed(raw).await.is_some_and(|sealed| !sealed)
             }
             _ => false,
@@ -154,28 +156,14 @@ impl Taker {
     }
 }
 
-/// A refused envelope of a peer has its proof checked once in this time.
+/// A refused envelope of a peer has its proof checked once in this time. Whose payer cannot pay, or sent a false proof lately,
+/// is refused before its proof is looked at, and that may be no fault of the peer: nodes are not all at the same height. A
+/// proof that does not hold is.
 const DOUBT: Duration = Duration::from_secs(1);
-/// Peers of whom that is remembered.
-const MOST_DOUBTS: usize = 1024;
 
-/// When a refused envelope of which peer had its proof checked last. Whose payer cannot pay is refused before its proof is
-/// looked at, and that may be no fault of the peer: nodes are not all at the same height. A proof that does not hold is.
-#[derive(Clone, Debug, Default)]
-struct Doubts(HashMap<NodeId, Instant>);
-
-impl Doubts {
-    fn may_check(&mut self, now: Instant, peer: NodeId) -> bool {
-        if self.0.len() >= MOST_DOUBTS {
-            self.0.retain(|_, at| now.duration_since(*at) < DOUBT);
-        }
-        let lately = self.0.get(&peer).is_some_and(|at| now.duration_since(*at) < DOUBT);
-        if lately || self.0.len() >= MOST_DOUBTS && !self.0.contains_key(&peer) {
-            return false;
-        }
-        self.0.insert(peer, now);
-        true
-    }
+/// Whether one may be checked now.
+fn may_check(doubts: &mut Lately<NodeId>, now: Instant, peer: NodeId) -> bool {
+    !doubts.contains(now, &peer) && doubts.insert(now, peer)
 }
 
 /// Items of key generation, a bounded number at a time: checking one may take long.
@@ -221,23 +209,23 @@ fn read(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::turns::MOST_REMEMBERED, *};
 
     #[test]
     fn one_refused_envelope_of_a_peer_is_looked_at_in_a_second_and_so_many_peers_are_remembered() {
-        let (mut doubts, start) = (Doubts::default(), Instant::now());
+        let (mut doubts, start) = (Lately::new(DOUBT), Instant::now());
         let peer = |i: usize| {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&i.to_be_bytes());
             NodeId(id)
         };
-        let checked = |doubts: &mut Doubts, ms| doubts.may_check(start + Duration::from_millis(ms), peer(0));
+        let checked = |doubts: &mut Lately<NodeId>, ms| may_check(doubts, start + Duration::from_millis(ms), peer(0));
         let times: Vec<u64> = (0..3000).step_by(100).filter(|ms| checked(&mut doubts, *ms)).collect();
         assert_eq!(times, [0, 1000, 2000]);
         let now = start + Duration::from_secs(9);
-        let many = (0..2 * MOST_DOUBTS).filter(|i| doubts.may_check(now, peer(*i))).count();
-        assert_eq!((many, doubts.0.len()), (MOST_DOUBTS, MOST_DOUBTS));
-        assert!(doubts.may_check(now + DOUBT, peer(2 * MOST_DOUBTS)), "there is room again");
+        let many = (0..2 * MOST_REMEMBERED).filter(|i| may_check(&mut doubts, now, peer(*i))).count();
+        assert_eq!(many, MOST_REMEMBERED);
+        assert!(may_check(&mut doubts, now + DOUBT, peer(2 * MOST_REMEMBERED)), "there is room again");
     }
 
     #[test]

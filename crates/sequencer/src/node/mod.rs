@@ -22,6 +22,7 @@ mod carriage;
 mod clock;
 mod consensus;
 mod content;
+mod desk;
 mod door;
 mod error;
 mod execution;
@@ -53,6 +54,7 @@ mod storage;
 mod submitter;
 mod sync;
 mod throttle;
+mod turns;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
@@ -405,12 +407,13 @@ impl Running {
         if let Some((keys, _)) = &sealed {
             keys.do_send(keys::SetConsensus(consensus.clone()));
         }
-        let proofs = Proofs::start(Checker {
+        let checker = Checker {
             pool: Arc::clone(&pool),
             rules: Arc::clone(&rules),
             keyring: keyring.clone(),
             proofs: metrics.mempool_proofs.clone(),
-        });
+        };
+        let proofs = Proofs::start(checker, stop.clone());
         let admitter = Admitter::new(Arc::clone(&pool), content, proofs);
         let submitter = Submitter::start(admitter.clone(), door, Arc::clone(&metrics), rules.params().transactions);
         pumps::start(

@@ -1,19 +1,27 @@
-//! Checks of sealed items, collected into batches.
+//! Checks of submitted items, collected into batches.
 //!
 //! ```text
-//!  submitter ---+                  a batch each LINGER at most,
-//!               +--> queue -----> one at a time, on a thread of its own ----> answers
-//!  gossip ------+
+//!  members' gossip --+    lines of requests            lines of payers
+//!                    +--> in turn ---> signatures ---> in turn ---> proofs ---> answers
+//!  submitter --------+                 |         |                  |    a round each LINGER at most
+//!                                      |         asked of payers    |
+//!                                      +---- a thread of its own ---+
 //! ```
 //!
 //! The proof of an envelope alone takes three times as long as one of many (`crates/crypto/src/threshold/ciphertext.rs`:
 //! one multi-scalar multiplication for all). Envelopes come by ones and twos, so whatever comes within a few milliseconds
-//! of the last batch waits for the next one; one that comes after a pause is checked at once.
+//! of the last round waits for the next one; what comes after a pause is checked at once.
 //!
-//! The thread stands back behind all others (nice, where the system has that for threads): under load the shares, the
-//! opening and the execution of what is ordered come first, and who submits more waits longer for the answer.
+//! Signatures and proofs are checked on a thread that stands back behind all others (nice, where the system has that for
+//! threads): under load the shares, the opening and the execution of what is ordered come first, and who submits more waits
+//! longer for the answer. It takes no lock and starts no thread, so nobody of ordinary priority ever waits for it. What is
+//! asked of payers needs the pool's lock, so that is done between, by who hands the thread its work.
 //!
-//! A wrong proof in a batch is found by bisection, which costs the others less than checking them alone would.
+//! **Who waits for whom.** A round has so many signatures and so many proofs at the most. Members' gossip goes first, with a
+//! quarter of the round left to others; among either, requests have their signatures and payers their proofs checked in
+//! turn. Whose proof is false is known, since a payer signs the ciphertext: what else it has in the batch and in the lines is
+//! refused unseen, and for a while whatever comes of it, at the price of its signature. So one payer's garbage takes the
+//! place of what is right in one batch, however much of it there is, and doubles the cost of that batch at the most.
 
 use std::{
     io,
@@ -23,39 +31,45 @@ use std::{
 
 use bytes::Bytes;
 use cascade_consensus::Rules;
-use cascade_crypto::threshold::EncryptionKey;
-use cascade_primitives::RecoveredEnvelope;
-use prometheus::IntCounter;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, sleep_until},
+use cascade_crypto::{
+    ecdsa::{self, ItemError},
+    envelope::{self, EnvelopeError, Sealed},
+    threshold::EncryptionKey,
 };
+use cascade_mempool::{AccountState, Source};
+use cascade_primitives::{ChainParams, RecoveredEnvelope, RecoveredItem, SigningContext};
+use prometheus::IntCounter;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    items::{self, CheckedItem},
+    desk::{self, Desk},
+    items::CheckedItem,
     keyring::Keyring,
     pool::SharedPool,
     sealed::payer_account,
+    stop::Stop,
 };
 use crate::rpc::backend::SubmitError;
 
-/// Least time from the start of a batch to that of the next.
+/// Least time from the start of a round to that of the next.
 const LINGER: Duration = Duration::from_millis(10);
-/// Items from which on a batch waits for no more.
-const ENOUGH: usize = 256;
 /// By how much the thread that checks stands back (nice).
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
-/// Requests that wait: what the submitter has under way, and one of the gossip of each kind of peers.
-const REQUESTS: usize = 32;
+/// Requests that wait to be put into line. Those in line are bounded by who asks ([`super::submitter`], [`super::gossip`]).
+const REQUESTS: usize = 1024;
 
 /// One answer for each item, in order.
 pub type Checked = Vec<Result<CheckedItem, SubmitError>>;
 
-struct Request {
-    items: Vec<Bytes>,
-    reply: oneshot::Sender<Checked>,
+pub(super) struct Request {
+    pub(super) items: Vec<Bytes>,
+    pub(super) source: Source,
+    pub(super) reply: oneshot::Sender<Checked>,
 }
+
+/// What is asked of a payer: the key that its envelope is sealed to, or why its proof is not worth a look.
+pub(super) type Asked = (Box<RecoveredEnvelope>, Result<EncryptionKey, SubmitError>);
 
 /// What a check asks.
 #[derive(Clone)]
@@ -71,26 +85,41 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Signatures, what can be asked of payers, then ciphertexts.
-    fn check(&self, raw: Vec<Bytes>) -> Checked {
+    /// What can be asked of payers. The pool is locked for what only it knows, once for all.
+    fn ask(&self, envelopes: Vec<Box<RecoveredEnvelope>>) -> Vec<Asked> {
         let newest = self.pool.lock().newest();
-        let key = |envelope: &RecoveredEnvelope| {
+        let account = |envelope: &RecoveredEnvelope| {
+            let (view, in_flight) = newest.as_ref()?;
+            Some(payer_account(view, in_flight, &envelope.payer()))
+        };
+        let accounts: Vec<_> = envelopes.iter().map(|envelope| account(envelope)).collect();
+        let pool = self.pool.lock();
+        let key = |envelope: &RecoveredEnvelope, account: Option<AccountState>| {
             let key = self.key(envelope)?;
-            let starting = || SubmitError::Unavailable("the node is starting".to_owned());
-            let (view, in_flight) = newest.as_ref().ok_or_else(starting)?;
-            let account = payer_account(view, in_flight, &envelope.payer());
-            self.pool.lock().precheck(envelope, &account)?;
-            self.proofs.inc();
+            let account = account.ok_or_else(|| SubmitError::Unavailable("the node is starting".to_owned()))?;
+            pool.precheck(envelope, &account)?;
             Ok(key)
         };
-        items::check_all(raw, &self.rules.signing, self.rules.params(), key)
+        let asked = envelopes.into_iter().zip(accounts);
+        asked
+            .map(|(envelope, account)| {
+                let key = key(&envelope, account);
+                (envelope, key)
+            })
+            .collect()
     }
 
     /// Whether an item's signatures and proof hold, as far as this node can tell, whoever pays.
     fn is_sealed(&self, raw: Bytes) -> bool {
         self.proofs.inc();
-        let checked = items::check_all(vec![raw], &self.rules.signing, self.rules.params(), |e| self.key(e));
-        !checked.iter().any(|checked| matches!(checked, Err(SubmitError::Item(_))))
+        match ecdsa::recover_item(raw, &self.rules.signing, self.rules.params()) {
+            Ok(RecoveredItem::Envelope(envelope)) => match self.key(&envelope) {
+                Ok(key) => envelope::check_every(&key, &self.rules.signing, &[&envelope], &mut rand::rng()).is_ok(),
+                Err(_) => true,
+            },
+            Ok(RecoveredItem::Deposit(_)) => true,
+            Err(_) => false,
+        }
     }
 
     fn key(&self, envelope: &RecoveredEnvelope) -> Result<EncryptionKey, SubmitError> {
@@ -107,26 +136,28 @@ pub struct Proofs {
 }
 
 impl Proofs {
-    /// Starts the task that collects batches, and the thread that checks them.
+    /// Starts the task that hands out turns, and the thread that checks. If that panics, the node stops.
     ///
     /// # Panics
     /// If the system has no thread left, as for the actors.
     #[must_use]
-    pub fn start(checker: Checker) -> Self {
+    pub fn start(checker: Checker, stop: Stop) -> Self {
         let (queue, requests) = mpsc::channel(REQUESTS);
-        let by = checker.clone();
-        let thread = low_priority_thread(move |raw| by.check(raw)).expect("the system has a thread left");
-        tokio::spawn(collect(requests, LINGER, thread));
+        let crypto = Crypto { context: checker.rules.signing, params: checker.rules.params().clone() };
+        let thread = low_priority_thread(crypto).expect("the system has a thread left");
+        let (by, proofs) = (checker.clone(), checker.proofs.clone());
+        let desk = Desk::new(thread, proofs, Arc::new(move |envelopes| by.ask(envelopes)));
+        tokio::spawn(desk::run(requests, LINGER, desk, stop));
         Self { queue, checker }
     }
 
     /// Checks items. None if the node stops.
-    pub async fn check(&self, items: Vec<Bytes>) -> Option<Checked> {
+    pub async fn check(&self, items: Vec<Bytes>, source: Source) -> Option<Checked> {
         if items.is_empty() {
             return Some(Vec::new());
         }
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Request { items, reply }).await.ok()?;
+        self.queue.send(Request { items, source, reply }).await.ok()?;
         answer.await.ok()
     }
 
@@ -137,118 +168,51 @@ impl Proofs {
     }
 }
 
-/// A batch for the thread that checks, and where the answers go.
-type Work = (Vec<Bytes>, oneshot::Sender<Checked>);
+pub(super) type Recovered = Vec<Result<RecoveredItem, ItemError>>;
+pub(super) type Proved = Vec<Result<Sealed, EnvelopeError>>;
+
+/// What the thread does.
+pub(super) enum Work {
+    Recover(Vec<Bytes>, oneshot::Sender<Recovered>),
+    /// Envelopes sealed to one key, which come back with the answers.
+    Prove(EncryptionKey, Vec<Box<RecoveredEnvelope>>, oneshot::Sender<(Vec<Box<RecoveredEnvelope>>, Proved)>),
+}
+
+/// What the thread needs.
+pub(super) struct Crypto {
+    pub(super) context: SigningContext,
+    pub(super) params: ChainParams,
+}
+
+impl Crypto {
+    /// One after the other: other threads' time is what this one must not take.
+    pub(super) fn recover(&self, raw: Vec<Bytes>) -> Recovered {
+        raw.into_iter().map(|raw| ecdsa::recover_item(raw, &self.context, &self.params)).collect()
+    }
+
+    fn prove(&self, key: &EncryptionKey, envelopes: &[Box<RecoveredEnvelope>]) -> Proved {
+        let envelopes: Vec<&RecoveredEnvelope> = envelopes.iter().map(AsRef::as_ref).collect();
+        envelope::check_by_payer(key, &self.context, &envelopes, &mut rand::rng())
+    }
+}
 
 /// A thread for checks that leaves the processors to everything else: what is ordered already comes first.
-fn low_priority_thread(check: impl Fn(Vec<Bytes>) -> Checked + Send + 'static) -> io::Result<std_mpsc::Sender<Work>> {
+pub(super) fn low_priority_thread(crypto: Crypto) -> io::Result<std_mpsc::Sender<Work>> {
     let (sender, work) = std_mpsc::channel::<Work>();
     std::thread::Builder::new().name("proofs".to_owned()).spawn(move || {
         // Where threads have no priority of their own, they are all the same.
         #[cfg(target_os = "linux")]
         let _ = rustix::process::setpriority_process(None, NICE);
-        for (raw, reply) in work {
+        for work in work {
             // Who asked may be gone.
-            let _ = reply.send(check(raw));
+            match work {
+                Work::Recover(raw, reply) => drop(reply.send(crypto.recover(raw))),
+                Work::Prove(key, envelopes, reply) => {
+                    let proved = crypto.prove(&key, &envelopes);
+                    drop(reply.send((envelopes, proved)));
+                }
+            }
         }
     })?;
     Ok(sender)
-}
-
-async fn collect(mut requests: mpsc::Receiver<Request>, linger: Duration, thread: std_mpsc::Sender<Work>) {
-    let mut next_at = Instant::now();
-    while let Some(first) = requests.recv().await {
-        let mut count = first.items.len();
-        let mut batch = vec![first];
-        let due = sleep_until(next_at);
-        tokio::pin!(due);
-        while count < ENOUGH {
-            tokio::select! {
-                biased;
-                Some(request) = requests.recv() => {
-                    count += request.items.len();
-                    batch.push(request);
-                }
-                () = &mut due => break,
-            }
-        }
-        next_at = Instant::now() + linger;
-        let mut replies = Vec::with_capacity(batch.len());
-        let mut raw = Vec::with_capacity(count);
-        for Request { items, reply } in batch {
-            replies.push((items.len(), reply));
-            raw.extend(items);
-        }
-        let (reply, answers) = oneshot::channel();
-        if thread.send((raw, reply)).is_err() {
-            return;
-        }
-        let Ok(answers) = answers.await else { return };
-        let mut answers = answers.into_iter();
-        for (length, reply) in replies {
-            // Who asked may be gone.
-            let _ = reply.send(answers.by_ref().take(length).collect());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use parking_lot::Mutex;
-
-    use super::*;
-
-    type Batches = Arc<Mutex<Vec<usize>>>;
-
-    /// A collector whose check notes how long its batches are and refuses each item by its content.
-    fn collector(linger: Duration) -> (mpsc::Sender<Request>, Batches) {
-        let (queue, requests) = mpsc::channel(REQUESTS);
-        let batches = Batches::default();
-        let seen = Arc::clone(&batches);
-        let check = move |raw: Vec<Bytes>| {
-            let refuse = |item: &Bytes| Err(SubmitError::Unavailable(String::from_utf8_lossy(item).into_owned()));
-            seen.lock().push(raw.len());
-            raw.iter().map(refuse).collect()
-        };
-        tokio::spawn(collect(requests, linger, low_priority_thread(check).unwrap()));
-        (queue, batches)
-    }
-
-    async fn ask(queue: &mpsc::Sender<Request>, items: &[&'static str]) -> oneshot::Receiver<Checked> {
-        let (reply, answer) = oneshot::channel();
-        let items = items.iter().map(|item| Bytes::from_static(item.as_bytes())).collect();
-        queue.send(Request { items, reply }).await.unwrap();
-        answer
-    }
-
-    async fn are_of(answer: oneshot::Receiver<Checked>, items: &[&str]) {
-        let texts: Vec<_> = answer.await.unwrap().into_iter().map(|refused| refused.unwrap_err().to_string()).collect();
-        assert_eq!(texts.len(), items.len());
-        assert!(texts.iter().zip(items).all(|(text, item)| text.contains(item)), "{texts:?}");
-    }
-
-    #[tokio::test]
-    async fn what_comes_soon_after_a_batch_waits_for_the_next_and_all_get_their_own_answers() {
-        // So long that only enough items end it.
-        let (queue, batches) = collector(Duration::from_secs(3600));
-        are_of(ask(&queue, &["first"]).await, &["first"]).await;
-        let (one, gone, two) =
-            (ask(&queue, &["b", "c"]).await, ask(&queue, &["who asks is gone"]).await, ask(&queue, &["d"]).await);
-        drop(gone);
-        let enough = vec!["e"; ENOUGH];
-        let last = ask(&queue, &enough).await;
-        are_of(one, &["b", "c"]).await;
-        are_of(two, &["d"]).await;
-        are_of(last, &enough).await;
-        assert_eq!(*batches.lock(), [1, 4 + ENOUGH], "the first after a pause waits for nobody");
-    }
-
-    #[tokio::test]
-    async fn a_batch_does_not_wait_longer_than_it_must() {
-        let (queue, batches) = collector(Duration::from_millis(1));
-        for _ in 0..3 {
-            are_of(ask(&queue, &["a"]).await, &["a"]).await;
-        }
-        assert_eq!(*batches.lock(), [1, 1, 1]);
-    }
 }

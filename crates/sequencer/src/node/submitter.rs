@@ -6,9 +6,9 @@
 //!                        +--> "txpool is full"      +--> "the node is busy"
 //! ```
 //!
-//! Batches save recovering signers one by one. On an encrypted chain a batch waits for others, from gossip too, before its
-//! proofs are checked ([`super::proofs`]); so that those who submit do not wait for a batch before theirs, several are
-//! under way. Whoever finds no room is told so at once and has to come again.
+//! Batches save recovering signers one by one. On an encrypted chain batches are made where proofs are checked, of gossip too,
+//! and in turn ([`super::proofs`]); so each submission goes there by itself and gets its answer by itself, whoever else
+//! submits. Whoever finds no room is told so at once and has to come again.
 
 use std::sync::{
     Arc,
@@ -34,8 +34,8 @@ const WAITING_SUBMISSIONS: usize = 4096;
 const WAITING_BYTES: usize = 32 << 20;
 /// Transactions that are handed to the content actor at once.
 const SUBMISSION_BATCH: usize = 1024;
-/// Batches that are under way where they wait for others.
-const UNDER_WAY: usize = 16;
+/// Submissions that are under way at once where they wait for others.
+const UNDER_WAY: usize = 4096;
 
 /// A node's door, which its RPC asks and its pool tells.
 pub type SharedDoor = Arc<Mutex<Door>>;
@@ -150,7 +150,7 @@ fn busy(what: &str) -> String {
     format!("the node is busy: {what} wait, which is the limit; send again later")
 }
 
-/// With so many batches under way at a time.
+/// Batches one after the other, or so many submissions at a time.
 async fn hand_on(mut queue: mpsc::Receiver<Submission>, admitter: Admitter, under_way: usize) {
     let turns = Arc::new(Semaphore::new(under_way));
     while let Ok(turn) = Arc::clone(&turns).acquire_owned().await
@@ -158,7 +158,8 @@ async fn hand_on(mut queue: mpsc::Receiver<Submission>, admitter: Admitter, unde
     {
         let mut count = first.candidates.len();
         let mut batch = vec![first];
-        while count < SUBMISSION_BATCH
+        while under_way == 1
+            && count < SUBMISSION_BATCH
             && let Ok(next) = queue.try_recv()
         {
             count += next.candidates.len();

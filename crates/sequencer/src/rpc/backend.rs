@@ -97,6 +97,11 @@ pub enum SubmitError {
         /// The highest allowed.
         limit: u64,
     },
+    /// An envelope of a payer with a false proof, which was not looked at.
+    #[error(
+        "a proof that this payer signed does not hold, so its envelopes are not looked at for some seconds; send again"
+    )]
+    Suspect,
     /// The node takes nothing at the moment; the text says why.
     #[error("{0}")]
     Unavailable(String),

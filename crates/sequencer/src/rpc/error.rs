@@ -97,7 +97,8 @@ pub(super) fn refusal(reason: &SubmitError) -> String {
         reason @ (SubmitError::NoKey { .. }
         | SubmitError::PastEpoch { .. }
         | SubmitError::Expired { .. }
-        | SubmitError::ValidTooLong { .. }) => reason.to_string(),
+        | SubmitError::ValidTooLong { .. }
+        | SubmitError::Suspect) => reason.to_string(),
         SubmitError::Unavailable(reason) => reason.clone(),
     }
 }
