@@ -18,10 +18,11 @@ use super::{
     clock::Clock,
     consensus::ConsensusActor,
     hub::Hub,
+    judge,
     mail::Addr,
     messages::{Admit, Build, Built, Offers, Ordered, StateAdvanced, Validate, Validated, Work},
     metrics::Metrics,
-    pool::{self, SharedPool},
+    pool::SharedPool,
     squares::Squares,
 };
 
@@ -142,7 +143,8 @@ impl Handler<Build> for ContentActor {
 
     fn handle(&mut self, Build(request): Build, _: &mut Self::Context) {
         let started = Instant::now();
-        let built = self.shared.lock().build(&request);
+        let loads = judge::loads(&self.shared, &request.ancestors);
+        let built = self.shared.lock().build(&request, loads.as_deref());
         self.metrics.build_seconds.observe(started.elapsed().as_secs_f64());
         let committed = built.and_then(|mut content| {
             content.da = self.squares.commit(&content.body(&request.frame, request.may_carry_content))?;
@@ -159,7 +161,7 @@ impl Handler<Validate> for ContentActor {
 
     fn handle(&mut self, Validate(block, request): Validate, _: &mut Self::Context) {
         let started = Instant::now();
-        let verdict = pool::judge(&self.shared, &block, &request);
+        let verdict = judge::judge(&self.shared, &block, &request);
         self.metrics.validate_seconds.observe(started.elapsed().as_secs_f64());
         let Some(mut verdict) = verdict else { return };
         let da = match &verdict {
@@ -200,7 +202,8 @@ impl Handler<StateAdvanced> for ContentActor {
     type Result = ();
 
     fn handle(&mut self, StateAdvanced(height, block): StateAdvanced, _: &mut Self::Context) {
-        self.shared.lock().on_executed(height, &block);
+        let load = judge::loads(&self.shared, std::slice::from_ref(&block)).and_then(|mut loads| loads.pop());
+        self.shared.lock().on_executed(height, &block, load.as_deref());
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! For each block above the newest result it knows what is in flight: what is marked there as ordered is not selected
 //! again, and what an abandoned block held can be. Everything it decides comes from `cascade_mempool` (a node's own
-//! affair) and `cascade_execution::ordering` (what all nodes agree on).
+//! affair) and `cascade_execution::ordering` (what all nodes agree on). Signatures and proofs of blocks are checked elsewhere
+//! ([`super::judge`]): nobody waits for them at the pool's lock.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,29 +12,27 @@ use std::{
 };
 
 use bytes::Bytes;
-use cascade_consensus::{BuildRequest, BuiltBlock, Verdict};
-use cascade_execution::{
-    BlockLoad, InFlight, OrderedGas, OrderingCheck, OrderingError, PushError, State, StateView, check_block_items,
-    check_block_transactions, next_base_fee,
-};
+use cascade_consensus::{BuildRequest, BuiltBlock};
+use cascade_execution::{BlockLoad, InFlight, OrderingCheck, PushError, State, StateView, next_base_fee};
 use cascade_mempool::{
     AccountState, Admission, AdmissionError, OpaqueLimits, OpaquePool, Pool, PoolLimits, SelectLimits, Source,
     gossip::GOSSIP_BYTES,
 };
 use cascade_primitives::{
-    Address, B256, BlockHash, ChainParams, Epoch, Header, Height, RecoveredEnvelope, RecoveredItem,
-    RecoveredTransaction, SealedBlock, TimestampMs, TransactionRule,
+    Address, B256, BlockHash, ChainParams, Epoch, Height, RecoveredEnvelope, RecoveredItem, RecoveredTransaction,
+    SealedBlock, TimestampMs, TransactionRule,
 };
 use parking_lot::Mutex;
 
 use super::{
     admission::Submitted,
     door,
-    items::{CheckedItem, ItemContent},
+    items::CheckedItem,
+    judge::Checking,
     messages::{Admitted, Candidate, Offers},
     pace::Pace,
-    recovered::{BlockContent, ContentError, RecoveredBlocks},
-    sealed::{SealedPool, SealedSources, Unjudged, sender_account},
+    recovered::RecoveredBlocks,
+    sealed::{SealedPool, SealedSources, sender_account},
     submitter::SharedDoor,
     throttle::Throttle,
 };
@@ -45,10 +44,12 @@ enum Waiting {
     Opaque(Box<OpaquePool>),
 }
 
-/// A block on the branch that is built on, and by what names the pool knows what it holds.
+/// A block on the branch that is built on, by what names the pool knows what it holds, and what it takes of whom. None until
+/// somebody has checked it: that is not done here, since it takes long.
 struct Marked {
     block: Arc<SealedBlock>,
     names: Vec<B256>,
+    load: Option<Arc<BlockLoad>>,
 }
 
 /// The pool and what is known of the branch that the next block extends. The RPC reads it, the actor changes it.
@@ -224,48 +225,38 @@ impl PoolState {
         }
     }
 
-    /// What is in flight above `state_height` on the branch of these blocks.
-    fn in_flight(&self, request: &BuildRequest) -> Result<InFlight, Unjudged> {
-        let mut in_flight = InFlight::empty(request.state_height);
-        for block in &request.ancestors {
-            in_flight = in_flight.with_block(self.load_of(block)?);
+    /// What is known of a block without a check of it.
+    fn known_load(&self, block: &SealedBlock) -> Option<Arc<BlockLoad>> {
+        if block.body.transactions.is_empty() {
+            return Some(Arc::default());
         }
-        Ok(in_flight)
-    }
-
-    fn load_of(&self, block: &SealedBlock) -> Result<Arc<BlockLoad>, Unjudged> {
         match &self.pool {
-            Waiting::Plain(pool) => {
-                let content = self.content_of(block, pool).map_err(|error| Unjudged::Invalid(error.to_string()))?;
-                Ok(Arc::clone(&content.load))
-            }
-            Waiting::Sealed(pool) => pool.load_of(block),
-            Waiting::Opaque(_) => Ok(Arc::default()),
+            Waiting::Plain(_) => Some(Arc::clone(&self.recovered.get(block)?.load)),
+            Waiting::Sealed(pool) => Some(Arc::clone(&pool.sources().blocks.get(block)?.load)),
+            Waiting::Opaque(_) => Some(Arc::default()),
         }
-    }
-
-    fn content_of(&self, block: &SealedBlock, pool: &Pool) -> Result<Arc<BlockContent>, ContentError> {
-        self.recovered.get_or_recover(block, &self.params, |hash| pool.get(hash))
     }
 
     /// Marks the transactions of the branch that is built on, so that they are not selected again.
-    fn mark_branch(&mut self, request: &BuildRequest) {
-        for block in &request.ancestors {
+    fn mark_branch(&mut self, request: &BuildRequest, loads: Option<&[Arc<BlockLoad>]>) {
+        for (place, block) in request.ancestors.iter().enumerate() {
             let key = (block.header.height, block.hash());
             if block.header.height > self.executed && !self.marked.contains_key(&key) {
-                self.mark(key, Arc::clone(block));
+                let load = loads.map(|loads| Arc::clone(&loads[place]));
+                self.mark(key, Arc::clone(block), load);
             }
         }
     }
 
-    fn mark(&mut self, key: (Height, BlockHash), block: Arc<SealedBlock>) {
+    fn mark(&mut self, key: (Height, BlockHash), block: Arc<SealedBlock>, load: Option<Arc<BlockLoad>>) {
         let names = self.hashes_of(&block);
         match &mut self.pool {
             Waiting::Plain(pool) => pool.on_ordered(&names),
             Waiting::Sealed(pool) => pool.on_ordered(&names),
             Waiting::Opaque(pool) => pool.on_ordered(&names),
         }
-        self.marked.insert(key, Marked { block, names });
+        let load = load.or_else(|| self.known_load(&block));
+        self.marked.insert(key, Marked { block, names, load });
     }
 
     fn unmark(&mut self, Marked { names, .. }: &Marked) {
@@ -287,11 +278,13 @@ impl PoolState {
         }
     }
 
-    pub(super) fn build(&mut self, request: &BuildRequest) -> Option<BuiltBlock> {
-        self.mark_branch(request);
+    /// A block on a branch whose blocks take this, if that is known.
+    pub(super) fn build(&mut self, request: &BuildRequest, loads: Option<&[Arc<BlockLoad>]>) -> Option<BuiltBlock> {
+        self.mark_branch(request, loads);
+        let in_flight = loads.map(|loads| in_flight(request, loads));
         if let Waiting::Sealed(pool) = &self.pool {
             let unopened = self.marked.values().map(|marked| marked.block.body.transactions.len()).sum();
-            return pool.build(request, &self.state, self.in_flight(request).ok(), self.pace.most(unopened));
+            return pool.build(request, &self.state, in_flight, self.pace.most(unopened));
         }
         let params = &self.params;
         let base_fee = next_base_fee(request.parent.base_fee, request.parent.ordered_gas, params);
@@ -312,7 +305,7 @@ impl PoolState {
             Waiting::Sealed(_) => unreachable!("built above"),
         };
         let view = self.state.at(request.state_height).ok()?;
-        let in_flight = self.in_flight(request).ok()?;
+        let in_flight = in_flight?;
         let selected = pool.select(limits, base_fee, &|address: &Address| sender_account(&view, &in_flight, address));
         let mut check = OrderingCheck::new(params, base_fee, &view, &in_flight).ok()?;
         let mut transactions = Vec::with_capacity(selected.len());
@@ -330,7 +323,7 @@ impl PoolState {
     }
 
     /// What a block's content is checked with, without the pool's lock.
-    fn checking(&self) -> (ChainParams, Checking) {
+    pub(super) fn checking(&self) -> (ChainParams, Checking) {
         let with = match &self.pool {
             Waiting::Opaque(_) => Checking::Opaque,
             Waiting::Plain(_) => Checking::Plain(self.recovered.clone()),
@@ -339,20 +332,9 @@ impl PoolState {
         (self.params.clone(), with)
     }
 
-    /// Whether transactions with these signers may stand in a block; nothing while it cannot be told.
-    fn judge_plain(&self, block: &SealedBlock, request: &BuildRequest, content: &BlockContent) -> Option<Verdict> {
-        let (header, view) = (&block.header, self.state.at(request.state_height).ok()?);
-        let in_flight = self.in_flight(request).ok()?;
-        let transactions = &content.transactions;
-        told(header, check_block_transactions(&self.params, header.base_fee, &view, &in_flight, transactions))
-    }
-
-    /// The same for a block's items on an encrypted chain.
-    fn judge_sealed(&self, block: &SealedBlock, request: &BuildRequest, content: &ItemContent) -> Option<Verdict> {
-        let (header, view) = (&block.header, self.state.at(request.state_height).ok()?);
-        let in_flight = self.in_flight(request).ok()?;
-        let (height, epoch, items) = (header.height, header.epoch, &content.items);
-        told(header, check_block_items(&self.params, header.base_fee, height, epoch, &view, &in_flight, items))
+    /// The state at a height, if it is at hand.
+    pub(super) fn state_at(&self, height: Height) -> Option<StateView> {
+        self.state.at(height).ok()
     }
 
     /// What can be said of candidates without their senders: those that are left, or why not.
@@ -479,17 +461,18 @@ impl PoolState {
             door.ordered(door::work(names.len(), block.body.transaction_bytes()));
             door.pooled(Instant::now(), door::work(pool.len(), pool.bytes()));
         } else if key.0 > self.executed && !self.marked.contains_key(&key) {
-            self.mark(key, block);
+            self.mark(key, block, None);
         }
     }
 
-    pub(super) fn on_executed(&mut self, height: Height, block: &SealedBlock) {
+    /// A block that takes this was executed.
+    pub(super) fn on_executed(&mut self, height: Height, block: &SealedBlock, load: Option<&BlockLoad>) {
         self.executed = height;
         self.executed_hash = Some(block.hash());
         self.executed_view = self.state.at(height).ok();
         self.marked = self.marked.split_off(&(height.next(), BlockHash::ZERO));
         let base_fee = next_base_fee(block.header.base_fee, block.header.ordered_gas, &self.params);
-        let Ok(load) = self.load_of(block) else { return };
+        let Some(load) = load else { return };
         let items = block.body.transactions.len();
         self.throttle.executed(items);
         self.pace.executed(Instant::now(), height, items);
@@ -501,7 +484,7 @@ impl PoolState {
                 pool.on_executed(senders);
                 pool.on_base_fee(base_fee);
             }
-            Waiting::Sealed(pool) => pool.on_executed(&load, view, &in_flight, base_fee),
+            Waiting::Sealed(pool) => pool.on_executed(load, view, &in_flight, base_fee),
             Waiting::Opaque(_) => {}
         }
     }
@@ -523,7 +506,7 @@ impl PoolState {
         for ((height, hash), marked) in &self.marked {
             if *height == next
                 && tip.is_none_or(|tip| marked.block.header.parent == tip)
-                && let Ok(load) = self.load_of(&marked.block)
+                && let Some(load) = marked.load.clone().or_else(|| self.known_load(&marked.block))
             {
                 in_flight = in_flight.with_block(load);
                 (tip, next) = (Some(*hash), next.next());
@@ -533,51 +516,10 @@ impl PoolState {
     }
 }
 
-/// What a block's content is checked with.
-enum Checking {
-    Opaque,
-    Plain(RecoveredBlocks),
-    Sealed(SealedSources),
-}
-
-/// Whether a block's content is valid; nothing while it cannot be told. Signatures and proofs are checked without the pool's
-/// lock: a hostile leader's block may take a second.
-pub(super) fn judge(shared: &SharedPool, block: &SealedBlock, request: &BuildRequest) -> Option<Verdict> {
-    let header = &block.header;
-    let (params, with) = shared.lock().checking();
-    let base_fee = next_base_fee(request.parent.base_fee, request.parent.ordered_gas, &params);
-    if header.base_fee != base_fee {
-        return Some(Verdict::Invalid(format!("base fee {}, due is {base_fee}", header.base_fee)));
-    }
-    if block.body.transactions.is_empty() || matches!(with, Checking::Opaque) {
-        // Nothing to look up: it can be told whatever state is at hand.
-        let wrong = header.ordered_gas != 0 || block.body.transactions.iter().any(Bytes::is_empty);
-        return Some(if wrong { Verdict::Invalid("empty payload or gas".to_owned()) } else { Verdict::Valid });
-    }
-    match with {
-        Checking::Opaque => unreachable!("judged above"),
-        Checking::Plain(recovered) => match recovered.get_or_recover(block, &params, |hash| shared.lock().get(hash)) {
-            Ok(content) => shared.lock().judge_plain(block, request, &content),
-            Err(error) => Some(Verdict::Invalid(error.to_string())),
-        },
-        Checking::Sealed(sources) => match sources.content_of(block, &params, |raw| shared.lock().known_item(raw)) {
-            Ok(content) => shared.lock().judge_sealed(block, request, &content),
-            Err(Unjudged::Invalid(reason)) => Some(Verdict::Invalid(reason)),
-            Err(Unjudged::Unknown) => None,
-        },
-    }
-}
-
-fn told<T>(header: &Header, checked: Result<(OrderedGas, T), OrderingError>) -> Option<Verdict> {
-    match checked {
-        Ok((gas, _)) if gas.0 == header.ordered_gas => Some(Verdict::Valid),
-        Ok((gas, _)) => Some(Verdict::Invalid(format!("ordered gas {}, it is {}", header.ordered_gas, gas.0))),
-        Err(error @ OrderingError::Invalid { .. }) => Some(Verdict::Invalid(error.to_string())),
-        Err(error) => {
-            tracing::error!(%error, "state unreadable while validating");
-            None
-        }
-    }
+/// What is in flight on a branch whose blocks take this.
+pub(super) fn in_flight(request: &BuildRequest, loads: &[Arc<BlockLoad>]) -> InFlight {
+    let bottom = InFlight::empty(request.state_height);
+    loads.iter().fold(bottom, |in_flight, load| in_flight.with_block(Arc::clone(load)))
 }
 
 /// What an encrypted chain says to a transaction in the clear.

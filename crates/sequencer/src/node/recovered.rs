@@ -1,22 +1,20 @@
 //! Recent blocks with what was recovered from their transactions.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use cascade_crypto::ecdsa;
 use cascade_execution::BlockLoad;
 use cascade_primitives::{
-    B256, BlockHash, Bytes, ChainParams, Height, RecoveredTransaction, SealedBlock, Transaction, TransactionError,
-    keccak256,
+    B256, Bytes, ChainParams, Height, RecoveredTransaction, SealedBlock, Transaction, TransactionError, keccak256,
 };
 use parking_lot::Mutex;
 use thiserror::Error;
 
+use super::recent::Recent;
+
 /// Signers of the transactions of recent blocks, so that execution does not recover what validation did.
 #[derive(Clone, Debug, Default)]
-pub struct RecoveredBlocks(Arc<Mutex<ContentByBlock>>);
-
-/// Blocks that are kept: while nothing becomes final, proposals pile up.
-const MOST_BLOCKS: usize = 256;
+pub struct RecoveredBlocks(Arc<Mutex<Recent<BlockContent>>>);
 
 /// The least gas that a transaction may ask for: what every one uses (EIP-2028 and before).
 const LEAST_GAS: u64 = 21_000;
@@ -35,8 +33,6 @@ pub enum ContentError {
     },
 }
 
-type ContentByBlock = BTreeMap<(Height, BlockHash), Arc<BlockContent>>;
-
 /// A block's transactions with their signers, and what they take of each.
 #[derive(Debug)]
 pub struct BlockContent {
@@ -50,21 +46,12 @@ impl RecoveredBlocks {
     /// A block's content if it is known.
     #[must_use]
     pub fn get(&self, block: &SealedBlock) -> Option<Arc<BlockContent>> {
-        self.0.lock().get(&(block.header.height, block.hash())).cloned()
-    }
-
-    fn insert(&self, block: &SealedBlock, content: Arc<BlockContent>) {
-        let mut blocks = self.0.lock();
-        blocks.insert((block.header.height, block.hash()), content);
-        if blocks.len() > MOST_BLOCKS {
-            blocks.pop_first();
-        }
+        self.0.lock().get(block)
     }
 
     /// Drops blocks up to a height.
     pub fn drop_up_to(&self, height: Height) {
-        let mut blocks = self.0.lock();
-        *blocks = blocks.split_off(&(height.next(), BlockHash::ZERO));
+        self.0.lock().drop_up_to(height);
     }
 
     /// A block's content; decodes and recovers what is not known yet.
@@ -83,7 +70,7 @@ impl RecoveredBlocks {
         let transactions = recover(&block.body.transactions, params, known)?;
         let load = Arc::new(BlockLoad::of(&transactions));
         let content = Arc::new(BlockContent { transactions, load });
-        self.insert(block, Arc::clone(&content));
+        self.0.lock().insert(block, Arc::clone(&content));
         Ok(content)
     }
 }

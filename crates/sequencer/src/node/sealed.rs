@@ -193,15 +193,6 @@ impl SealedPool {
         &self.sources
     }
 
-    /// What a block takes of each payer and sender.
-    pub fn load_of(&self, block: &SealedBlock) -> Result<Arc<BlockLoad>, Unjudged> {
-        if block.body.transactions.is_empty() {
-            return Ok(Arc::default());
-        }
-        let content = self.sources.content_of(block, &self.params, |raw| self.known(raw))?;
-        Ok(Arc::clone(&content.load))
-    }
-
     /// Names of a block's items, as far as they are known here.
     #[must_use]
     pub fn names_of(&self, block: &SealedBlock) -> Vec<B256> {
