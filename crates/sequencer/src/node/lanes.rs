@@ -10,9 +10,11 @@
 //! like any loss on the way, by resending on a stall. Order is kept within a lane; between peers there is none. What waits in
 //! the lane of a peer that is gone, because it was banned for what it said before or by itself, is dropped with the lane.
 //!
-//! Lanes times peers are more than a machine has, so all together hold [`ALL_BYTES`]. A message on top of that empties the
-//! lane that holds the most, if that is more than its own peer would hold with it. If there is none, it is dropped, unless it
-//! is of a member of the committee and the first in its lane.
+//! Lanes times peers are more than a machine has, so all together hold [`ALL_BYTES`]. A message on top of that empties lanes in
+//! the order in which the network disconnects peers that hold too much (`crates/network/src/budget.rs`): those of peers outside
+//! of the committee first, the fullest of them first, members' last. One lane is never emptied for another that would hold more
+//! with the message, but for a member's an outsider's always is; a member's is never for an outsider's. If there is none to
+//! empty, the message is dropped, unless it is of a member and the first in its lane.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -69,6 +71,7 @@ struct Lane<M> {
     queue: Arc<Queue<M>>,
     /// Of messages that are not handled yet.
     bytes: Arc<AtomicUsize>,
+    is_member: bool,
     task: AbortHandle,
 }
 
@@ -97,8 +100,9 @@ where
         }
         // An empty message takes room too.
         let bytes = bytes.max(1);
-        let fits = self.make_room(&peer, bytes);
+        let fits = self.make_room(&peer, is_member, bytes);
         let lane = self.lanes.entry(peer).or_insert_with(|| open(peer, self.deliver.clone()));
+        lane.is_member = is_member;
         let held = lane.bytes.load(Ordering::Acquire);
         if !fits && (held > 0 || !is_member) {
             return false;
@@ -112,15 +116,20 @@ where
         true
     }
 
-    /// Empties the fullest lanes until there is room for so many bytes of a peer; answers whether there is.
-    fn make_room(&self, peer: &NodeId, bytes: usize) -> bool {
+    /// Empties lanes until there is room for so many bytes of a peer; answers whether there is.
+    fn make_room(&self, peer: &NodeId, is_member: bool, bytes: usize) -> bool {
         let held = |lane: &Lane<M>| lane.bytes.load(Ordering::Acquire);
         let own = bytes + self.lanes.get(peer).map_or(0, held);
+        let may_empty = |lane: &Lane<M>| match (lane.is_member, is_member) {
+            (true, false) => false,
+            (false, true) => true,
+            _ => held(lane) >= own,
+        };
         while self.bytes.load(Ordering::Acquire) + bytes > ALL_BYTES {
             let others = self.lanes.iter().filter(|(other, _)| *other != peer).map(|(_, lane)| lane);
-            let heavier = others.filter(|lane| held(lane) >= own && !lane.queue.waiting.lock().is_empty());
-            let Some(fullest) = heavier.max_by_key(|lane| held(lane)) else { return false };
-            fullest.queue.waiting.lock().clear();
+            let lanes = others.filter(|lane| may_empty(lane) && !lane.queue.waiting.lock().is_empty());
+            let Some(first) = lanes.max_by_key(|lane| (!lane.is_member, held(lane))) else { return false };
+            first.queue.waiting.lock().clear();
         }
         true
     }
@@ -155,7 +164,7 @@ where
             }
         }
     });
-    Lane { queue, bytes: Arc::default(), task: task.abort_handle() }
+    Lane { queue, bytes: Arc::default(), is_member: false, task: task.abort_handle() }
 }
 
 #[cfg(test)]
@@ -282,5 +291,41 @@ mod tests {
         assert_eq!(of_member, 3, "what a small lane holds is kept");
         assert_eq!(lanes.bytes.load(Ordering::Acquire), 0);
         assert!(lanes.offer(NodeId([99; 32]), false, 0, size));
+    }
+
+    #[tokio::test]
+    async fn outsiders_empty_no_members_lane_and_members_empty_outsiders_first() {
+        let (handled, turns, deliver) = actor();
+        let mut lanes = Lanes::new(deliver);
+        let id = |kind: u8, i: usize| NodeId([&[kind, i as u8][..], &[0; 30]].concat().try_into().unwrap());
+        // A member has resent much, and many outsiders hold all the rest, each less than that.
+        let (member, large, small) = (id(1, 0), LANE_BYTES / 4, 1 << 20);
+        for i in 0..4 {
+            assert!(lanes.offer(member, true, i, large));
+            settle().await;
+        }
+        let mut outsiders = 0;
+        while lanes.bytes.load(Ordering::Acquire) + small <= ALL_BYTES {
+            assert!(lanes.offer(id(2, outsiders / 2), false, 0, small));
+            settle().await;
+            outsiders += 1;
+        }
+        let of_member = |lanes: &Lanes<_, _>| lanes.lanes[&member].bytes.load(Ordering::Acquire);
+        assert_eq!(of_member(&lanes), 4 * large);
+        for i in 0..20 {
+            let _ = lanes.offer(id(3, i), false, 0, small);
+            settle().await;
+            assert_eq!(of_member(&lanes), 4 * large, "outsider {i}");
+        }
+        // Another member's: outsiders' go, although each holds less, and the first member's stay.
+        assert!(lanes.offer(id(1, 1), true, 9, large));
+        assert!(lanes.bytes.load(Ordering::Acquire) <= ALL_BYTES && of_member(&lanes) == 4 * large);
+        turns.add_permits(10_000);
+        settle().await;
+        while lanes.bytes.load(Ordering::Acquire) > 0 {
+            tokio::task::yield_now().await;
+        }
+        let of_members: Vec<_> = handled.lock().await.iter().filter(|(peer, _)| peer.0[0] == 1).cloned().collect();
+        assert_eq!(of_members.len(), 5, "{of_members:?}");
     }
 }
