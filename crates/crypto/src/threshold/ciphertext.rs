@@ -20,7 +20,7 @@
 //! random 128-bit coefficients, to a single multi-scalar multiplication ([`check`]). If the sum of a batch is wrong, so is one
 //! of the batch for certain; which one takes a search. Who needs no more than one answer for all, as for a block, does not
 //! search ([`check_every`]); else the search goes by authors, who are few even where wrong ciphertexts are many
-//! ([`check_of_authors`]), and gives up halving where many are wrong.
+//! ([`check_of_authors`]), and gives up halving where more than a few are wrong.
 //!
 //! **Torsion.** U is checked to lie in the subgroup. V, A and B stand in these two equations alone, and the equations
 //! are defined *up to torsion* (both sides times the cofactor, as in RFC 8032 for Ed25519). Otherwise a ciphertext
@@ -328,27 +328,29 @@ fn all_hold(parsed: &[&Parsed], rng: &mut dyn CryptoRng) -> bool {
 const BATCH: usize = 256;
 
 /// Where more than one in so many were wrong, halving costs more than looking at each.
-const MANY: usize = 8;
+const MANY: usize = 64;
+
+/// Of so many, one of which is wrong, it always does: small sums are dear.
+const FEW: usize = 8;
 
 /// Which of so many parts do not hold, in order. `holds` answers for a range of them; false says for certain that one of the
 /// range does not.
 ///
-/// Halves what does not hold: k wrong ones of n take O(k log n). Where more than an eighth of a left half was wrong, each of the
+/// Halves what does not hold: k wrong ones of n take O(k log n). Where more than a few of a left half were wrong, each of the
 /// right half is asked for alone, so n wrong ones take one question of each size above, and n of one part.
 fn find_wrong(parts: Range<usize>, known: bool, holds: &mut impl FnMut(Range<usize>) -> bool, wrong: &mut Vec<usize>) {
-    if parts.len() < 2 {
-        // The last word on a part is always asked for.
-        wrong.extend(parts.filter(|&part| !holds(part..part + 1)));
+    if parts.len() > 1 && !known && holds(parts.clone()) {
         return;
     }
-    if !known && holds(parts.clone()) {
+    if parts.len() <= FEW {
+        wrong.extend(parts.filter(|&part| !holds(part..part + 1)));
         return;
     }
     let before = wrong.len();
     let (left, right) = (parts.start..parts.start + parts.len() / 2, parts.start + parts.len() / 2..parts.end);
     find_wrong(left.clone(), false, holds, wrong);
     let found = wrong.len() - before;
-    if found * MANY > left.len() && left.len() >= MANY {
+    if found * MANY > left.len() {
         wrong.extend(right.filter(|&part| !holds(part..part + 1)));
     } else {
         find_wrong(right, found == 0, holds, wrong);

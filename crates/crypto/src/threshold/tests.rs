@@ -547,7 +547,7 @@ fn false_proofs_of_a_batch_cost_no_logarithm_and_one_author_costs_the_same_with_
         let answers = check_of_authors(&key, &items, &authors, &mut rng);
         (answers.iter().filter(|answer| answer.is_err()).count(), summed(&rng) as usize)
     };
-    // Sums of 128, 64, 32 and so on: each of the rest is looked at once. Halving all of them would sum 7 times 128.
+    // Sums of 128, 64, 32 and so on; each of the rest is looked at alone. Halving all of them would sum 6 times 128.
     let (refused, summed) = cost(&|_| true, &|i| i);
     assert!(refused == count && summed <= 2 * count, "{refused}, {summed}");
     // The last: 128 and half of what is left, again and again.
@@ -558,5 +558,5 @@ fn false_proofs_of_a_batch_cost_no_logarithm_and_one_author_costs_the_same_with_
     let (few, many) = (cost(&|i| i == 64, &author), cost(&|i| i % 2 == 0, &author));
     assert_eq!((few.0, many.0), (64, 64), "who sends a wrong one has all of its own refused");
     assert_eq!(few.1, many.1);
-    assert!(many.1 <= 3 * count, "{}", many.1);
+    assert!(many.1 <= 4 * count, "{}", many.1);
 }
