@@ -50,8 +50,8 @@ struct Open {
 }
 
 /// An envelope whose proof is due.
-type Due = (Ticket, EncryptionKey, Box<RecoveredEnvelope>);
-pub(super) type Ask = Arc<dyn Fn(Vec<Box<RecoveredEnvelope>>) -> Vec<Asked> + Send + Sync>;
+type Due = (Ticket, EncryptionKey, RecoveredEnvelope);
+pub(super) type Ask = Arc<dyn Fn(Vec<RecoveredEnvelope>) -> Vec<Asked> + Send + Sync>;
 
 /// All that waits.
 pub(super) struct Desk {
@@ -118,7 +118,7 @@ impl Desk {
             self.thread.send(Work::Recover(raw, reply)).map_err(|_| Gone)?;
             self.recovered(tickets, recovered.await.map_err(|_| Gone)?).await?;
         }
-        let mut by_key: Vec<(EncryptionKey, Vec<Ticket>, Vec<Box<RecoveredEnvelope>>)> = Vec::new();
+        let mut by_key: Vec<(EncryptionKey, Vec<Ticket>, Vec<RecoveredEnvelope>)> = Vec::new();
         for (ticket, key, envelope) in self.due.take(ENOUGH) {
             let place = by_key.iter().position(|(known, ..)| *known == key).unwrap_or_else(|| {
                 by_key.push((key, Vec::new(), Vec::new()));
@@ -149,7 +149,7 @@ impl Desk {
                 }
                 Ok(RecoveredItem::Envelope(envelope)) => {
                     asking.push(ticket);
-                    envelopes.push(envelope);
+                    envelopes.push(*envelope);
                 }
                 Ok(item @ RecoveredItem::Deposit(_)) => self.answer(ticket, Ok(CheckedItem { item, sealed: None })),
                 Err(error) => self.answer(ticket, Err(CheckError::from(error).into())),
@@ -170,11 +170,13 @@ impl Desk {
         Ok(())
     }
 
-    fn proved(&mut self, tickets: Vec<Ticket>, envelopes: Vec<Box<RecoveredEnvelope>>, proved: Proved) {
+    fn proved(&mut self, tickets: Vec<Ticket>, envelopes: Vec<RecoveredEnvelope>, proved: Proved) {
         for ((ticket, envelope), sealed) in tickets.into_iter().zip(envelopes).zip(proved) {
             let payer = envelope.payer();
             let answer = match sealed {
-                Ok(sealed) => Ok(CheckedItem { item: RecoveredItem::Envelope(envelope), sealed: Some(sealed) }),
+                Ok(sealed) => {
+                    Ok(CheckedItem { item: RecoveredItem::Envelope(Box::new(envelope)), sealed: Some(sealed) })
+                }
                 Err(error) => {
                     self.suspects.insert(Instant::now().into_std(), payer);
                     for (ticket, ..) in self.due.drain(&payer).collect::<Vec<_>>() {
@@ -289,7 +291,7 @@ mod tests {
         let thread = low_priority_thread(Crypto { context: context(), params: params() }).unwrap();
         let (rounds, proofs) = (Arc::<Mutex<Vec<usize>>>::default(), IntCounter::new("proofs", "of a test").unwrap());
         let seen = Arc::clone(&rounds);
-        let ask = move |envelopes: Vec<Box<RecoveredEnvelope>>| {
+        let ask = move |envelopes: Vec<RecoveredEnvelope>| {
             seen.lock().push(envelopes.len());
             envelopes.into_iter().map(|envelope| (envelope, Ok(key()))).collect()
         };

@@ -69,7 +69,7 @@ pub(super) struct Request {
 }
 
 /// What is asked of a payer: the key that its envelope is sealed to, or why its proof is not worth a look.
-pub(super) type Asked = (Box<RecoveredEnvelope>, Result<EncryptionKey, SubmitError>);
+pub(super) type Asked = (RecoveredEnvelope, Result<EncryptionKey, SubmitError>);
 
 /// What a check asks.
 #[derive(Clone)]
@@ -86,13 +86,13 @@ pub struct Checker {
 
 impl Checker {
     /// What can be asked of payers. The pool is locked for what only it knows, once for all.
-    fn ask(&self, envelopes: Vec<Box<RecoveredEnvelope>>) -> Vec<Asked> {
+    fn ask(&self, envelopes: Vec<RecoveredEnvelope>) -> Vec<Asked> {
         let newest = self.pool.lock().newest();
         let account = |envelope: &RecoveredEnvelope| {
             let (view, in_flight) = newest.as_ref()?;
             Some(payer_account(view, in_flight, &envelope.payer()))
         };
-        let accounts: Vec<_> = envelopes.iter().map(|envelope| account(envelope)).collect();
+        let accounts: Vec<_> = envelopes.iter().map(account).collect();
         let pool = self.pool.lock();
         let key = |envelope: &RecoveredEnvelope, account: Option<AccountState>| {
             let key = self.key(envelope)?;
@@ -175,7 +175,7 @@ pub(super) type Proved = Vec<Result<Sealed, EnvelopeError>>;
 pub(super) enum Work {
     Recover(Vec<Bytes>, oneshot::Sender<Recovered>),
     /// Envelopes sealed to one key, which come back with the answers.
-    Prove(EncryptionKey, Vec<Box<RecoveredEnvelope>>, oneshot::Sender<(Vec<Box<RecoveredEnvelope>>, Proved)>),
+    Prove(EncryptionKey, Vec<RecoveredEnvelope>, oneshot::Sender<(Vec<RecoveredEnvelope>, Proved)>),
 }
 
 /// What the thread needs.
@@ -190,8 +190,8 @@ impl Crypto {
         raw.into_iter().map(|raw| ecdsa::recover_item(raw, &self.context, &self.params)).collect()
     }
 
-    fn prove(&self, key: &EncryptionKey, envelopes: &[Box<RecoveredEnvelope>]) -> Proved {
-        let envelopes: Vec<&RecoveredEnvelope> = envelopes.iter().map(AsRef::as_ref).collect();
+    fn prove(&self, key: &EncryptionKey, envelopes: &[RecoveredEnvelope]) -> Proved {
+        let envelopes: Vec<&RecoveredEnvelope> = envelopes.iter().collect();
         envelope::check_by_payer(key, &self.context, &envelopes, &mut rand::rng())
     }
 }

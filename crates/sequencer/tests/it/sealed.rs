@@ -199,12 +199,12 @@ fn whoever_subscribes_is_told_each_state_of_an_envelope_and_of_one_that_expires(
 #[test]
 fn what_is_not_sealed_is_refused_with_the_proxys_name() {
     let cluster = start(4, |_| ());
-    let (_, raw) = transfer(&cluster, &funded(0), 0, 1);
-    let refused = cluster.runtime.block_on(cluster.client(0).send_raw(&raw)).unwrap_err().to_string();
+    let (_, transfer) = transfer(&cluster, &funded(0), 0, 1);
+    let refused = cluster.runtime.block_on(cluster.client(0).send_raw(&transfer)).unwrap_err().to_string();
     assert!(refused.contains("cascade proxy"), "{refused}");
     // Somebody else's ciphertext under another payer.
     let seal = wait_key(&cluster, 0, 1);
-    let envelope = seal.transaction(&raw, payer().signing_key(), 0, &cluster.genesis.params).unwrap();
+    let envelope = seal.transaction(&transfer, payer().signing_key(), 0, &cluster.genesis.params).unwrap();
     let mut stolen = cascade_primitives::Envelope::clone(&envelope);
     // With money of its own: who cannot pay is refused before that.
     let thief = Wallet::public("integration test payer", 1);
@@ -212,6 +212,14 @@ fn what_is_not_sealed_is_refused_with_the_proxys_name() {
     let raw = cascade_primitives::Encode::to_bytes(&Item::Envelope(stolen));
     let refused = cluster.runtime.block_on(cluster.client(0).send_item(&raw)).unwrap_err().to_string();
     assert!(refused.contains("proof does not hold"), "{refused}");
+    // Whoever signed it is not looked at for a while, and everybody else is.
+    let submit = |wallet: &Wallet| {
+        let envelope = seal.transaction(&transfer, wallet.signing_key(), 0, &cluster.genesis.params).expect("sealed");
+        cluster.runtime.block_on(cluster.client(0).send_item(envelope.raw()))
+    };
+    let refused = submit(&thief).unwrap_err().to_string();
+    assert!(refused.contains("not looked at for some seconds"), "{refused}");
+    assert_eq!(wait_done(&cluster, 1, submit(&payer()).expect("it is right")).status, EnvelopeState::Executed);
 }
 
 #[test]
