@@ -23,7 +23,7 @@
 //!
 //! Reading is streaming and bounded: a piece is hashed before it is decompressed, output is produced 128 KiB at a time, the
 //! window is at most 8 MiB, a block at most [`MAX_BLOCK_BYTES`], the whole no more than the manifest says, and the manifest
-//! no more than [`MAX_RAW_BYTES`]. What is missing or damaged is named.
+//! no more than [`MAX_RAW_BYTES`]; the pieces together have hardly more bytes than that. What is missing or damaged is named.
 
 use cascade_primitives::{
     B256, Block, BlockHash, Certificate, Decode, DecodeError, Encode, Header, Height, Reader, ResultEntry, Reveal,
@@ -217,6 +217,14 @@ impl Manifest {
         if self.raw_bytes > MAX_RAW_BYTES {
             return Err(self.error("too many bytes"));
         }
+        let fits = |piece: &Piece| (1..=MAX_PIECE_BYTES).contains(&(piece.bytes as usize));
+        let compressed: u64 = self.pieces.iter().map(|piece| u64::from(piece.bytes)).sum();
+        if self.pieces.len() > MAX_PIECES
+            || !self.pieces.iter().all(fits)
+            || compressed > most_compressed(self.raw_bytes)
+        {
+            return Err(self.error("too many pieces, or of other sizes than its content can have"));
+        }
         let seal = &self.seal;
         let (mut reached, mut view) = (seal.header.hash(), seal.header.view);
         for filler in &seal.fillers {
@@ -265,6 +273,11 @@ impl Manifest {
             None => Ok(()),
         }
     }
+}
+
+/// Most bytes that so many become, which do not compress: zstd adds 3 to each 128 KiB, and a header and an end.
+const fn most_compressed(raw_bytes: u64) -> u64 {
+    raw_bytes + raw_bytes / 1024 + 1024
 }
 
 /// A piece's hash.
@@ -350,6 +363,12 @@ impl BatchWriter {
         }
         self.cut(false);
         Ok(())
+    }
+
+    /// Bytes of the blocks so far, before compression.
+    #[must_use]
+    pub const fn raw_bytes(&self) -> u64 {
+        self.raw_bytes
     }
 
     fn cut(&mut self, all: bool) {

@@ -74,7 +74,7 @@ pub use items::CheckError;
 pub(crate) use light::LightDoor;
 pub use pool::SEALED_ONLY;
 pub(crate) use replay::Replay;
-pub(crate) use stop::Stop;
+pub(crate) use stop::{Cause, Stop};
 
 use crate::{
     batches::publish::Publisher,

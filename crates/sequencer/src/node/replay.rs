@@ -8,6 +8,9 @@
 //! ```
 //!
 //! Reveals are checked against the epoch's keys, and the keys come from the dealings in the blocks: nobody is asked.
+//!
+//! On a database that is there already it is given the same blocks again, from the first one on: those that it executed are
+//! compared and not executed again. So nothing is read back but blocks and results, and keys are made anew.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,8 +26,8 @@ use cascade_mempool::{
     reveal::{Effect, FinalBlock as ToReveal, Holder, RevealMessage, Reveals},
 };
 use cascade_primitives::{
-    B256, BlsSignature, Certificate, Epoch, Height, NodeId, ResultEntry, Reveal, SealedBlock, SignerSet, TimestampMs,
-    TransactionRule, VoteTarget,
+    B256, BlockHash, BlsSignature, Certificate, Epoch, Height, NodeId, ResultEntry, Reveal, SealedBlock, SignerSet,
+    TimestampMs, TransactionRule, VoteTarget,
 };
 use cascade_storage::{ChainDb, ChainDbOptions, FinalBlock};
 use prometheus::Registry;
@@ -50,6 +53,8 @@ const KNOWN_EPOCHS: usize = 3;
 /// Executes a chain from its genesis block on.
 pub(crate) struct Replay {
     rules: Arc<Rules>,
+    /// What was executed when the database was opened.
+    done: Height,
     db: Arc<ChainDb>,
     executor: Executor,
     producers: Producers,
@@ -70,14 +75,23 @@ fn diverged(what: impl Into<String>) -> NodeError {
 }
 
 impl Replay {
-    /// Makes the genesis block and state in an empty directory. Answers the chain up to it and its state root.
-    pub(crate) fn create(dir: &Path, rules: &Arc<Rules>) -> Result<(Self, ChainContext, B256), NodeError> {
-        let db = Arc::new(ChainDb::open(dir.join("db"), ChainDbOptions::default())?);
+    /// Opens the database in a directory, or makes one with the genesis block and state. Answers the chain up to genesis and
+    /// its state root.
+    pub(crate) fn open(dir: &Path, rules: &Arc<Rules>) -> Result<(Self, ChainContext, B256), NodeError> {
+        let path = dir.join("db");
+        let db = Arc::new(ChainDb::open(&path, ChainDbOptions::default())?);
         let state = State::open(Arc::clone(&db) as Arc<dyn StateStore>, CacheSizes::default())?;
-        start::make_genesis(rules, &db, &state)?;
+        if db.heads().last_final.is_none() {
+            start::make_genesis(rules, &db, &state)?;
+        }
         let root = db.result(Height(0))?.unwrap_or_default().state_root;
-        let (context, _) =
+        let (context, block) =
             ChainContext::genesis(rules, root).map_err(|error| NodeError::GenesisState(error.to_string()))?;
+        let done = db.heads().executed.filter(|_| db.hash_at(Height(0)).is_ok_and(|hash| hash == Some(block.hash())));
+        let done = done.ok_or_else(|| {
+            let what = "it holds another chain, or was never finished";
+            NodeError::GenesisState(format!("{}: {what}; remove it, or name another directory", path.display()))
+        })?;
         let executor = Executor {
             params: rules.params().clone(),
             db: Arc::clone(&db),
@@ -97,14 +111,21 @@ impl Replay {
             ),
             keys: BTreeMap::new(),
             items: ItemBlocks::default(),
-            core: Reveals::new(rules.signing, NOBODY, 1, Height(1)),
+            core: Reveals::new(rules.signing, NOBODY, 1, done.next()),
             waiting: VecDeque::new(),
         });
-        Ok((Self { rules: Arc::clone(rules), db, executor, producers, sealed }, context, root))
+        Ok((Self { rules: Arc::clone(rules), done, db, executor, producers, sealed }, context, root))
     }
 
     /// Takes the next block; `context` is the chain up to it. One of an encrypted chain is executed once it is opened.
     pub(crate) fn run(&mut self, block: &Arc<SealedBlock>, context: &ChainContext) -> Result<(), NodeError> {
+        let height = block.header.height;
+        if self.db.hash_at(height)?.is_some_and(|kept| kept != block.hash()) {
+            return Err(diverged(format!(
+                "block {height} is another one than an earlier rebuild left in {}; remove that to begin anew",
+                self.db.path().display()
+            )));
+        }
         if context.can_hand_over() {
             self.db.put_epoch(&next_epoch(&self.rules, context))?;
         }
@@ -112,6 +133,9 @@ impl Replay {
         self.db.append_final(&[stored])?;
         if self.sealed.is_some() {
             return self.run_sealed(block, context);
+        }
+        if height <= self.done {
+            return Ok(());
         }
         let producer = self.producers.of(&block.header)?;
         self.executor.run(block, producer).map_err(NodeError::Stopped)?;
@@ -134,6 +158,9 @@ impl Replay {
             }
             let holder = Holder { keys, committee: Arc::clone(sealed.book.recipients()), secret: None };
             effects.extend(sealed.core.on_keys(holder, &mut rand::rng()));
+        }
+        if header.height <= self.done {
+            return self.execute(effects);
         }
         let mut content = None;
         if ChainContext::is_opened(&self.rules, block) {
@@ -194,6 +221,24 @@ impl Replay {
             }
         }
         Ok(())
+    }
+
+    /// Whether this block and all below it are stored and executed.
+    pub(crate) fn has(&self, height: Height, hash: &BlockHash) -> Result<bool, NodeError> {
+        Ok(height <= self.done && self.db.hash_at(height)? == Some(*hash))
+    }
+
+    /// A stored block.
+    pub(crate) fn block(&self, height: Height) -> Result<SealedBlock, NodeError> {
+        self.db.block(height)?.ok_or_else(|| NodeError::Damaged {
+            path: self.db.path().to_owned(),
+            what: format!("block {height} is missing"),
+        })
+    }
+
+    /// Waits until all of it is on the disk.
+    pub(crate) fn sync(&self) -> Result<(), NodeError> {
+        Ok(self.db.sync()?)
     }
 
     /// What executing a block gave; none while it waits to be opened.

@@ -557,10 +557,15 @@ pub(crate) struct TemporaryDir(pub(crate) PathBuf);
 
 impl TemporaryDir {
     pub(crate) fn new() -> Result<Self, Failure> {
+        Self::named("testnet")
+    }
+
+    /// One that says what it is for.
+    pub(crate) fn named(purpose: &str) -> Result<Self, Failure> {
         use std::os::unix::fs::DirBuilderExt as _;
         let mut name = [0; 8];
         getrandom::fill(&mut name).map_err(|error| Failure::new(format!("no randomness: {error}")))?;
-        let path = std::env::temp_dir().join(format!("cascade-testnet-{}", hex::encode(name)));
+        let path = std::env::temp_dir().join(format!("cascade-{purpose}-{}", hex::encode(name)));
         let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
         made.map_err(|error| Failure::io(path.display(), &error))?;
         Ok(Self(path))

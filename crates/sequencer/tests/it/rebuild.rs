@@ -1,5 +1,7 @@
 //! The chain's state from published batches alone, with damage named.
 
+mod forged;
+
 use std::{
     path::{Path, PathBuf},
     process::Output,
@@ -155,8 +157,15 @@ fn batches_alone_give_the_live_state_root_and_damage_is_named() {
     assert_eq!(result["state_root"].as_str(), Some(live.as_str()), "{result}");
     assert_ne!(live, live_root(&cluster, 0));
     println!("plain: {height} blocks; {}, rebuilt in {seconds:.1} s", size(&dir));
-    assert_eq!(result.as_object().unwrap().len(), 3, "{result}");
+    assert_eq!(result.as_object().unwrap().len(), 5, "{result}");
+    assert_eq!(result["genesis_hash"].as_str(), Some(cluster.genesis.hash().to_string().as_str()), "{result}");
+    let block = cluster.runtime.block_on(cluster.client(1).block(height)).unwrap().expect("a final block");
+    assert_eq!(result["timestamp_ms"].as_u64(), Some(block.timestamp.0), "{result}");
     assert_eq!(rebuilt(&serve(dir.clone())), result, "the same over HTTP");
+    forged::is_described(&dir, &result);
+    forged::are_refused(&dir);
+    forged::kept(&dir, &result);
+    forged::over_a_bad_line(&dir, &result);
 
     // A batch in the middle.
     let first: u64 = std::fs::read_dir(&dir)
@@ -253,6 +262,7 @@ fn batches_of_an_encrypted_chain_give_the_live_state_root_failed_envelopes_inclu
     let height = result["height"].as_u64().unwrap();
     assert!(height >= done && result["root_matches"] == true, "{result}");
     assert_eq!(result["state_root"].as_str(), Some(live_root(&cluster, height).as_str()), "{result}");
+    forged::encrypted(&dir, &result);
     println!(
         "encrypted: {height} blocks in {} epochs, {} envelopes, {rounds} of them failed; {}, rebuilt in {seconds:.1} s",
         epoch,
