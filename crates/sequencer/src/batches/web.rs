@@ -6,8 +6,11 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Limited};
-use hyper::{Request, Response, StatusCode, body::Incoming};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Body as _, Incoming},
+};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -27,6 +30,10 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 
 /// A request without an answer is given up after this long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Bytes of an answer for which it gets a second more.
+const BYTES_PER_SECOND: u64 = 32 << 10;
+/// A request that fails in a way that may pass is repeated after these waits.
+const RETRY_AFTER: [Duration; 3] = [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(4)];
 /// Longest body of a refusal: `object_store` puts it into its error, whatever its length.
 const MAX_REFUSAL: usize = 16 << 10;
 
@@ -55,19 +62,58 @@ impl Web {
         }
     }
 
-    /// The file at a URL, of at most `limit` bytes; none if it is not there.
+    /// The file at a URL, of at most `limit` bytes; none if it is not there. What may pass is tried again.
     pub(super) async fn get(&self, url: &str, limit: usize) -> Result<Option<Bytes>, String> {
-        let request = Request::get(url).body(HttpRequestBody::empty()).map_err(|error| error.to_string())?;
-        let response = self.send(request).await.map_err(|error| crate::cli::with_sources(&error))?;
+        let mut waits = RETRY_AFTER.into_iter();
+        loop {
+            match self.get_once(url, limit).await {
+                Ok(found) => return Ok(found),
+                Err(Failed { what, may_pass }) => match waits.next().filter(|_| may_pass) {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => return Err(what),
+                },
+            }
+        }
+    }
+
+    async fn get_once(&self, url: &str, limit: usize) -> Result<Option<Bytes>, Failed> {
+        let lasting = |what| Failed { what, may_pass: false };
+        let passing = |what| Failed { what, may_pass: true };
+        let request = Request::get(url).body(HttpRequestBody::empty()).map_err(|error| lasting(error.to_string()))?;
+        let response = self.send(request).await.map_err(|error| passing(crate::cli::with_sources(&error)))?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),
-            status => return Err(format!("HTTP {status}")),
+            status => {
+                let may_pass = status.is_server_error()
+                    || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status);
+                return Err(Failed { what: format!("HTTP {status}"), may_pass });
+            }
         }
-        let body = tokio::time::timeout(ANSWER_WITHIN, Limited::new(response.into_body(), limit).collect()).await;
-        let body = body.map_err(|late| late.to_string())?.map_err(|error| error.to_string())?;
+        let body = response.into_body();
+        let length = body.size_hint().exact().unwrap_or(limit as u64);
+        if length > limit as u64 {
+            return Err(lasting(format!("{length} bytes, the limit is {limit}")));
+        }
+        let body = tokio::time::timeout(within(length), Limited::new(body, limit).collect()).await;
+        let body = body.map_err(|_| passing(format!("{length} bytes did not come within {:?}", within(length))))?;
+        let body = body.map_err(|error| {
+            let may_pass = !error.is::<LengthLimitError>();
+            Failed { what: crate::cli::with_sources(&*error), may_pass }
+        })?;
         Ok(Some(body.to_bytes()))
     }
+}
+
+/// Why a file was not got.
+struct Failed {
+    what: String,
+    may_pass: bool,
+}
+
+/// How long an answer of so many bytes may take.
+const fn within(bytes: u64) -> Duration {
+    Duration::from_secs(ANSWER_WITHIN.as_secs() + bytes / BYTES_PER_SECOND)
 }
 
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>;
@@ -163,6 +209,12 @@ impl CryptoProvider for Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_answer_may_take_longer() {
+        assert_eq!(within(0), ANSWER_WITHIN);
+        assert_eq!(within(4 << 20), ANSWER_WITHIN + Duration::from_secs(128), "a piece of 4 MiB over 0.25 Mbit/s");
+    }
 
     #[test]
     fn hashes_are_those_of_the_published_vectors() {
