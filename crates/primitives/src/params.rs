@@ -231,6 +231,18 @@ impl ChainParams {
             ),
             ("results_lag", self.results_lag, self.results_lag <= 32, "must be at most 32"),
             ("seats", u64::from(self.seats), self.seats <= 1024, "must be at most 1024"),
+            (
+                "anchor_interval",
+                self.anchor_interval,
+                (1..=5_000).contains(&self.anchor_interval),
+                "must be 1 to 5000: a batch ends where it can be sealed, and has at most 10,000 blocks",
+            ),
+            (
+                "batch_piece_bytes",
+                u64::from(self.batch_piece_bytes),
+                (512..=4 << 20).contains(&self.batch_piece_bytes),
+                "must be 512 bytes to 4 MiB",
+            ),
         ];
         // An encrypted chain's messages and blocks must hold what a full block needs.
         let encrypted = self.transactions == TransactionRule::Encrypted;
@@ -277,5 +289,11 @@ mod tests {
         let blocks = |max_block_bytes| ChainParams { max_block_bytes, ..ChainParams::of(Network::Regtest) };
         assert_eq!(blocks(12 << 20).check(), Ok(()));
         assert_eq!(blocks((12 << 20) + 1).check().unwrap_err().key, "max_block_bytes");
+        let interval = |anchor_interval| ChainParams { anchor_interval, ..ChainParams::of(Network::Regtest) }.check();
+        assert_eq!((interval(1), interval(5_000)), (Ok(()), Ok(())));
+        assert!([0, 5_001].iter().all(|n| interval(*n).is_err_and(|error| error.key == "anchor_interval")));
+        let pieces = |batch_piece_bytes| ChainParams { batch_piece_bytes, ..ChainParams::of(Network::Regtest) }.check();
+        assert_eq!((pieces(512), pieces(4 << 20)), (Ok(()), Ok(())));
+        assert!([511, (4 << 20) + 1].iter().all(|n| pieces(*n).is_err_and(|error| error.key == "batch_piece_bytes")));
     }
 }

@@ -197,6 +197,35 @@ fn a_bomb_is_stopped_at_the_size_that_the_manifest_names() {
 }
 
 #[test]
+fn pieces_have_hardly_more_bytes_than_their_content() {
+    let blocks = chain(23, |height| vec![Bytes::from(noise(3000, height))]);
+    let (manifest, pieces) = write(&blocks, 0, 20, 1000);
+    assert!(pieces.iter().map(Vec::len).sum::<usize>() > 60_000, "noise does not compress");
+    assert!(manifest.check(|_, _| true).is_ok());
+    let piece = |bytes| cascade_da::batch::Piece { hash: B256::ZERO, bytes };
+    // Empty frames by the gigabyte, pieces without bytes, or with more than one may have.
+    for more in [vec![piece(2_000)], vec![piece(0)], vec![piece((4 << 20) + 1)], vec![piece(1); 1 << 16]] {
+        let long = Manifest { pieces: [manifest.pieces.clone(), more].concat(), ..manifest.clone() };
+        assert!(matches!(long.check(|_, _| true), Err(BatchError::Manifest { what, .. }) if what.contains("pieces")));
+    }
+}
+
+#[test]
+fn what_the_chain_allows_fits_a_batch() {
+    use cascade_da::batch::{MAX_BLOCKS, MAX_PIECE_BYTES};
+    let params = cascade_primitives::ChainParams::of(cascade_primitives::Network::Regtest);
+    let most = cascade_primitives::ChainParams {
+        anchor_interval: MAX_BLOCKS / 2,
+        batch_piece_bytes: MAX_PIECE_BYTES as u32,
+        ..params
+    };
+    assert_eq!(most.check(), Ok(()));
+    let pieces = cascade_primitives::ChainParams { batch_piece_bytes: most.batch_piece_bytes + 1, ..most.clone() };
+    let blocks = cascade_primitives::ChainParams { anchor_interval: most.anchor_interval + 1, ..most };
+    assert!(pieces.check().is_err() && blocks.check().is_err());
+}
+
+#[test]
 fn blocks_are_handed_out_one_by_one_and_what_the_caller_refuses_ends_the_piece() {
     let blocks = chain(23, bodies);
     let (manifest, pieces) = write(&blocks, 0, 20, 1 << 20);

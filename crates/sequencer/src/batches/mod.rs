@@ -14,6 +14,7 @@
 pub mod bucket;
 pub(crate) mod publish;
 pub mod rebuild;
+mod seals;
 mod web;
 
 use std::{

@@ -1,21 +1,30 @@
 //! A node writes batches.
 //!
-//! A batch ends at the first height at or above the interval (`ChainParams::anchor_interval`) that can be sealed: a final
-//! header carries its results *and* has a commit certificate of its own, or fillers that have one. What fails, such as a
-//! full disk, is logged and tried again some seconds later; the node goes on. All of it runs on a thread that may block:
-//! a bucket is waited for there.
+//! A batch ends at the first height at or above the interval (`ChainParams::anchor_interval`) that can be sealed
+//! ([`super::seals`]), and before that where it would be longer than a reader takes, or than a node should hold in memory:
+//! nothing is written of a batch before all of it is compressed. Each manifest is checked as its readers do. What fails,
+//! such as a full disk, is logged and tried again some seconds later; so is a batch that has been due for long. The node
+//! goes on. All of it runs on a thread that may block: a bucket is waited for there.
 
-use std::{fmt, io::ErrorKind, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    io::ErrorKind,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use cascade_da::batch::{BatchWriter, MAX_BLOCKS, Manifest, Position, Seal};
+use cascade_da::batch::{BatchWriter, MAX_BLOCKS, MAX_PIECES, MAX_RAW_BYTES, Manifest, Position, Seal};
 use cascade_primitives::{Decode as _, Encode as _, Genesis, Header, Height, TransactionRule};
 use cascade_storage::{ChainDb, StorageError};
+use prometheus::IntGauge;
 use thiserror::Error;
 
 use super::{
     GENESIS, MAX_FILE_BYTES, NEWEST,
     bucket::{Bucket, BucketError},
     manifest_name, piece_name,
+    seals::{Found, Seals},
 };
 use crate::{
     config::BatchesSection,
@@ -23,8 +32,13 @@ use crate::{
     node::{LightDoor, Stop},
 };
 
-/// Blocks above a batch's end that are searched for the header that seals it.
-const SEAL_SEARCH: u64 = 256;
+/// Most bytes of a batch before compression. A node holds what they become.
+const RAW_BYTES: u64 = 512 << 20;
+const _: () = assert!(RAW_BYTES <= MAX_RAW_BYTES, "what is published can be read");
+/// Blocks after which a batch that is due is missed,
+const OVERDUE_BLOCKS: u64 = 256;
+/// and how often that is said.
+const OVERDUE_EVERY: Duration = Duration::from_secs(300);
 
 /// Why nothing is published.
 #[derive(Debug, Error)]
@@ -47,6 +61,22 @@ pub enum PublishError {
         file: String,
         /// What is wrong.
         what: String,
+    },
+    /// No header closes a batch that a reader would take.
+    #[error("no header seals a batch from block {first} on that ends before block {end}, as it has to")]
+    TooLong {
+        /// The batch's first block.
+        first: Height,
+        /// The first block that it has no room for.
+        end: Height,
+    },
+    /// A file is longer than a reader takes.
+    #[error("{file} would have {bytes} bytes, readers take {MAX_FILE_BYTES}")]
+    TooLarge {
+        /// The file.
+        file: String,
+        /// Its length.
+        bytes: usize,
     },
     /// A batch cannot be made of what is stored.
     #[error(transparent)]
@@ -114,6 +144,13 @@ fn wait_for<T>(work: impl Future<Output = Result<T, String>>, stop: &Stop) -> Re
     })
 }
 
+/// How long a batch may become.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    blocks: u64,
+    raw_bytes: u64,
+}
+
 /// Writes the batches of a chain into a directory or a bucket.
 pub struct Publisher {
     place: Place,
@@ -121,20 +158,37 @@ pub struct Publisher {
     db: Arc<ChainDb>,
     door: Arc<LightDoor>,
     stop: Stop,
+    limits: Limits,
+    /// The last block of the newest batch.
+    height: IntGauge,
+    seals: Seals,
     /// What the next batch stands on; none until it was looked what is there.
     before: Option<Position>,
+    /// When it was said last that a batch is overdue.
+    missed: Option<Instant>,
+}
+
+/// What became of a batch.
+enum Made {
+    Published,
+    /// It has no room for this block.
+    Full(Height),
 }
 
 impl Publisher {
-    /// A publisher that has not looked at its place yet.
-    pub(crate) const fn new(
+    /// A publisher that has not looked at its place yet. `height` tells how far it is.
+    pub(crate) fn new(
         place: Place,
         genesis: Genesis,
-        db: Arc<ChainDb>,
-        door: Arc<LightDoor>,
+        (db, door): (Arc<ChainDb>, Arc<LightDoor>),
         stop: Stop,
+        height: IntGauge,
     ) -> Self {
-        Self { place, genesis, db, door, stop, before: None }
+        // Half of the pieces: what does not compress grows a little.
+        let pieces = MAX_PIECES as u64 / 2 * u64::from(genesis.params.batch_piece_bytes);
+        let limits = Limits { blocks: MAX_BLOCKS, raw_bytes: RAW_BYTES.min(pieces) };
+        let seals = Seals::new(Arc::clone(&db), Arc::clone(&door));
+        Self { place, genesis, db, door, stop, limits, height, seals, before: None, missed: None }
     }
 
     fn file(&self, name: &str) -> String {
@@ -160,8 +214,9 @@ impl Publisher {
         let foreign = |name: &str, what: &str| PublishError::Foreign { file: self.file(name), what: what.to_owned() };
         match self.read(GENESIS)? {
             None => {
-                let text = serde_json::to_string_pretty(&self.genesis).expect("a genesis has a JSON form");
-                self.write(GENESIS, (text + "\n").into_bytes())?;
+                let text = serde_json::to_string_pretty(&self.genesis).expect("a genesis has a JSON form") + "\n";
+                self.check_length(GENESIS, text.len())?;
+                self.write(GENESIS, text.into_bytes())?;
             }
             Some(bytes) => {
                 let same = serde_json::from_slice::<Genesis>(&bytes).is_ok_and(|found| found == self.genesis);
@@ -184,48 +239,78 @@ impl Publisher {
         }
     }
 
+    fn check_length(&self, name: &str, bytes: usize) -> Result<(), PublishError> {
+        if bytes <= MAX_FILE_BYTES { Ok(()) } else { Err(PublishError::TooLarge { file: self.file(name), bytes }) }
+    }
+
     /// Publishes what has become due. Answers how many batches.
     ///
     /// # Errors
     /// [`PublishError`]; the next call tries again.
     pub(crate) fn step(&mut self, safe: Height) -> Result<usize, PublishError> {
-        let interval = self.genesis.params.anchor_interval.clamp(1, MAX_BLOCKS);
+        let interval = self.genesis.params.anchor_interval.clamp(1, self.limits.blocks);
         if self.before.is_none() {
             self.before = self.resume()?;
+            self.tell();
         }
         let mut published = 0;
         while let Some(before) = self.before.filter(|before| before.height.plus(interval) <= safe) {
-            let Some((last, header)) = self.find_seal(before.height.plus(interval), safe)? else { break };
-            let Some(after) = self.position(last)? else { break };
-            self.publish(before, last, header)?;
-            self.before = Some(after);
+            let (due, most) = (before.height.plus(interval), before.height.plus(self.limits.blocks));
+            let (mut last, mut header) = match self.seals.first(due, most, safe)? {
+                Found::Seal(last, header) => (last, header),
+                Found::TooLong => self.shorter(before, most.next())?,
+                Found::NotYet => {
+                    self.miss(before, due, safe);
+                    break;
+                }
+            };
+            if let Made::Full(end) = self.publish(before, last, *header)? {
+                (last, header) = self.shorter(before, end)?;
+                self.publish(before, last, *header)?;
+            }
+            self.before = self.position(last)?;
+            self.tell();
             published += 1;
         }
         Ok(published)
     }
 
-    /// The first height from `from` on that can be sealed, with the header that seals it.
-    fn find_seal(&self, from: Height, safe: Height) -> Result<Option<(Height, Header)>, StorageError> {
-        for height in (from.0 + 1..=from.0 + SEAL_SEARCH).map(Height) {
-            let Some((hash, header)) = self.db.header(height)? else { return Ok(None) };
-            let sealed = header.results.iter().rev().map(|r| r.height).find(|h| *h >= from && *h <= safe);
-            if let Some(last) = sealed
-                && self.door.finality(height, &hash)?.is_some()
-            {
-                return Ok(Some((last, header)));
-            }
-        }
-        Ok(None)
+    /// The longest batch that ends below `end`.
+    fn shorter(&self, before: Position, end: Height) -> Result<(Height, Box<Header>), PublishError> {
+        let found = self.seals.last(before.height, end)?;
+        found.ok_or(PublishError::TooLong { first: before.height.next(), end })
     }
 
-    fn publish(&self, before: Position, last: Height, header: Header) -> Result<(), PublishError> {
+    fn tell(&self) {
+        let height = self.before.map_or(0, |before| before.height.0);
+        self.height.set(i64::try_from(height).unwrap_or(i64::MAX));
+    }
+
+    /// Says once in a while that a batch is due for long. Answers whether it did.
+    fn miss(&mut self, before: Position, due: Height, safe: Height) -> bool {
+        let often = self.missed.is_some_and(|said| said.elapsed() < OVERDUE_EVERY);
+        if often || safe < due.plus(OVERDUE_BLOCKS) {
+            return false;
+        }
+        self.missed = Some(Instant::now());
+        tracing::warn!(
+            first = %before.height.next(), %due, executed = %safe,
+            "a batch is overdue: no final header so far carries results from the due block on and has a certificate of its own"
+        );
+        true
+    }
+
+    fn publish(&self, before: Position, last: Height, header: Header) -> Result<Made, PublishError> {
         let signing = self.genesis.signing_context();
         let piece_bytes = self.genesis.params.batch_piece_bytes as usize;
-        let mut writer = BatchWriter::new(signing, before, piece_bytes.clamp(1, cascade_da::batch::MAX_PIECE_BYTES));
+        let mut writer = BatchWriter::new(signing, before, piece_bytes);
         let order = |what: String| StorageError::Order { path: self.db.path().to_owned(), what };
         for height in (before.height.0 + 1..=last.0).map(Height) {
             let block = self.db.block(height)?.ok_or_else(|| order(format!("final block {height} is missing")))?;
             writer.push(&block)?;
+            if writer.raw_bytes() > self.limits.raw_bytes {
+                return Ok(Made::Full(height));
+            }
         }
         let mut reveals = Vec::new();
         if self.genesis.params.transactions == TransactionRule::Encrypted {
@@ -241,14 +326,24 @@ impl Publisher {
         let ancestry = ancestry.ok_or_else(|| order(format!("block {last} is not below {}", header.height)))?;
         let seal = Seal { header, certificate: finality.certificate, fillers: finality.fillers, ancestry, reveals };
         let (manifest, pieces) = writer.finish(seal);
-        let first = manifest.first();
+        let (first, bytes) = (manifest.first(), manifest.to_bytes());
+        // What does not hold for a reader is not written.
+        manifest.check(|_, _| true)?;
+        self.check_length(&manifest_name(first), bytes.len())?;
+        let read =
+            Manifest::from_slice(&bytes).map_err(|error| order(format!("the manifest of batch {first}: {error}")))?;
+        assert_eq!(read, manifest, "a manifest has one encoding");
         let count = pieces.len();
         for (index, piece) in pieces.into_iter().enumerate() {
             self.write(&piece_name(first, index), piece)?;
         }
-        self.write(&manifest_name(first), manifest.to_bytes())?;
+        self.write(&manifest_name(first), bytes)?;
         self.write(NEWEST, format!("{first}\n").into_bytes())?;
         tracing::debug!(%first, %last, pieces = count, "batch published");
-        Ok(())
+        Ok(Made::Published)
     }
 }
+
+#[cfg(test)]
+#[path = "publish_tests.rs"]
+mod tests;

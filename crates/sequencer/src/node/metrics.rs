@@ -73,6 +73,8 @@ pub struct Metrics {
     pub whole_served: IntCounter,
     /// Proposals in chunks whose leader lied.
     pub chunk_lies: IntCounter,
+    /// The last block of the newest batch that this node published.
+    pub batches_height: IntGauge,
     /// What waits for actors.
     pub mailboxes: Mailboxes,
 }
@@ -102,6 +104,10 @@ impl Metrics {
         Ok(Self {
             final_height: gauge("cascade_consensus_final_height", "Height of the newest final block")?,
             executed_height: gauge("cascade_execution_height", "Height of the newest executed block")?,
+            batches_height: gauge(
+                "cascade_batches_height",
+                "Last block of the newest batch that this node published; 0 if it publishes none",
+            )?,
             epoch: gauge("cascade_consensus_epoch", "Current epoch")?,
             view: gauge("cascade_consensus_view", "Current view of the epoch")?,
             seats_heard: gauge(

@@ -84,7 +84,7 @@ use crate::{
 use admission::Admitter;
 use backend::NodeBackend;
 use carriage::CarriageActor;
-use clock::Clock;
+pub(crate) use clock::Clock;
 use consensus::{ConsensusActor, ConsensusConfig};
 use content::ContentActor;
 use door::Door;
@@ -100,7 +100,7 @@ use pool::PoolState;
 use proofs::{Checker, Proofs};
 use reveal::{RevealActor, RevealConfig};
 use sealed::SealedSources;
-use squares::Squares;
+pub(crate) use squares::Squares;
 use start::Loaded;
 use storage::StorageActor;
 use submitter::Submitter;
@@ -267,8 +267,8 @@ impl Running {
         let squares = Arc::new(Squares::new(&params, &config.squares, metrics.encode_seconds.clone()));
         let light = Arc::new(LightDoor::new(Arc::clone(&db), Arc::clone(&squares), clock));
         if let Some(place) = batches {
-            let publisher =
-                Publisher::new(place, rules.genesis.clone(), Arc::clone(&db), Arc::clone(&light), stop.clone());
+            let (stored, height) = ((Arc::clone(&db), Arc::clone(&light)), metrics.batches_height.clone());
+            let publisher = Publisher::new(place, rules.genesis.clone(), stored, stop.clone(), height);
             tokio::spawn(pumps::publish(publisher, Arc::clone(&hub)));
         }
         let content = mailboxes.counted("content", {
