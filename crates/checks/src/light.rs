@@ -4,14 +4,14 @@ use std::sync::OnceLock;
 
 use cascade_da::{
     Axis, BadEncoding, Commitment, Line, LineData, Repairer, Sample, ShareProof, Square,
-    batch::{BatchError, BatchReader, Manifest, Piece, Position, Seal},
+    batch::{BatchError, BatchReader, BatchWriter, Manifest, Piece, Position, Seal},
     dispersal::Chunk,
     wire,
 };
-use cascade_light::{Ask, Chain, ChainAnswer, Checkpoint, Handover, Reply};
+use cascade_light::{Ask, Chain, ChainAnswer, Checkpoint, Finality, Handover, Reply};
 use cascade_primitives::{
-    B256, BlsSignature, Certificate, ChainId, Encode, Fork, Height, SignerSet, SigningContext, VoteTarget, domain,
-    hash,
+    B256, Block, BlockHash, BlsPublicKey, BlsSignature, Certificate, ChainId, Committee, Encode, Epoch, Fork, Header,
+    HeaderKind, Height, Member, NodeId, Seats, SignerSet, SigningContext, ThresholdKeys, VoteTarget, domain, hash,
     merkle::{MountainProof, MountainRange},
 };
 
@@ -34,7 +34,7 @@ fn square() -> &'static Square {
 /// If a rule is broken.
 pub fn check(data: &[u8]) {
     let Some((&choice, bytes)) = data.split_first() else { return };
-    match choice % 12 {
+    match choice % 13 {
         0 => drop(canonical::<Ask>(bytes)),
         1 => drop(canonical::<Reply>(bytes)),
         2 => {
@@ -46,12 +46,16 @@ pub fn check(data: &[u8]) {
         5 => check_answer(bytes),
         6 => check_sample(&mut Source::new(bytes)),
         7 => check_line(&mut Source::new(bytes)),
-        8 => check_fraud(bytes),
+        8 => {
+            check_fraud(bytes);
+            check_conviction(&mut Source::new(bytes));
+        }
         9 => check_repair(&mut Source::new(bytes)),
         10 => check_manifest(bytes),
-        _ => check_pieces(&mut Source::new(bytes)),
+        11 => check_pieces(&mut Source::new(bytes)),
+        _ => check_batch(&mut Source::new(bytes)),
     }
-    if choice % 12 == 0 {
+    if choice % 13 == 0 {
         drop(canonical::<Chunk>(bytes));
         drop(canonical::<ShareProof>(bytes));
     }
@@ -145,6 +149,40 @@ fn check_fraud(bytes: &[u8]) {
     }
 }
 
+/// The square with one share that is wrong, committed to as it is.
+fn wrong_square(at: usize, change: u8) -> Square {
+    let mut shares = square().shares().to_vec();
+    let at = at % shares.len();
+    shares[at] ^= change;
+    Square::commit_unchecked(*square().shape(), shares, square().commitment().data_hash())
+}
+
+/// What convicts whoever made a square, of which all is known.
+fn conviction(square: &Square) -> Option<BadEncoding> {
+    let mut repairer = Repairer::new(square.commitment().clone());
+    for row in 0..square.shape().side() as u16 {
+        let line = square.line(Line::row(row)).expect("the line is in the square");
+        repairer.insert_line(&line).expect("it is the line that the square commits to");
+    }
+    match repairer.repair() {
+        Err(cascade_da::RepairError::BadEncoding(proof)) => Some(*proof),
+        _ => None,
+    }
+}
+
+/// A square with a wrong share is always convicted, and what convicts it convicts no other.
+fn check_conviction(source: &mut Source<'_>) {
+    let (at, change) = (source.number() as usize, source.byte());
+    if change == 0 {
+        return;
+    }
+    let wrong = wrong_square(at, change);
+    let proof = conviction(&wrong).expect("a wrong square was taken for an honest one");
+    survives(&proof);
+    assert_eq!(proof.verify(&wrong.header_field()), Ok(()), "a wrong square was not convicted");
+    assert!(proof.verify(&square().header_field()).is_err(), "an honest square was convicted");
+}
+
 /// From any shares a repairer makes the square, or says what is missing; it convicts nobody.
 fn check_repair(source: &mut Source<'_>) {
     let square = square();
@@ -181,8 +219,6 @@ fn check_pieces(source: &mut Source<'_>) {
     let raw_bytes = source.number().min(cascade_da::batch::MAX_RAW_BYTES);
     let cut = source.below(source.rest().len() + 1);
     let (first, second) = source.rest().split_at(cut.min(source.rest().len()));
-    let piece =
-        |bytes: &[u8]| Piece { hash: hash::tagged(domain::DA_BATCH, &[&[0], bytes]), bytes: bytes.len() as u32 };
     let block = Source::new(&[1, 2, 3]).block();
     let target = VoteTarget::commit(block.header.epoch, block.header.view, block.header.hash());
     let certificate = Certificate { target, signers: SignerSet::new(4), signature: BlsSignature([1; 96]) };
@@ -195,7 +231,7 @@ fn check_pieces(source: &mut Source<'_>) {
         last_hash: header.hash(),
         raw_bytes,
         content: B256::ZERO,
-        pieces: vec![piece(first), piece(second)],
+        pieces: vec![piece_of(first), piece_of(second)],
         seal: Seal { header, certificate, fillers: Vec::new(), ancestry, reveals: Vec::new() },
     };
     survives(&manifest);
@@ -215,6 +251,114 @@ fn check_pieces(source: &mut Source<'_>) {
     assert!(heights.iter().copied().eq(1..=heights.len() as u64), "blocks out of order: {heights:?}");
 }
 
+/// Blocks that stand on each other, with what was drawn in each.
+fn blocks(source: &mut Source<'_>) -> Vec<Block> {
+    let (count, mut parent) = (1 + source.below(5), BlockHash::ZERO);
+    let mut make = |height: usize| {
+        let Block { header, body } = source.block();
+        let header = Header {
+            kind: HeaderKind::Block,
+            chain_id: SIGNING.chain_id,
+            genesis_hash: SIGNING.genesis_hash,
+            fork: SIGNING.fork,
+            height: Height(height as u64),
+            parent,
+            body_root: body.root(),
+            ..header
+        };
+        parent = header.hash();
+        Block { header, body }
+    };
+    (1..=count).map(&mut make).collect()
+}
+
+/// A batch of these blocks, sealed by nobody.
+fn batch(blocks: &[Block], piece_bytes: usize) -> (Manifest, Vec<Vec<u8>>) {
+    let header = blocks[0].header.clone();
+    let before = Position { height: Height(0), hash: header.parent, state_root: B256::ZERO };
+    let mut writer = BatchWriter::new(SIGNING, before, piece_bytes);
+    blocks.iter().for_each(|block| writer.push(block).expect("it is the next one"));
+    let target = VoteTarget::commit(header.epoch, header.view, header.hash());
+    let certificate = Certificate { target, signers: SignerSet::new(4), signature: BlsSignature([1; 96]) };
+    let ancestry = MountainProof { range: MountainRange::default(), path: Vec::new() };
+    writer.finish(Seal { header, certificate, fillers: Vec::new(), ancestry, reveals: Vec::new() })
+}
+
+fn read(manifest: &Manifest, pieces: &[Vec<u8>]) -> Result<Vec<Block>, BatchError> {
+    let (mut reader, mut blocks) = (BatchReader::new(manifest), Vec::new());
+    for (index, piece) in pieces.iter().enumerate() {
+        reader.push(index, piece, |block| -> Result<(), BatchError> {
+            blocks.push(block);
+            Ok(())
+        })?;
+    }
+    reader.finish().map(|()| blocks)
+}
+
+fn piece_of(bytes: &[u8]) -> Piece {
+    Piece { hash: hash::tagged(domain::DA_BATCH, &[&[0], bytes]), bytes: bytes.len() as u32 }
+}
+
+/// What was written is read; with a byte changed it is refused, and also where the manifest agrees with the change.
+fn check_batch(source: &mut Source<'_>) {
+    let (piece_bytes, at, change) = (1 + source.below(2_000), source.number() as usize, source.byte());
+    let blocks = blocks(source);
+    let (mut manifest, mut pieces) = batch(&blocks, piece_bytes);
+    survives(&manifest);
+    assert_eq!(read(&manifest, &pieces).as_ref(), Ok(&blocks), "a batch is not read as it was written");
+    let index = at % pieces.len();
+    let place = at / pieces.len() % pieces[index].len();
+    pieces[index][place] ^= change;
+    if change != 0 {
+        let damaged =
+            matches!(read(&manifest, &pieces), Err(BatchError::PieceDamaged { index: found, .. }) if found == index);
+        assert!(damaged, "damage was not found where it is");
+        manifest.pieces[index] = piece_of(&pieces[index]);
+        assert!(read(&manifest, &pieces).is_ok_and(|read| read == blocks) || read(&manifest, &pieces).is_err());
+    }
+}
+
+/// A header on which an epoch ends, its committee, and the handover to the next one.
+fn epoch_end() -> (Header, Committee, Handover) {
+    let committee = |epoch: u64| {
+        let member = |i: u8| Member {
+            node: NodeId([i; 32]),
+            bls_key: BlsPublicKey([i; 48]),
+            address: Default::default(),
+            seats: Seats(1),
+            lead_weight: 1,
+        };
+        Committee::new(Epoch(epoch), (1..5).map(member).collect(), ThresholdKeys::default()).expect("four members")
+    };
+    let of_epoch = |epoch: u64, height: u64, parent: BlockHash| Header {
+        kind: HeaderKind::Block,
+        chain_id: SIGNING.chain_id,
+        genesis_hash: SIGNING.genesis_hash,
+        fork: SIGNING.fork,
+        epoch: Epoch(epoch),
+        height: Height(height),
+        parent,
+        committee_root: committee(epoch).root(),
+        next_committee_root: committee(epoch + 1).root(),
+        ..Source::new(&[]).block().header
+    };
+    let last = of_epoch(3, 40, BlockHash([1; 32]));
+    let first = of_epoch(4, 41, last.hash());
+    let certify = |header: &Header| {
+        let target = VoteTarget::commit(header.epoch, header.view, header.hash());
+        Certificate { target, signers: SignerSet::new(4), signature: BlsSignature([1; 96]) }
+    };
+    let handover = Handover {
+        end: Finality { certificate: certify(&last), fillers: Vec::new() },
+        opened: certify(&first),
+        last: last.clone(),
+        first,
+        members: Some(committee(4).members().to_vec()),
+        keys: ThresholdKeys::default(),
+    };
+    (last, committee(3), handover)
+}
+
 /// Inputs to start fuzzing from.
 #[must_use]
 pub fn seeds() -> Vec<(u8, Vec<u8>)> {
@@ -222,6 +366,12 @@ pub fn seeds() -> Vec<(u8, Vec<u8>)> {
     let ids = vec![cascade_da::SampleId { row: 1, column: 2, axis: Axis::Row }];
     let sample = square.sample(1, 2, Axis::Row).expect("the place is in the square");
     let line = square.line(Line::column(3)).expect("the line is in the square");
+    let proof = conviction(&wrong_square(70, 1)).expect("a wrong share convicts");
+    let (last, committee, handover) = epoch_end();
+    let saved = [last.to_bytes(), committee.to_bytes()].concat();
+    assert!(Chain::restore(SIGNING, &saved).is_ok(), "it is what a light client saves");
+    let drawn: Vec<u8> = (0..600_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 26) as u8).collect();
+    let (manifest, _) = batch(&blocks(&mut Source::new(&drawn)), 300);
     let roots = wire::Answer::Roots { roots: square.commitment().roots().to_vec() };
     vec![
         (0, Ask::Data(wire::Request::Samples { height, ids }).to_bytes()),
@@ -235,6 +385,14 @@ pub fn seeds() -> Vec<(u8, Vec<u8>)> {
         (6, vec![1, 3, 0, 2, 0, 40, 1, 9]),
         (7, vec![3, 0, 1, 40, 1, 9]),
         (9, (0..250).collect()),
+        (2, handover.to_bytes()),
+        (2, ChainAnswer::Handovers(vec![handover]).to_bytes()),
+        (4, saved),
+        (5, wire::Answer::BadEncoding(Box::new(proof.clone())).to_bytes()),
+        (8, proof.to_bytes()),
+        (8, vec![70, 1]),
+        (10, manifest.to_bytes()),
+        (12, [vec![40, 0, 9, 1], drawn].concat()),
         (
             11,
             [vec![200, 9, 0], vec![0x28, 0xb5, 0x2f, 0xfd, 0x04, 0x00, 0x41, 0x00, 0x00, 1, 2, 3, 4, 5, 6, 7, 8]]
