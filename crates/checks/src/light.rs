@@ -385,6 +385,11 @@ pub fn seeds() -> Vec<(u8, Vec<u8>)> {
         (6, vec![1, 3, 0, 2, 0, 40, 1, 9]),
         (7, vec![3, 0, 1, 40, 1, 9]),
         (9, (0..250).collect()),
+        (
+            11,
+            [vec![200, 9, 0], vec![0x28, 0xb5, 0x2f, 0xfd, 0x04, 0x00, 0x41, 0x00, 0x00, 1, 2, 3, 4, 5, 6, 7, 8]]
+                .concat(),
+        ),
         (2, handover.to_bytes()),
         (2, ChainAnswer::Handovers(vec![handover]).to_bytes()),
         (4, saved),
@@ -393,10 +398,5 @@ pub fn seeds() -> Vec<(u8, Vec<u8>)> {
         (8, vec![70, 1]),
         (10, manifest.to_bytes()),
         (12, [vec![40, 0, 9, 1], drawn].concat()),
-        (
-            11,
-            [vec![200, 9, 0], vec![0x28, 0xb5, 0x2f, 0xfd, 0x04, 0x00, 0x41, 0x00, 0x00, 1, 2, 3, 4, 5, 6, 7, 8]]
-                .concat(),
-        ),
     ]
 }

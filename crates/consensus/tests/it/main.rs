@@ -9,4 +9,5 @@ mod flood;
 mod hostile;
 mod keys;
 mod seeds;
+mod settled;
 mod sync;
