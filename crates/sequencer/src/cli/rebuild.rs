@@ -115,6 +115,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_temporary_directory_says_what_it_is_for() {
+        let temporary = TemporaryDir::named("rebuild").unwrap();
+        let name = temporary.0.file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with("cascade-rebuild-"), "{name}");
+    }
+
+    #[test]
     fn the_chain_and_the_age_of_its_last_block_are_shown() {
         let rebuilt = Rebuilt {
             genesis_hash: B256::repeat_byte(0xaa),
