@@ -154,7 +154,7 @@ fn wrong_square(at: usize, change: u8) -> Square {
     let mut shares = square().shares().to_vec();
     let at = at % shares.len();
     shares[at] ^= change;
-    Square::commit_unchecked(*square().shape(), shares, square().commitment().data_hash())
+    Square::commit_unchecked(*square().shape(), shares, square().commitment().body_root())
 }
 
 /// What convicts whoever made a square, of which all is known.
@@ -179,8 +179,8 @@ fn check_conviction(source: &mut Source<'_>) {
     let wrong = wrong_square(at, change);
     let proof = conviction(&wrong).expect("a wrong square was taken for an honest one");
     survives(&proof);
-    assert_eq!(proof.verify(&wrong.header_field()), Ok(()), "a wrong square was not convicted");
-    assert!(proof.verify(&square().header_field()).is_err(), "an honest square was convicted");
+    assert_eq!(proof.verify(&wrong.committed()), Ok(()), "a wrong square was not convicted");
+    assert!(proof.verify(&square().committed()).is_err(), "an honest square was convicted");
 }
 
 /// From any shares a repairer makes the square, or says what is missing; it convicts nobody.

@@ -146,6 +146,11 @@ impl SquareServer {
         self.frauds.get(&height)
     }
 
+    /// Heights from one on for which there are proofs, rising.
+    pub fn condemned_from(&self, from: Height) -> impl Iterator<Item = Height> + '_ {
+        self.frauds.range(from..).map(|(height, _)| *height)
+    }
+
     /// Whether the square of a height is at hand.
     #[must_use]
     pub fn has(&self, height: Height) -> bool {

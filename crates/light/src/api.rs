@@ -41,8 +41,16 @@ pub struct Config {
     pub timeout_ms: u64,
     /// How long after a header was seen an unanswered sample counts as withheld, in ms.
     pub give_up_ms: u64,
-    /// How old a header may be when it is seen for its data to be sampled, in ms. Less than what nodes keep squares for.
+    /// A client that heard nothing of the chain for so long catches up before it follows again, and a newest header that is
+    /// older by its clock is told, in ms.
     pub live_ms: u64,
+    /// How long nodes keep squares, by headers' times, in ms (`ChainParams::share_retention_ms`). What is about to be older
+    /// is not sampled, whatever phase the client is in.
+    pub retention_ms: u64,
+    /// Whether blocks have squares (`ChainParams::data_squares`). A header above genesis without one then stops the client.
+    pub data_squares: bool,
+    /// How often each peer is asked for which heights it holds proofs of bad encoding, in ms.
+    pub fraud_poll_ms: u64,
     /// How often a peer is asked for news, in ms.
     pub poll_ms: u64,
     /// Sample requests under way at once.
@@ -65,6 +73,9 @@ impl Config {
             timeout_ms: 2_000,
             give_up_ms: 10_000,
             live_ms: 60_000,
+            retention_ms: 604_800_000,
+            data_squares: true,
+            fraud_poll_ms: 3_000,
             poll_ms: 500,
             max_requests: 64,
             max_heights: 1024,
@@ -84,6 +95,11 @@ pub enum Request {
     Chain(ChainRequest),
     /// About data.
     Data(DataRequest),
+    /// For which heights from one on the peer holds proofs that their squares are wrong.
+    Frauds {
+        /// The lowest height of interest.
+        from: Height,
+    },
 }
 
 /// What a peer answers.
@@ -93,6 +109,8 @@ pub enum Answer {
     Chain(ChainAnswer),
     /// About data.
     Data(DataAnswer),
+    /// Heights for which the peer holds proofs.
+    Frauds(Vec<Height>),
 }
 
 /// What happened.
@@ -119,6 +137,8 @@ pub enum Input {
         id: RequestId,
         /// The peer broke the protocol, rather than being slow or away.
         hostile: bool,
+        /// Bytes received for it all the same.
+        bytes: u64,
     },
     /// A peer passed on a proof of bad encoding.
     Fraud {
@@ -197,6 +217,54 @@ pub enum Report {
     },
     /// The genesis block is older than the unstaking delay; a recent checkpoint would be safer.
     OldGenesis,
+    /// Heights above the first one that was followed whose data this client will not know.
+    Unsampled {
+        /// The lowest.
+        from: Height,
+        /// The highest.
+        to: Height,
+        /// Why.
+        why: Unsampled,
+    },
+    /// The newest final header is much older than this machine's clock: that is fast, or the chain stands still or has slow
+    /// ones. Told once, until it is over.
+    Behind {
+        /// Its age in ms.
+        age_ms: u64,
+    },
+    /// No peer has answered anything for a while. Told once, until one does.
+    Unreachable {
+        /// For how long, in ms.
+        for_ms: u64,
+        /// Peers that are asked.
+        peers: usize,
+    },
+    /// A peer answers again.
+    Reached,
+}
+
+/// Why a height is not sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsampled {
+    /// The chain has no squares.
+    NoSquare,
+    /// Its header was too old by this machine's clock for nodes to have its square.
+    Old,
+    /// It was jumped over, after a time without peers or where its header could not be proved by itself.
+    JumpedOver,
+    /// More heights were open than are kept; its samples had no answer so far.
+    Evicted,
+}
+
+/// Why nothing from a height on can be relied on. What a shell keeps so that the next run knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condemned {
+    /// The height.
+    pub height: Height,
+    /// The hash of its final header.
+    pub hash: BlockHash,
+    /// What is wrong with its data.
+    pub why: Stop,
 }
 
 /// Why a client stopped.
@@ -230,6 +298,12 @@ pub enum Stop {
         /// Peers at hand.
         peers: usize,
     },
+    /// Every peer lied and was dropped.
+    #[error("no node is left to ask: all {liars} that were named answered with something that does not check")]
+    NoPeers {
+        /// How many did.
+        liars: u64,
+    },
     /// A header's data parameters are those of no square.
     #[error("block {height} commits to a square that cannot be: {error}. Nothing from this height on can be relied on")]
     Impossible {
@@ -260,6 +334,8 @@ pub struct Stats {
     pub failed: u64,
     /// The least confidence of an available height; none before the first.
     pub min_confidence: Option<f64>,
+    /// Heights above the first one followed that were not sampled to an end and will not be.
+    pub unsampled: u64,
     /// Samples answered and verified.
     pub samples: u64,
     /// Bytes received.

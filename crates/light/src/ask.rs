@@ -11,8 +11,8 @@ use cascade_da::{
 };
 use cascade_primitives::{
     Block, Bytes, Decode, DecodeError, DecodeErrorKind, Encode, Height, Reader,
-    block::{MAX_BLOCK_BYTES, MAX_TRANSACTIONS_PER_BLOCK},
-    codec::encode_byte_string,
+    block::{MAX_BLOCK_BYTES, MAX_FILLER_HEADERS, MAX_TRANSACTIONS_PER_BLOCK},
+    codec::{encode_byte_string, encode_list},
 };
 
 use crate::wire::{ChainAnswer, ChainRequest};
@@ -22,8 +22,14 @@ use crate::wire::{ChainAnswer, ChainRequest};
 pub const QUIC_TAG: u8 = 16;
 /// Longest encoding of an [`Ask`], in bytes: a bad-encoding proof.
 pub const MAX_ASK_BYTES: usize = 1 << 20;
-/// Longest encoding of a [`Reply`] that is no block and no receipts, in bytes.
+/// Longest encoding of a [`Reply`] about data, in bytes.
 pub const MAX_REPLY_BYTES: usize = (1 << 20) + 16;
+/// Room for one filler's header in an answer about the chain, in bytes; one has some 400.
+const FILLER_BYTES: usize = 512;
+/// Longest encoding of a [`Reply`] about the chain, in bytes: an epoch that ended late needs all its fillers to be proved.
+pub const MAX_CHAIN_REPLY_BYTES: usize = MAX_REPLY_BYTES + MAX_FILLER_HEADERS * FILLER_BYTES;
+/// Heights in one [`Reply::Frauds`]: as many proofs as a node keeps.
+pub const MAX_FRAUDS: usize = 16;
 /// Longest encoding of a block or of its receipts, in bytes.
 pub const MAX_CONTENT_BYTES: usize = MAX_BLOCK_BYTES + (1 << 20);
 
@@ -52,6 +58,12 @@ pub enum Ask {
         /// Its height.
         height: Height,
     },
+    /// For which heights the node holds proofs that their squares are wrong. A proof itself is the answer to any request
+    /// for shares or roots of that height.
+    Frauds {
+        /// The lowest height of interest.
+        from: Height,
+    },
 }
 
 impl Ask {
@@ -60,7 +72,10 @@ impl Ask {
     pub const fn max_reply(&self) -> usize {
         match self {
             Self::Block { .. } | Self::Receipts { .. } => MAX_CONTENT_BYTES,
-            Self::Chain(_) | Self::Data(_) | Self::Fraud { .. } => MAX_REPLY_BYTES,
+            Self::Chain(_) => MAX_CHAIN_REPLY_BYTES,
+            Self::Data(_) | Self::Fraud { .. } => MAX_REPLY_BYTES,
+            // A tag, a length, the heights; or a refusal.
+            Self::Frauds { .. } => 64 + 8 * MAX_FRAUDS,
         }
     }
 }
@@ -84,6 +99,8 @@ pub enum Reply {
     /// The receipts of an executed block, each in its canonical encoding; none if there are none (yet). The asker compares
     /// their root with the one that a final header carries.
     Receipts(Option<Vec<Bytes>>),
+    /// Heights for which the node holds proofs of wrong squares, rising; at most [`MAX_FRAUDS`].
+    Frauds(Vec<Height>),
 }
 
 impl Encode for Ask {
@@ -110,6 +127,10 @@ impl Encode for Ask {
                 out.push(5);
                 height.encode(out);
             }
+            Self::Frauds { from } => {
+                out.push(6);
+                from.encode(out);
+            }
         }
     }
 }
@@ -122,6 +143,7 @@ impl Decode for Ask {
             3 => Ok(Self::Fraud { height: Height::decode(r)?, proof: Box::new(BadEncoding::decode(r)?) }),
             4 => Ok(Self::Block { height: Height::decode(r)? }),
             5 => Ok(Self::Receipts { height: Height::decode(r)? }),
+            6 => Ok(Self::Frauds { from: Height::decode(r)? }),
             tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
         }
     }
@@ -155,6 +177,10 @@ impl Encode for Reply {
                     receipts.iter().for_each(|receipt| encode_byte_string(receipt, out));
                 }
             }
+            Self::Frauds(heights) => {
+                out.push(6);
+                encode_list(heights, out);
+            }
         }
     }
 }
@@ -172,6 +198,13 @@ impl Decode for Reply {
                 let count = r.field("receipts").length(MAX_TRANSACTIONS_PER_BLOCK)?;
                 let receipts = (0..count).map(|_| r.byte_string(MAX_CONTENT_BYTES)).collect::<Result<_, _>>()?;
                 Ok(Self::Receipts(Some(receipts)))
+            }
+            6 => {
+                let heights: Vec<Height> = r.field("heights with proofs").list(MAX_FRAUDS)?;
+                match heights.is_sorted_by(|below, above| below < above) {
+                    true => Ok(Self::Frauds(heights)),
+                    false => Err(r.error(DecodeErrorKind::NotCanonical("the heights do not rise"))),
+                }
             }
             tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
         }

@@ -25,6 +25,8 @@
 //! All of it follows from fields that headers have (decision 15 of the architecture) and from what the bodies of F and of
 //! its child carry: a node serves it without signing or storing anything more.
 
+use std::sync::Arc;
+
 use cascade_crypto::{VoteScheme, scheme, verify_certificate};
 use cascade_primitives::{
     B256, BlockHash, Certificate, Committee, Decode, DecodeError, Encode, Epoch, Header, HeaderKind, Height, Member,
@@ -186,7 +188,8 @@ pub struct Chain {
     signing: SigningContext,
     tip: Header,
     hash: BlockHash,
-    committee: Committee,
+    /// Shared: a client keeps the chain as it was at each height that it follows.
+    committee: Arc<Committee>,
 }
 
 impl Chain {
@@ -211,7 +214,7 @@ impl Chain {
         if committee.root() != checkpoint.committee_root {
             return Err(ChainError::Committee { found: committee.root(), expected: checkpoint.committee_root });
         }
-        Ok(Self { signing, tip: header, hash, committee })
+        Ok(Self { signing, tip: header, hash, committee: Arc::new(committee) })
     }
 
     /// The newest header known to be final.
@@ -228,7 +231,7 @@ impl Chain {
 
     /// The committee that makes the next headers final: the tip's, or after a handover that of the next epoch.
     #[must_use]
-    pub const fn committee(&self) -> &Committee {
+    pub fn committee(&self) -> &Committee {
         &self.committee
     }
 
@@ -326,8 +329,34 @@ impl Chain {
         }
         verify_certificate(verifier, &self.signing, &next, opened)
             .map_err(|error| ChainError::Certificate { height: first.height, error: error.into() })?;
-        (self.tip, self.hash, self.committee) = (last.clone(), hash, next);
+        (self.tip, self.hash, self.committee) = (last.clone(), hash, Arc::new(next));
         Ok(())
+    }
+
+    /// The chain as it was when this header was its tip. The caller took the header from a run that [`Self::extend`] or
+    /// [`Self::jump`] accepted, and no epoch has ended since.
+    pub(crate) fn at(&self, header: &Header) -> Self {
+        let (signing, committee) = (self.signing, Arc::clone(&self.committee));
+        Self { signing, tip: header.clone(), hash: header.hash(), committee }
+    }
+
+    /// Whether a header that is not above the tip is final, as far as the committee that is known can tell: headers of
+    /// epochs that are over pass.
+    ///
+    /// # Errors
+    /// [`ChainError`] if it is not.
+    pub(crate) fn check_old(
+        &self,
+        verifier: &dyn VoteScheme,
+        header: &Header,
+        finality: &Finality,
+    ) -> Result<(), ChainError> {
+        own(&self.signing, header)?;
+        if header.epoch < self.committee.epoch() {
+            return Ok(());
+        }
+        self.check_epoch(header)?;
+        self.check_final(verifier, header, header.hash(), finality)
     }
 
     /// Checks that these are the public keys of an epoch and the members root of its committee: of the one whose committee is
@@ -506,6 +535,6 @@ impl Chain {
                 "it is of another chain, or its committee is not the header's",
             )));
         }
-        Ok(Self { signing, hash: tip.hash(), tip, committee })
+        Ok(Self { signing, hash: tip.hash(), tip, committee: Arc::new(committee) })
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   Starting --checkpoint's header, committee--> CatchingUp --handovers, head--> Following --> Stopped
 //!                                                    ^                              |    withheld, badly encoded,
-//!                                                    +------- a new epoch ----------+    or the start refused
+//!                                                    +--- nothing heard for long ---+    the start refused, all lied
 //! ```
 //!
 //! The shell that drives it owns connections and clock. It passes every answer with the number of the request and the
@@ -12,15 +12,25 @@
 //! connection that cannot be linked to the others, if the network can do that, so that no peer learns what one client
 //! samples. A peer whose answer does not check is dropped for good and its answer asked for elsewhere.
 //!
-//! A height that was sampled in full is available with a confidence; one with a sample that nobody answers is withheld,
-//! one with a proof of bad encoding is bad. The latter two stop the client: what is built on them must not be relied on.
-//! A proof of bad encoding that holds is passed on to all peers first.
+//! Once it follows, every header is sampled whatever its time says, as long as nodes keep squares that old: a quorum whose
+//! clocks lag, or a clock of the user's that is fast, does not switch sampling off. What is not sampled all the same is told
+//! and counted ([`Report::Unsampled`]).
+//!
+//! A height that was sampled in full is available with a confidence; one with a sample that nobody has is withheld
+//! ([`crate::sampler`] says when), one with a proof of bad encoding is bad, one that commits to no square on a chain with
+//! squares cannot be sampled. All three stop the client: what is built on them must not be relied on, and
+//! [`Client::saveable`] and [`Client::condemned`] keep the next run from it. Peers are asked now and then for which of the
+//! heights seen they hold proofs, so a proof counts that was made after the height was sampled. One that holds is passed on to
+//! all peers first.
+
+mod headers;
+mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cascade_crypto::VoteScheme;
 use cascade_da::{
-    BadEncoding, Committed,
+    BadEncoding, Committed, ShapeError,
     wire::{Answer as DataAnswer, Request as DataRequest},
 };
 use cascade_primitives::{BlockHash, DaCommitment, Header, Height, NodeId, ResultEntry, TimestampMs};
@@ -30,16 +40,24 @@ use rand_chacha::{
 };
 
 use crate::{
-    api::{Answer, Config, Effect, Input, Report, Request, RequestId, Start, Stats, Stop},
-    chain::{Chain, ChainError, Checkpoint, Finality},
-    sampler::{Availability, Sampler, sampling_seed},
-    wire::{ChainAnswer, ChainRequest},
+    api::{Condemned, Config, Effect, Input, Report, Request, RequestId, Start, Stats, Stop, Unsampled},
+    ask::MAX_FRAUDS,
+    chain::{Chain, Checkpoint},
+    sampler::{Availability, Peer, Sampler, sampling_seed},
+    wire::ChainRequest,
 };
+use headers::Ahead;
 
 /// Peers that are remembered as liars; the lowest ids are forgotten beyond that.
 const MAX_LIARS: usize = 4096;
 /// Shortest time between two requests for what the last peer asked did not have, in ms.
 const RETRY_MS: u64 = 200;
+/// The longest that a client with peers lets pass without a step, in ms.
+const IDLE_MS: u64 = 2_000;
+/// Time that passed between two steps, or went backwards, by more than this was spent asleep, or the clock was set: in ms.
+const SLEPT_MS: u64 = 5_000;
+/// Proofs that a peer may name and not have before it is dropped: it keeps few and may have had to forget one.
+const MAX_EMPTY_CLAIMS: u32 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -53,6 +71,10 @@ enum Phase {
 enum Purpose {
     Chain(ChainRequest),
     Sample(Height, usize),
+    /// For which heights the peer holds proofs.
+    Frauds,
+    /// The proof that it says it holds.
+    Proof(Height),
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +86,8 @@ struct Asked {
 
 #[derive(Debug)]
 struct Followed {
-    hash: BlockHash,
+    /// The chain with this header as its tip.
+    chain: Chain,
     data: Committed,
     /// None if nothing is sampled, for the reason beside it.
     sampler: Option<Sampler>,
@@ -74,6 +97,14 @@ struct Followed {
 impl Followed {
     fn availability(&self) -> Availability {
         self.sampler.as_ref().map_or(self.unsampled, Sampler::availability)
+    }
+
+    /// Whether what is above may be relied on as far as this height goes.
+    fn is_settled(&self) -> bool {
+        !matches!(
+            self.availability(),
+            Availability::Sampling | Availability::Withheld { .. } | Availability::BadEncoding
+        )
     }
 }
 
@@ -86,13 +117,39 @@ pub struct Client {
     rng: ChaCha20Rng,
     phase: Phase,
     chain: Option<Chain>,
-    peers: BTreeSet<NodeId>,
+    peers: BTreeMap<NodeId, Peer>,
     liars: BTreeSet<NodeId>,
+    /// When the last step was.
+    stepped: Option<TimestampMs>,
+    /// When any peer last answered anything, and when the user was told that none does.
+    heard: TimestampMs,
+    told_unreachable: bool,
     asked: BTreeMap<RequestId, Asked>,
     next_request: u64,
     /// The next question about the chain and when to ask it.
     question: Option<(TimestampMs, ChainRequest)>,
+    /// Questions about the chain in a row that had no answer.
+    unanswered: u32,
+    /// When a peer last answered about the chain, and when anything new was last learned.
+    chain_heard: TimestampMs,
+    news: TimestampMs,
+    /// Who named a block of a later epoch, and at which height: it has to show the way there.
+    claimant: Option<(NodeId, Height)>,
+    /// Something above the tip that is proved while the headers up to it are asked for.
+    ahead: Option<Ahead>,
+    /// Whether the history of a header has yet to show the checkpoint, because headers were jumped over.
+    ancestry_due: bool,
+    told_behind: bool,
+    /// The lowest height that was followed, and the highest that was followed or counted as not sampled.
+    followed: Option<(Height, Height)>,
     heights: BTreeMap<Height, Followed>,
+    /// The chain as it was below the lowest of `heights`.
+    floor: Option<Chain>,
+    condemned: Option<Condemned>,
+    /// When each peer is next asked for proofs, what it said it has one of, and how often it had not.
+    frauds_at: BTreeMap<NodeId, TimestampMs>,
+    claims: BTreeSet<(NodeId, Height)>,
+    empty_claims: BTreeMap<NodeId, u32>,
     results: BTreeMap<Height, ResultEntry>,
     stats: Stats,
     effects: Vec<Effect>,
@@ -106,6 +163,8 @@ impl Client {
             Start::Genesis(checkpoint) | Start::Checkpoint(checkpoint) => (*checkpoint, None),
             Start::Saved(chain, checkpoint) => (*checkpoint, Some(chain.as_ref().clone())),
         };
+        // What was saved may have been reached by handovers alone.
+        let ancestry_due = chain.as_ref().is_some_and(|chain| chain.hash() != checkpoint.hash);
         Self {
             rng: ChaCha20Rng::from_seed(config.seed),
             question: Some((TimestampMs(0), ChainRequest::Start { height: checkpoint.height })),
@@ -113,22 +172,69 @@ impl Client {
             checkpoint,
             verifier,
             phase: Phase::Starting,
+            floor: chain.clone(),
             chain,
-            peers: BTreeSet::new(),
+            peers: BTreeMap::new(),
             liars: BTreeSet::new(),
+            stepped: None,
+            heard: TimestampMs(0),
+            told_unreachable: false,
             asked: BTreeMap::new(),
             next_request: 0,
+            unanswered: 0,
+            chain_heard: TimestampMs(0),
+            news: TimestampMs(0),
+            claimant: None,
+            ahead: None,
+            ancestry_due,
+            told_behind: false,
+            followed: None,
             heights: BTreeMap::new(),
+            condemned: None,
+            frauds_at: BTreeMap::new(),
+            claims: BTreeSet::new(),
+            empty_claims: BTreeMap::new(),
             results: BTreeMap::new(),
             stats: Stats::default(),
             effects: Vec::new(),
         }
     }
 
-    /// The chain as far as it is known; what a shell saves.
+    /// The chain as far as it is known.
     #[must_use]
     pub const fn chain(&self) -> Option<&Chain> {
         self.chain.as_ref()
+    }
+
+    /// What a shell saves: the chain up to below the lowest height that is still sampled or that failed. None if nothing so
+    /// low is kept: what was saved before is then void too.
+    #[must_use]
+    pub fn saveable(&self) -> Option<&Chain> {
+        let open = self.heights.iter().find(|(_, followed)| !followed.is_settled()).map(|(height, _)| *height);
+        let condemned = self.condemned.as_ref().map(|condemned| condemned.height);
+        let Some(below) = open.into_iter().chain(condemned).min() else { return self.chain.as_ref() };
+        let followed = self.heights.range(..below).next_back().map(|(_, followed)| &followed.chain);
+        let sound = [followed, self.floor.as_ref()].into_iter().flatten().filter(|chain| chain.tip().height < below);
+        sound.max_by_key(|chain| chain.tip().height)
+    }
+
+    /// Why nothing from some height on can be relied on, once the client has stopped for that. A shell keeps it beside what
+    /// it saves.
+    #[must_use]
+    pub const fn condemned(&self) -> Option<&Condemned> {
+        self.condemned.as_ref()
+    }
+
+    /// Heights from the first one followed to the last: each was sampled, is being sampled, or is counted as unsampled.
+    #[must_use]
+    pub fn followed(&self) -> u64 {
+        self.followed.map_or(0, |(first, last)| last.0 + 1 - first.0)
+    }
+
+    /// Heights that are being sampled.
+    #[must_use]
+    pub fn sampling(&self) -> usize {
+        self.heights.values().filter(|followed| followed.availability() == Availability::Sampling).count()
     }
 
     /// Counts.
@@ -158,7 +264,7 @@ impl Client {
     /// The hash of a height that was followed.
     #[must_use]
     pub fn hash(&self, height: Height) -> Option<BlockHash> {
-        self.heights.get(&height).map(|followed| followed.hash)
+        self.heights.get(&height).map(|followed| followed.chain.hash())
     }
 
     /// The results of a height, if a final header that was followed carried them: the roots that state and receipts
@@ -179,15 +285,10 @@ impl Client {
         if self.phase == Phase::Stopped {
             return Vec::new();
         }
+        self.look_at_the_clock(now);
         match input {
             Input::Tick => {}
-            Input::PeerUp(peer) => {
-                if self.liars.contains(&peer) {
-                    self.effects.push(Effect::Drop { peer, why: "it lied before".to_owned() });
-                } else {
-                    self.peers.insert(peer);
-                }
-            }
+            Input::PeerUp(peer) => self.peer_up(now, peer),
             Input::PeerDown(peer) => self.forget(now, peer),
             Input::Answered { id, answer, bytes } => {
                 self.stats.bytes_received += bytes;
@@ -195,7 +296,8 @@ impl Client {
                     self.on_answer(now, asked, answer);
                 }
             }
-            Input::Failed { id, hostile } => {
+            Input::Failed { id, hostile, bytes } => {
+                self.stats.bytes_received += bytes;
                 if let Some(asked) = self.asked.remove(&id) {
                     self.on_failure(now, &asked);
                     if hostile {
@@ -228,7 +330,9 @@ impl Client {
         if self.phase == Phase::Stopped {
             return;
         }
+        self.tell_unreachable(now);
         self.ask_about_chain(now);
+        self.ask_for_proofs(now);
         self.ask_for_samples(now);
         if let Some(at) = self.next_time(now) {
             self.effects.push(Effect::WakeAt(at));
@@ -236,10 +340,15 @@ impl Client {
     }
 
     fn next_time(&self, now: TimestampMs) -> Option<TimestampMs> {
+        if self.peers.is_empty() {
+            return None;
+        }
         let deadlines = self.asked.values().map(|asked| asked.deadline);
         let samplers = self.heights.values().filter_map(|f| f.sampler.as_ref()?.next_time());
-        let question = (!self.peers.is_empty()).then(|| self.question.map(|(at, _)| at)).flatten();
-        deadlines.chain(samplers).chain(question).filter(|at| *at > now).min()
+        let question = self.question.map(|(at, _)| at);
+        let frauds = self.frauds_at.values().copied();
+        let idle = now.plus(IDLE_MS);
+        deadlines.chain(samplers).chain(question).chain(frauds).filter(|at| *at > now).chain([idle]).min()
     }
 
     fn stop(&mut self, why: Stop) {
@@ -248,255 +357,86 @@ impl Client {
         self.effects.push(Effect::Stop(why));
     }
 
+    /// Stops because of a final header, on which nothing may be built.
+    fn stop_at(&mut self, height: Height, hash: BlockHash, why: Stop) {
+        self.condemned = Some(Condemned { height, hash, why: why.clone() });
+        self.stop(why);
+    }
+
     fn report(&mut self, report: Report) {
         self.effects.push(Effect::Report(report));
     }
 
-    // --- peers ----------------------------------------------------------------------------------------------------
-
-    fn pick(&mut self, among: usize) -> usize {
-        pick(&mut self.rng, among)
-    }
-
-    fn ask(&mut self, now: TimestampMs, peer: NodeId, purpose: Purpose, request: Request, alone: bool) {
-        let id = RequestId(self.next_request);
-        self.next_request += 1;
-        self.asked.insert(id, Asked { peer, purpose, deadline: now.plus(self.config.timeout_ms) });
-        self.effects.push(Effect::Ask { id, peer, request, alone });
-    }
-
-    fn forget(&mut self, now: TimestampMs, peer: NodeId) {
-        self.peers.remove(&peer);
-        let open: Vec<RequestId> = self.asked.iter().filter(|(_, a)| a.peer == peer).map(|(id, _)| *id).collect();
-        for id in open {
-            let asked = self.asked.remove(&id).expect("it was just listed");
-            self.on_failure(now, &asked);
-        }
-    }
-
-    /// A peer lied: it is dropped for good, and what it was asked for is asked for elsewhere.
-    fn convict(&mut self, now: TimestampMs, peer: NodeId, why: String) {
-        self.forget(now, peer);
-        if self.liars.insert(peer) {
-            self.stats.liars += 1;
-        }
-        if self.liars.len() > MAX_LIARS {
-            self.liars.pop_first();
-        }
-        self.effects.push(Effect::Drop { peer, why });
-    }
-
-    fn on_failure(&mut self, now: TimestampMs, asked: &Asked) {
-        match asked.purpose {
-            Purpose::Chain(request) => self.question = Some((now.plus(RETRY_MS), request)),
-            Purpose::Sample(height, index) => {
-                if let Some(sampler) = self.heights.get_mut(&height).and_then(|f| f.sampler.as_mut()) {
-                    sampler.unanswered(index);
-                }
-            }
-        }
-    }
-
-    fn on_answer(&mut self, now: TimestampMs, asked: Asked, answer: Answer) {
-        match (asked.purpose.clone(), answer) {
-            (Purpose::Chain(request), Answer::Chain(answer)) => self.on_chain(now, asked.peer, request, answer),
-            (Purpose::Sample(height, index), Answer::Data(answer)) => {
-                self.on_sample(now, &asked, height, index, answer);
-            }
-            _ => {
-                self.on_failure(now, &asked);
-                self.convict(now, asked.peer, "it answered something else than it was asked".to_owned());
-            }
-        }
-    }
-
-    // --- the chain ------------------------------------------------------------------------------------------------
-
-    fn ask_about_chain(&mut self, now: TimestampMs) {
-        let Some((at, request)) = self.question else { return };
-        if at > now || self.peers.is_empty() {
-            return;
-        }
-        self.question = None;
-        let place = self.pick(self.peers.len());
-        let peer = *self.peers.iter().nth(place).expect("the place is one of the set's");
-        self.ask(now, peer, Purpose::Chain(request), Request::Chain(request), false);
-    }
-
-    /// Whether those who could sign a continuation of the tip may have left with their stake: a client that slept for so
-    /// long needs a new checkpoint, and stops. Who starts from genesis has chosen to go on anyway.
-    fn slept_too_long(&mut self, now: TimestampMs) -> bool {
-        let (Phase::Following, Some(chain)) = (self.phase, &self.chain) else { return false };
-        let delay_ms = self.config.unstaking_delay_ms;
-        let (height, age_ms) = (chain.tip().height, now.0.saturating_sub(chain.tip().timestamp.0));
-        let old = chain.is_older_than(now, delay_ms) && !matches!(self.config.start, Start::Genesis(_));
-        if old {
-            self.stop(Stop::TooOld { height, age_ms, delay_ms });
-        }
-        old
-    }
-
-    /// The start is proved: is it fresh enough?
-    fn started(&mut self, now: TimestampMs) {
-        let chain = self.chain.as_ref().expect("there is a chain");
-        let (height, age_ms) = (chain.tip().height, now.0.saturating_sub(chain.tip().timestamp.0));
-        let delay_ms = self.config.unstaking_delay_ms;
-        if chain.is_older_than(now, delay_ms) {
-            if !matches!(self.config.start, Start::Genesis(_)) {
-                self.chain = None;
-                return self.stop(Stop::TooOld { height, age_ms, delay_ms });
-            }
-            self.report(Report::OldGenesis);
-        }
-        self.phase = Phase::CatchingUp;
-        self.ask_next(now, 0);
-    }
-
-    /// The next question about the chain, after a pause.
-    fn ask_next(&mut self, now: TimestampMs, pause_ms: u64) {
-        let chain = self.chain.as_ref().expect("the chain has started");
-        let request = match self.phase {
-            Phase::Following => ChainRequest::Headers { from: chain.tip().height.next() },
-            _ => ChainRequest::Handovers { from: chain.committee().epoch() },
-        };
-        self.question = Some((now.plus(pause_ms), request));
-    }
-
-    fn on_chain(&mut self, now: TimestampMs, peer: NodeId, request: ChainRequest, answer: ChainAnswer) {
-        if self.slept_too_long(now) {
-            return;
-        }
-        let outcome = match (request, answer) {
-            (ChainRequest::Start { .. }, ChainAnswer::Start(start)) => {
-                Chain::start(self.config.signing, &self.checkpoint, start.0, start.1).map(|chain| {
-                    self.remember_results(chain.tip());
-                    self.chain = Some(chain);
-                })
-            }
-            (ChainRequest::Handovers { .. }, ChainAnswer::Handovers(handovers)) if !handovers.is_empty() => {
-                let chain = self.chain.as_mut().expect("handovers are asked for once the chain has started");
-                let verifier = self.verifier.as_ref();
-                // While blocks are followed one by one, epochs are too.
-                let most = if self.phase == Phase::Following { 1 } else { handovers.len() };
-                let outcome = handovers.iter().take(most).try_for_each(|handover| chain.hand_over(verifier, handover));
-                self.ask_next(now, 0);
-                outcome
-            }
-            (ChainRequest::Handovers { .. }, ChainAnswer::Nothing) => {
-                self.question = Some((now, ChainRequest::Head { ancestor: self.checkpoint.height }));
-                Ok(())
-            }
-            (ChainRequest::Head { .. }, ChainAnswer::Head(head)) => self.on_head(now, *head),
-            (ChainRequest::Headers { .. }, ChainAnswer::Headers(headers, finality)) if !headers.is_empty() => {
-                self.on_headers(now, &headers, &finality)
-            }
-            (ChainRequest::Headers { .. }, ChainAnswer::Nothing) => {
-                self.ask_next(now, self.config.poll_ms);
-                Ok(())
-            }
-            (request, ChainAnswer::Nothing) => {
-                self.question = Some((now.plus(RETRY_MS), request));
-                Ok(())
-            }
-            (request, _) => {
-                self.question = Some((now.plus(RETRY_MS), request));
-                return self.convict(now, peer, "it answered something else than it was asked".to_owned());
-            }
-        };
-        if let Err(error) = outcome {
-            if self.question.is_none() {
-                self.question = Some((now, request));
-            }
-            self.convict(now, peer, error.to_string());
-        }
-    }
-
-    fn on_head(&mut self, now: TimestampMs, head: crate::wire::Head) -> Result<(), ChainError> {
-        let chain = self.chain.as_mut().expect("the head is asked for once the chain has started");
-        let mut new = None;
-        if head.header.height > chain.tip().height {
-            if head.header.epoch > chain.committee().epoch() {
-                // An epoch ended while we were asking. Whether that is so the handovers will show.
-                self.ask_next(now, RETRY_MS);
-                return Ok(());
-            }
-            let ancestor = (self.checkpoint.height, self.checkpoint.hash);
-            let header = head.header.clone();
-            chain.jump(self.verifier.as_ref(), head.header, &head.finality, ancestor, &head.ancestry)?;
-            new = Some(header);
-        }
-        self.phase = Phase::Following;
-        let (height, hash) = (chain.tip().height, chain.hash());
-        self.report(Report::CaughtUp { height, hash });
-        if let Some(header) = new {
-            self.follow(now, &header);
-        }
-        self.ask_next(now, 0);
-        Ok(())
-    }
-
-    fn on_headers(&mut self, now: TimestampMs, headers: &[Header], finality: &Finality) -> Result<(), ChainError> {
-        let chain = self.chain.as_mut().expect("headers are asked for once the chain has started");
-        if headers[0].epoch == chain.committee().epoch().next() {
-            self.question = Some((now, ChainRequest::Handovers { from: chain.committee().epoch() }));
-            return Ok(());
-        }
-        chain.extend(self.verifier.as_ref(), headers, finality)?;
-        for header in headers {
-            self.follow(now, header);
-        }
-        if headers.last().is_some_and(|last| !self.is_live(now, last)) {
-            // This client was away for long: it catches up in steps of epochs before it follows again.
-            self.phase = Phase::CatchingUp;
-        }
-        self.ask_next(now, 0);
-        Ok(())
-    }
-
-    fn is_live(&self, now: TimestampMs, header: &Header) -> bool {
-        header.timestamp.plus(self.config.live_ms) >= now
-    }
-
-    fn remember_results(&mut self, header: &Header) {
-        for entry in &header.results {
-            self.results.insert(entry.height, *entry);
-        }
-        while self.results.len() > self.config.max_heights {
-            self.results.pop_first();
-        }
-    }
-
     // --- the data -------------------------------------------------------------------------------------------------
 
+    /// Takes up a final header that is new: the chain has accepted it, and no epoch has ended since.
     fn follow(&mut self, now: TimestampMs, header: &Header) {
         self.remember_results(header);
         let (height, hash, da) = (header.height, header.hash(), header.da);
-        let data = Committed::from(header);
-        let live = self.is_live(now, header);
-        let unsampled = if da == DaCommitment::default() { Availability::NoSquare } else { Availability::NotLive };
-        let mut followed = Followed { hash, data, sampler: None, unsampled };
+        let chain = self.chain.as_ref().expect("the header is one of the chain's").at(header);
+        self.count_skipped(height);
+        let unsampled = if self.config.data_squares { Availability::NotLive } else { Availability::NoSquare };
+        let mut followed = Followed { chain, data: Committed::from(header), sampler: None, unsampled };
         self.report(Report::Header { height, hash });
-        if unsampled == Availability::NotLive && live {
+        if self.config.data_squares && self.is_kept(now, header) {
             let seed = sampling_seed(self.config.seed, height);
             match Sampler::new(now, &da, self.config.samples, seed, self.config.give_up_ms) {
                 Ok(sampler) => followed.sampler = Some(sampler),
-                Err(error) => {
-                    self.stats.heights += 1;
-                    self.stats.failed += 1;
-                    return self.stop(Stop::Impossible { height, error });
-                }
+                Err(error) => return self.impossible(header, error),
             }
         } else {
+            let why = if self.config.data_squares { Unsampled::Old } else { Unsampled::NoSquare };
+            self.unsampled(height, height, why);
             self.report(Report::Data { height, availability: unsampled });
         }
         self.heights.insert(height, followed);
         while self.heights.len() > self.config.max_heights {
-            self.heights.pop_first();
+            self.evict();
         }
     }
 
+    /// Forgets the lowest height.
+    fn evict(&mut self) {
+        let Some((height, evicted)) = self.heights.pop_first() else { return };
+        if evicted.availability() == Availability::Sampling {
+            self.unsampled(height, height, Unsampled::Evicted);
+        }
+        self.floor = Some(evicted.chain);
+        let lowest = self.heights.first_key_value().map_or(height, |(height, _)| *height);
+        self.claims.retain(|(_, claimed)| *claimed >= lowest);
+    }
+
+    /// Heights between the last one that was followed and a new one were jumped over.
+    fn count_skipped(&mut self, height: Height) {
+        let (first, last) = self.followed.unwrap_or((height, height.minus(1)));
+        self.followed = Some((first, height));
+        if height > last.next() {
+            self.unsampled(last.next(), height.minus(1), Unsampled::JumpedOver);
+        }
+    }
+
+    fn unsampled(&mut self, from: Height, to: Height, why: Unsampled) {
+        self.stats.unsampled += to.0 + 1 - from.0;
+        self.report(Report::Unsampled { from, to, why });
+    }
+
+    /// Whether nodes still have the square of a header, with time to spare for asking.
+    fn is_kept(&self, now: TimestampMs, header: &Header) -> bool {
+        let retention_ms = self.config.retention_ms;
+        let spare_ms = self.config.live_ms.min(retention_ms / 2);
+        header.timestamp.plus(retention_ms - spare_ms) >= now
+    }
+
+    /// A final header commits to a square that cannot be, or to none.
+    fn impossible(&mut self, header: &Header, error: ShapeError) {
+        let (height, hash) = (header.height, header.hash());
+        self.stats.heights += 1;
+        self.stats.failed += 1;
+        self.stop_at(height, hash, Stop::Impossible { height, error });
+    }
+
     fn ask_for_samples(&mut self, now: TimestampMs) {
-        let peers: Vec<NodeId> = self.peers.iter().copied().collect();
+        let peers: Vec<Peer> = self.peers.values().copied().collect();
         let mut room = self.config.max_requests.saturating_sub(self.asked.len());
         let heights: Vec<Height> = self.heights.keys().copied().collect();
         for height in heights {
@@ -517,7 +457,7 @@ impl Client {
         let Some(sampler) = &mut followed.sampler else { return };
         let request = DataRequest::Samples { height, ids: vec![sampler.id(index)] };
         if let Err(error) = answer.check(&request, &followed.data) {
-            sampler.unanswered(index);
+            sampler.reopen(index);
             return self.convict(now, asked.peer, format!("sample of block {height}: {error}"));
         }
         match answer {
@@ -533,7 +473,61 @@ impl Client {
                 }
             }
             DataAnswer::BadEncoding(proof) => self.condemn(asked.peer, height, proof),
-            _ => sampler.unanswered(index),
+            // Who is behind does not know yet; who says so for ever is silent about it.
+            DataAnswer::Outside { newest, .. } if newest > Height(0) && newest < height => {
+                self.on_unanswered_sample(now, asked.peer, height, index);
+            }
+            DataAnswer::Busy { .. } => self.on_unanswered_sample(now, asked.peer, height, index),
+            _ => sampler.denied(index, asked.peer),
+        }
+    }
+
+    fn on_unanswered_sample(&mut self, now: TimestampMs, peer: NodeId, height: Height, index: usize) {
+        let heard = self.peers.get(&peer).map(|peer| peer.heard);
+        let Some(sampler) = self.heights.get_mut(&height).and_then(|followed| followed.sampler.as_mut()) else {
+            return;
+        };
+        match heard {
+            Some(heard) => sampler.unanswered(now, index, peer, heard),
+            None => sampler.reopen(index),
+        }
+    }
+
+    /// Asks each peer now and then for which of the heights that were followed it holds proofs.
+    fn ask_for_proofs(&mut self, now: TimestampMs) {
+        let Some(from) = self.heights.first_key_value().map(|(height, _)| *height) else { return };
+        let at = |peer: &NodeId| self.frauds_at.get(peer).copied().unwrap_or(TimestampMs(0));
+        let due: Vec<NodeId> = self.peers.keys().copied().filter(|peer| at(peer) <= now).collect();
+        for peer in due {
+            self.frauds_at.insert(peer, now.plus(self.config.fraud_poll_ms));
+            self.ask(now, peer, Purpose::Frauds, Request::Frauds { from }, false);
+        }
+    }
+
+    /// A peer named heights for which it holds proofs: it is asked for those that are new.
+    fn on_frauds(&mut self, now: TimestampMs, peer: NodeId, heights: &[Height]) {
+        for &height in heights.iter().take(MAX_FRAUDS) {
+            if self.heights.contains_key(&height) && self.claims.insert((peer, height)) {
+                let request = Request::Data(DataRequest::Roots { height });
+                self.ask(now, peer, Purpose::Proof(height), request, true);
+            }
+        }
+    }
+
+    /// What a peer answered that said it holds a proof.
+    fn on_proof(&mut self, now: TimestampMs, peer: NodeId, height: Height, answer: DataAnswer) {
+        match answer {
+            DataAnswer::BadEncoding(proof) => self.on_fraud(now, peer, height, proof),
+            DataAnswer::Busy { .. } => {
+                self.claims.remove(&(peer, height));
+            }
+            _ => {
+                let empty = self.empty_claims.entry(peer).or_default();
+                *empty += 1;
+                if *empty >= MAX_EMPTY_CLAIMS {
+                    self.convict(now, peer, "it names proofs of bad encoding that it does not have".to_owned());
+                }
+            }
         }
     }
 
@@ -549,27 +543,31 @@ impl Client {
     /// A proof of bad encoding holds.
     fn condemn(&mut self, from: NodeId, height: Height, proof: Box<BadEncoding>) {
         let followed = self.heights.get_mut(&height).expect("the height is followed");
-        let root = followed.data.da.root;
-        if let Some(sampler) = &mut followed.sampler {
-            sampler.condemn();
+        let (root, hash) = (followed.data.da.root, followed.chain.hash());
+        match &mut followed.sampler {
+            Some(sampler) => {
+                // One that was sampled to an end before is counted.
+                self.stats.heights += u64::from(sampler.availability() == Availability::Sampling);
+                sampler.condemn();
+            }
+            None => followed.unsampled = Availability::BadEncoding,
         }
-        self.stats.heights += 1;
         self.stats.failed += 1;
-        for peer in self.peers.iter().filter(|peer| **peer != from) {
+        for peer in self.peers.keys().filter(|peer| **peer != from) {
             self.effects.push(Effect::PassOn { peer: *peer, height, proof: proof.clone() });
         }
         self.report(Report::Data { height, availability: Availability::BadEncoding });
-        self.stop(Stop::BadEncoding { height, root });
+        self.stop_at(height, hash, Stop::BadEncoding { height, root });
     }
 
     fn give_up(&mut self, now: TimestampMs) {
-        let peers = self.peers.len();
+        let peers: Vec<Peer> = self.peers.values().copied().collect();
         let withheld: Vec<(Height, Availability, usize)> = self
             .heights
             .iter_mut()
             .filter_map(|(height, followed)| {
                 let sampler = followed.sampler.as_mut()?;
-                sampler.give_up(now, peers).then(|| (*height, sampler.availability(), sampler.progress().1))
+                sampler.give_up(now, &peers).then(|| (*height, sampler.availability(), sampler.progress().1))
             })
             .collect();
         for &(height, availability, _) in &withheld {
@@ -578,7 +576,8 @@ impl Client {
             self.report(Report::Data { height, availability });
         }
         if let Some(&(height, Availability::Withheld { missing }, samples)) = withheld.first() {
-            self.stop(Stop::Withheld { height, missing, samples, peers });
+            let (peers, hash) = (peers.len(), self.heights[&height].chain.hash());
+            self.stop_at(height, hash, Stop::Withheld { height, missing, samples, peers });
         }
     }
 }

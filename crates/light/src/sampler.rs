@@ -1,11 +1,23 @@
 //! Sampling of one height.
 //!
 //! Each sample is asked for by itself, from a peer drawn at random among those that were not asked for it in this
-//! round. A round ends when all peers had their turn; a new one begins after [`ROUND_MS`], until the sample is answered.
-//! A sample that is unanswered after a full round and after `give_up_ms` since the height was seen counts as withheld:
-//! with one honest peer that keeps the square and can be reached, that does not happen to an available one.
+//! round, those that answer first. A round ends when all peers had their turn; a new one begins after [`ROUND_MS`], until the
+//! sample is answered.
+//!
+//! A sample counts as withheld when `give_up_ms` have passed since the height was seen and there is *evidence* against every
+//! peer that is there:
+//!
+//! | what a peer did | worth |
+//! |---|---|
+//! | answered that it does not have the share | evidence, while the peer goes on answering anything ([`FRESH_MS`]) |
+//! | left it unanswered [`SILENCES`] times, and answered something else after each | the same |
+//! | nothing at all, for less than [`GONE_MS`] | none: it may be the connection, and the height stays open |
+//! | nothing at all for longer | it is not there, and keeps nothing open |
+//!
+//! So with one honest peer that keeps the square and can be reached an available height is never called withheld, and a client
+//! that has lost its connection, or whose peers are too busy for everything, concludes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cascade_da::{SampleId, Shape, ShapeError, sampling};
 use cascade_primitives::{DaCommitment, Height, NodeId, TimestampMs};
@@ -16,6 +28,28 @@ use rand_chacha::{
 
 /// Shortest time between two rounds of asking all peers for one sample, in ms.
 pub const ROUND_MS: u64 = 1_000;
+/// What a peer said of a sample counts for so long after the last answer of any kind from it, in ms.
+pub const FRESH_MS: u64 = 10_000;
+/// A peer that has answered nothing for so long is not there, in ms.
+pub const GONE_MS: u64 = 60_000;
+/// Times that a peer has to leave a sample unanswered, and to answer something else afterwards.
+pub const SILENCES: u32 = 3;
+
+/// What is known of a peer that can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) id: NodeId,
+    /// When it last answered anything; when it came, before it did.
+    pub(crate) heard: TimestampMs,
+    /// It has left a request unanswered since: others are preferred.
+    pub(crate) slow: bool,
+}
+
+impl Peer {
+    pub(crate) fn is_gone(&self, now: TimestampMs) -> bool {
+        self.heard.plus(GONE_MS) < now
+    }
+}
 
 /// What decides which shares of a height are asked for, in a client with this seed: a stream of its own for each height, so
 /// that it does not depend on which peers were drawn before.
@@ -34,7 +68,7 @@ pub fn sampling_seed(client: [u8; 32], height: Height) -> [u8; 32] {
 pub enum Availability {
     /// The header commits to no square: there is nothing to sample.
     NoSquare,
-    /// The header was not new when it was seen, so that nodes need not have its square any more.
+    /// The header was so old when it was seen that nodes need not have its square any more.
     NotLive,
     /// Samples are still asked for.
     Sampling,
@@ -56,8 +90,8 @@ pub enum Availability {
 struct Want {
     id: SampleId,
     tried: BTreeSet<NodeId>,
-    /// All peers at hand were asked at least once.
-    full_round: bool,
+    /// What peers said of it.
+    said: BTreeMap<NodeId, Said>,
     /// When the next round may begin.
     round_from: TimestampMs,
     state: State,
@@ -68,6 +102,25 @@ enum State {
     Open,
     Asked,
     Answered,
+}
+
+/// What one peer said of one sample.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    /// That it does not have it.
+    denied: bool,
+    /// Times that it left it unanswered and answered something else before it was asked for it again.
+    silences: u32,
+    /// When it last left it unanswered.
+    failed: Option<TimestampMs>,
+}
+
+impl Said {
+    fn is_evidence(&self, peer: &Peer, now: TimestampMs) -> bool {
+        let answers_others = self.failed.is_some_and(|failed| peer.heard > failed);
+        let silent = self.silences + u32::from(answers_others) >= SILENCES;
+        peer.heard.plus(FRESH_MS) >= now && (self.denied || silent)
+    }
 }
 
 /// The samples of one height.
@@ -92,7 +145,7 @@ impl Sampler {
         give_up_ms: u64,
     ) -> Result<Self, ShapeError> {
         let shape = Shape::of_commitment(commitment)?;
-        let want = |id| Want { id, tried: BTreeSet::new(), full_round: false, round_from: now, state: State::Open };
+        let want = |id| Want { id, tried: BTreeSet::new(), said: BTreeMap::new(), round_from: now, state: State::Open };
         Ok(Self {
             shape,
             wants: sampling::draw(&shape, samples, seed).into_iter().map(want).collect(),
@@ -113,27 +166,28 @@ impl Sampler {
     pub(crate) fn next(
         &mut self,
         now: TimestampMs,
-        peers: &[NodeId],
+        peers: &[Peer],
         mut pick: impl FnMut(usize) -> usize,
     ) -> Option<(usize, NodeId)> {
         if self.availability != Availability::Sampling {
             return None;
         }
         for (index, want) in self.wants.iter_mut().enumerate().filter(|(_, want)| want.state == State::Open) {
-            let fresh: Vec<NodeId> = peers.iter().filter(|peer| !want.tried.contains(peer)).copied().collect();
-            want.full_round |= fresh.is_empty() && !peers.is_empty();
-            let candidates = if !fresh.is_empty() {
-                fresh
-            } else if now >= want.round_from && !peers.is_empty() {
+            let mut candidates: Vec<&Peer> = peers.iter().filter(|peer| !want.tried.contains(&peer.id)).collect();
+            if candidates.is_empty() {
+                if now < want.round_from || peers.is_empty() {
+                    continue;
+                }
                 want.tried.clear();
-                peers.to_vec()
-            } else {
-                continue;
-            };
+                candidates = peers.iter().collect();
+            }
+            if candidates.iter().any(|peer| !peer.slow) {
+                candidates.retain(|peer| !peer.slow);
+            }
             if want.tried.is_empty() {
                 want.round_from = now.plus(ROUND_MS);
             }
-            let peer = candidates[pick(candidates.len())];
+            let peer = candidates[pick(candidates.len())].id;
             want.tried.insert(peer);
             want.state = State::Asked;
             return Some((index, peer));
@@ -150,10 +204,34 @@ impl Sampler {
         }
     }
 
-    /// A sample was not answered.
-    pub(crate) fn unanswered(&mut self, index: usize) {
+    /// A peer answered that it does not have a sample.
+    pub(crate) fn denied(&mut self, index: usize, peer: NodeId) {
+        self.reopen(index);
+        self.wants[index].said.entry(peer).or_default().denied = true;
+    }
+
+    /// A peer left a sample unanswered. `heard` is when it last answered anything.
+    pub(crate) fn unanswered(&mut self, now: TimestampMs, index: usize, peer: NodeId, heard: TimestampMs) {
+        self.reopen(index);
+        let said = self.wants[index].said.entry(peer).or_default();
+        said.silences += u32::from(said.failed.is_some_and(|failed| heard > failed));
+        said.failed = Some(now);
+    }
+
+    /// A sample was asked for in vain, which says nothing of anybody.
+    pub(crate) fn reopen(&mut self, index: usize) {
         if self.wants[index].state == State::Asked {
             self.wants[index].state = State::Open;
+        }
+    }
+
+    /// The time for giving up begins again, and what peers did so far is forgotten: the machine slept, or was cut off.
+    pub(crate) fn begin_again(&mut self, now: TimestampMs, give_up_ms: u64) {
+        self.give_up = now.plus(give_up_ms);
+        for want in &mut self.wants {
+            want.said.clear();
+            want.tried.clear();
+            want.round_from = now;
         }
     }
 
@@ -161,15 +239,17 @@ impl Sampler {
         self.availability = Availability::BadEncoding;
     }
 
-    /// Gives up on samples for which the time is over and for which all peers were asked, or all that there were have
-    /// gone. Answers whether it did now.
-    pub(crate) fn give_up(&mut self, now: TimestampMs, peers: usize) -> bool {
+    /// Gives up if the time is over and there is evidence about a sample: see the module's doc. Answers whether it did now.
+    pub(crate) fn give_up(&mut self, now: TimestampMs, peers: &[Peer]) -> bool {
         if self.availability != Availability::Sampling || now < self.give_up {
             return false;
         }
-        let over =
-            |want: &&Want| want.state == State::Open && (want.full_round || (peers == 0 && !want.tried.is_empty()));
-        let missing = self.wants.iter().filter(over).count();
+        let withheld = |want: &&Want| {
+            let evidence = |peer: &&Peer| want.said.get(&peer.id).is_some_and(|said| said.is_evidence(peer, now));
+            let against = peers.iter().filter(evidence).count();
+            want.state == State::Open && against > 0 && peers.iter().all(|peer| peer.is_gone(now) || evidence(&peer))
+        };
+        let missing = self.wants.iter().filter(withheld).count();
         if missing == 0 {
             return false;
         }

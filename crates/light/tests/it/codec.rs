@@ -25,7 +25,7 @@ fn all(bytes: &[u8]) {
 fn answers() -> Vec<Vec<u8>> {
     let mut chain = TestChain::new(4, 5, 500, true);
     for _ in 0..11 {
-        chain.grow(None);
+        chain.grow_with(None);
     }
     let requests = [
         ChainRequest::Start { height: Height(3) },

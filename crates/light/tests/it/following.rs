@@ -1,5 +1,7 @@
 //! Following the chain and sampling its blocks.
 
+use std::sync::Arc;
+
 use cascade_da::{BadEncoding, RepairError, Repairer, Square};
 use cascade_light::{Availability, Input, Report, Start, Stop};
 use cascade_primitives::{Height, NodeId, block::body_root};
@@ -46,7 +48,9 @@ fn every_height_seen_becomes_available_over_epochs() {
     world.run(2000);
     available(&world, 21..=70);
     let stats = world.client.stats();
-    assert_eq!((stats.heights, stats.failed, stats.samples), (50, 0, 50 * 16));
+    // The head that it caught up with is a square of four shares.
+    assert_eq!((stats.heights, stats.failed, stats.unsampled, stats.samples), (51, 0, 0, 4 + 50 * 16));
+    assert_eq!((world.client.followed(), world.client.sampling()), (51, 0));
     assert!(stats.min_confidence.unwrap() >= 0.99);
     assert_eq!(world.client.chain().unwrap().hash(), world.chain.tip().hash());
     assert!(world.asked.values().all(|&asked| asked > 100), "samples are spread: {:?}", world.asked);
@@ -134,10 +138,8 @@ fn the_square_of_another_body_is_convicted_by_its_data() {
     assert!(matches!(world.stopped, Some(Stop::BadEncoding { height: Height(21), .. })));
 }
 
-#[test]
-fn a_proof_of_bad_encoding_stops_the_client_and_is_passed_on() {
-    let mut world = world(&[Kind::Honest; 4]);
-    world.run(1000);
+/// A square whose first row is no codeword, and the proof of it.
+fn spoiled() -> (Arc<Square>, Box<BadEncoding>) {
     let honest = Square::new(&noise(8 * 1024, 1)).unwrap();
     let mut shares = honest.shares().to_vec();
     shares[5 * 512] ^= 1;
@@ -148,6 +150,80 @@ fn a_proof_of_bad_encoding_stops_the_client_and_is_passed_on() {
         repairer.insert(0, column, &square.share_proof(0, column, axis).unwrap()).unwrap();
     }
     let Err(RepairError::BadEncoding(proof)) = repairer.repair() else { panic!("row 0 is no codeword") };
+    (Arc::new(square), proof)
+}
+
+/// A world that has sampled a badly encoded block 21 and three more.
+fn sampled_wrong(peers: &[Kind]) -> (World, Box<BadEncoding>) {
+    let mut world = world(peers);
+    world.run(1000);
+    let (square, proof) = spoiled();
+    world.chain.grow_with(Some(square));
+    world.run(500);
+    grow(&mut world, 3);
+    available(&world, 21..=24);
+    (world, proof)
+}
+
+#[test]
+fn a_proof_that_is_made_after_the_block_was_sampled_reaches_the_client() {
+    let (mut world, proof) = sampled_wrong(&[Kind::Honest; 4]);
+    let holder = NodeId([3; 32]);
+    world.proofs.insert((holder, Height(21)), proof);
+    let heights = world.client.stats().heights;
+    grow(&mut world, 10);
+    assert!(matches!(world.stopped, Some(Stop::BadEncoding { height: Height(21), .. })), "{:?}", world.stopped);
+    assert_eq!(world.passed_on, [1, 2, 4].map(|n| NodeId([n; 32])).into());
+    let stats = world.client.stats();
+    assert_eq!(stats.failed, 1);
+    assert!(stats.heights >= heights && stats.heights + world.client.sampling() as u64 == world.client.followed());
+    assert!(world.dropped.is_empty(), "{:?}", world.dropped);
+
+    // What is saved ends below, and the next run is told.
+    assert_eq!(world.client.saveable().unwrap().tip().height, Height(20));
+    let condemned = world.client.condemned().unwrap();
+    assert_eq!((condemned.height, condemned.hash), (Height(21), world.chain.headers[&Height(21)].hash()));
+}
+
+#[test]
+fn a_proof_that_is_none_drops_whoever_sends_it_and_so_do_proofs_that_are_not_there() {
+    let (mut world, proof) = sampled_wrong(&[Kind::Honest, Kind::Crier, Kind::Honest, Kind::Honest]);
+    world.proofs.insert((NodeId([3; 32]), Height(22)), proof);
+    grow(&mut world, 20);
+    assert_eq!(world.stopped, None);
+    assert_eq!(world.dropped.keys().copied().collect::<Vec<_>>(), [NodeId([2; 32]), NodeId([3; 32])]);
+    assert!(world.dropped[&NodeId([2; 32])].contains("does not have"), "{:?}", world.dropped);
+    assert!(world.dropped[&NodeId([3; 32])].contains("bad-encoding proof of block 22"), "{:?}", world.dropped);
+}
+
+#[test]
+fn what_is_saved_ends_below_the_lowest_height_that_is_open_or_failed() {
+    let mut world = world(&[Kind::Corner(Height(24)); 4]);
+    world.run(1000);
+    grow(&mut world, 3);
+    assert_eq!(world.client.saveable().unwrap().tip().height, Height(23), "all are settled");
+    grow(&mut world, 6);
+    assert_eq!(world.client.chain().unwrap().tip().height, Height(29));
+    assert_eq!(availability(&world, 24), Some(Availability::Sampling));
+    let saved = world.client.saveable().unwrap().clone();
+    assert_eq!((saved.tip().height, saved.hash()), (Height(23), world.chain.headers[&Height(23)].hash()));
+    assert_eq!(world.client.condemned(), None);
+    grow(&mut world, 40);
+    let stop = world.stopped.clone().unwrap();
+    assert_eq!(world.client.saveable(), Some(&saved));
+    let condemned = world.client.condemned().unwrap();
+    assert_eq!((condemned.height, &condemned.why), (Height(24), &stop));
+    assert_eq!(condemned.hash, world.chain.headers[&Height(24)].hash());
+    // Saved state is a chain like any other, and the next run goes on from there.
+    let bytes = cascade_primitives::Encode::to_bytes(&saved);
+    assert_eq!(cascade_light::Chain::restore(super::world::signing(), &bytes).as_ref(), Ok(&saved));
+}
+
+#[test]
+fn a_proof_of_bad_encoding_stops_the_client_and_is_passed_on() {
+    let mut world = world(&[Kind::Honest; 4]);
+    world.run(1000);
+    let (square, proof) = spoiled();
     world.chain.grow_with(Some(square));
     world.run(1000);
     available(&world, 21..=21);
@@ -167,23 +243,6 @@ fn a_proof_of_bad_encoding_stops_the_client_and_is_passed_on() {
     assert!(matches!(world.stopped, Some(Stop::BadEncoding { height: Height(21), .. })));
     assert_eq!(world.passed_on, [NodeId([3; 32]), NodeId([4; 32])].into());
     assert_eq!(availability(&world, 21), Some(Availability::BadEncoding));
-}
-
-#[test]
-fn headers_that_are_not_new_are_not_sampled() {
-    let mut world = world(&[Kind::Honest; 2]);
-    world.run(1000);
-    for _ in 0..300 {
-        world.chain.grow(Some(&noise(600, 1)));
-    }
-    // The client slept for longer than nodes need to keep squares.
-    world.now += 300 * 500;
-    world.put(0, Input::Tick);
-    world.run(2000);
-    assert_eq!(world.client.chain().unwrap().tip().height, Height(320));
-    assert_eq!(availability(&world, 25), Some(Availability::NotLive));
-    assert_eq!(availability(&world, 100), None, "the rest is caught up with by handovers and the head");
-    assert!(matches!(availability(&world, 320), Some(Availability::Available { .. })));
 }
 
 /// Each of twenty peers flips a bit of its answers until it is caught; whatever the bit, nothing panics, nothing wrong is
@@ -223,7 +282,7 @@ fn without_peers_nothing_is_concluded() {
     let mut world = world(&[Kind::Silent; 2]);
     world.run(60_000);
     assert_eq!(world.stopped, None);
-    assert!(world.reports.is_empty());
+    assert!(matches!(world.reports[..], [Report::Unreachable { peers: 2, .. }]), "{:?}", world.reports);
 }
 
 #[test]

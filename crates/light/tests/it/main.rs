@@ -2,7 +2,10 @@
 
 mod catch_up;
 mod codec;
+mod evidence;
 mod following;
+mod hostile;
 mod state;
 mod trust;
+mod unsampled;
 mod world;

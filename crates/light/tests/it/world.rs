@@ -3,23 +3,27 @@
 #[path = "../../../da/tests/it/noise.rs"]
 mod noise;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::{Arc, LazyLock},
+};
 
 use blst::min_pk::{AggregateSignature, SecretKey, Signature};
 use cascade_da::{
-    Committed, Square,
+    BadEncoding, Committed, Square,
     wire::{Answer as DataAnswer, Request as DataRequest},
 };
 use cascade_light::{
     Answer, BlsScheme, ChainAnswer, ChainRequest, Checkpoint, Client, Config, Effect, Finality, Handover, Head, Input,
-    Report, Request, RequestId, Start, Stop,
+    Reply, Report, Request, RequestId, Start, Stop,
 };
 use cascade_primitives::{
     Address, B256, Block, BlockHash, BlsPublicKey, BlsSignature, Body, Certificate, ChainId, Committee, Decode, Encode,
     Epoch, Fork, Header, HeaderKind, Height, L1Origin, Member, MemberIndex, NodeId, PublicKeys, ResultEntry, Seats,
     SignerSet, SigningContext, ThresholdKeys, TimestampMs, View, VoteTarget,
     block::PROTOCOL_VERSION,
-    merkle::{self, MountainRange, subtree_root},
+    merkle::{self, MountainProof, MountainRange, subtree_root},
 };
 
 pub use noise::noise;
@@ -111,7 +115,9 @@ pub struct TestChain {
     pub range: MountainRange,
     pub voters: Vec<Voters>,
     pub handovers: Vec<Handover>,
-    pub squares: BTreeMap<Height, Square>,
+    pub squares: BTreeMap<Height, Arc<Square>>,
+    /// Heights that only the certificate of a block above makes final.
+    pub uncertified: Range<u64>,
     members: usize,
     epoch_length: u64,
     block_ms: u64,
@@ -130,6 +136,7 @@ impl TestChain {
             voters,
             handovers: Vec::new(),
             squares: BTreeMap::new(),
+            uncertified: 0..0,
             members,
             epoch_length,
             block_ms,
@@ -179,19 +186,24 @@ impl TestChain {
         while self.headers.len() > self.keep {
             self.headers.pop_first();
         }
+        while self.squares.len() > self.keep {
+            self.squares.pop_first();
+        }
     }
 
     pub fn tip(&self) -> &Header {
         self.headers.last_key_value().unwrap().1
     }
 
-    /// One block more, with this data.
+    /// One block more, with this data, or next to none.
     pub fn grow(&mut self, data: Option<&[u8]>) {
-        let square = data.map(|data| Square::new(data).unwrap());
-        self.grow_with(square);
+        static SMALLEST: LazyLock<Arc<Square>> = LazyLock::new(|| Arc::new(Square::new(&[1]).unwrap()));
+        let square = data.map_or_else(|| Arc::clone(&SMALLEST), |data| Arc::new(Square::new(data).unwrap()));
+        self.grow_with(Some(square));
     }
 
-    pub fn grow_with(&mut self, square: Option<Square>) {
+    /// One block more, with this square or none at all.
+    pub fn grow_with(&mut self, square: Option<Arc<Square>>) {
         let below = self.tip().clone();
         let height = below.height.0 + 1;
         let epoch = height / self.epoch_length;
@@ -199,7 +211,7 @@ impl TestChain {
             let generation = if self.changing { epoch as u8 + 1 } else { 0 };
             self.voters.push(Voters::new(epoch + 1, self.members, generation));
         }
-        let data = square.as_ref().map_or_else(Committed::default, Square::committed);
+        let data = square.as_ref().map_or_else(Committed::default, |square| square.committed());
         let header = self.header(height, epoch, below.hash(), data);
         if let Some(square) = square {
             self.squares.insert(header.height, square);
@@ -251,16 +263,7 @@ impl TestChain {
                 None | Some([]) => ChainAnswer::Nothing,
                 Some(some) => ChainAnswer::Handovers(some.iter().take(16).cloned().collect()),
             },
-            ChainRequest::Head { ancestor } => {
-                let header = self.tip().clone();
-                let mut range = MountainRange::default();
-                for hash in &self.hashes[..header.height.0 as usize] {
-                    range.push(*hash);
-                }
-                let subtree = |first, level| subtree_root(first, level, &mut |i| self.hashes[i as usize]);
-                let Some(ancestry) = range.prove(ancestor.0, subtree) else { return ChainAnswer::Nothing };
-                ChainAnswer::Head(Box::new(Head { finality: self.finality(&header), header, ancestry }))
-            }
+            ChainRequest::Head { ancestor } => self.head_at(self.tip().height, *ancestor),
             ChainRequest::Headers { from } => {
                 let Some(first) = self.headers.get(from) else { return ChainAnswer::Nothing };
                 let run: Vec<Header> = self
@@ -271,10 +274,26 @@ impl TestChain {
                     .take_while(|h| h.epoch == first.epoch)
                     .cloned()
                     .collect();
-                let finality = self.finality(run.last().unwrap());
-                ChainAnswer::Headers(run, Box::new(finality))
+                let certified = run.iter().rposition(|h| !self.uncertified.contains(&h.height.0));
+                let Some(last) = certified else { return ChainAnswer::Nothing };
+                let finality = self.finality(&run[last]);
+                ChainAnswer::Headers(run[..=last].to_vec(), Box::new(finality))
             }
         }
+    }
+}
+
+impl TestChain {
+    /// The answer of a node to which this block is the head.
+    fn head_at(&self, height: Height, ancestor: Height) -> ChainAnswer {
+        let header = self.headers[&height].clone();
+        let mut range = MountainRange::default();
+        for hash in &self.hashes[..height.0 as usize] {
+            range.push(*hash);
+        }
+        let subtree = |first, level| subtree_root(first, level, &mut |i| self.hashes[i as usize]);
+        let Some(ancestry) = range.prove(ancestor.0, subtree) else { return ChainAnswer::Nothing };
+        ChainAnswer::Head(Box::new(Head { finality: self.finality(&header), header, ancestry }))
     }
 }
 
@@ -296,6 +315,22 @@ pub enum Kind {
     Scrambler,
     /// Never heard of any block above this height.
     Stale(Height),
+    /// Is behind: knows the chain up to this height, whose head it shows, and has no squares above.
+    Behind(Height),
+    /// Cannot be reached: every request fails at once.
+    Cut,
+    /// Fails requests for shares from this height on, and answers all else.
+    CutData(Height),
+    /// Says nothing to requests for shares from this height on, and answers all else.
+    Mute(Height),
+    /// Shows a head at or below everybody's tip that nobody certified.
+    LowHead(Height),
+    /// Shows a head and headers of an epoch that has not begun.
+    Hasty,
+    /// Once there is a next epoch, says of any header of this one that it is of that.
+    Skipper,
+    /// Names proofs that it does not have.
+    Crier,
 }
 
 /// A client, its peers and the time.
@@ -310,6 +345,8 @@ pub struct World {
     pub stopped: Option<Stop>,
     pub dropped: BTreeMap<NodeId, String>,
     pub passed_on: BTreeSet<NodeId>,
+    /// Proofs that peers hold.
+    pub proofs: BTreeMap<(NodeId, Height), Box<BadEncoding>>,
     pub asked: BTreeMap<NodeId, usize>,
     /// Makes runs differ.
     pub salt: u64,
@@ -334,6 +371,7 @@ impl World {
             stopped: None,
             dropped: BTreeMap::new(),
             passed_on: BTreeSet::new(),
+            proofs: BTreeMap::new(),
             asked: BTreeMap::new(),
             salt: 0,
         };
@@ -348,6 +386,13 @@ impl World {
     pub fn put(&mut self, after: u64, input: Input) {
         self.sequence += 1;
         self.queue.insert((self.now + after, self.sequence), input);
+    }
+
+    /// Sets the clock back. What is under way happens when it would have.
+    pub fn turn_back(&mut self, ms: u64) {
+        self.now -= ms;
+        let queue = std::mem::take(&mut self.queue);
+        self.queue = queue.into_iter().map(|((at, sequence), input)| ((at - ms, sequence), input)).collect();
     }
 
     /// Lets this much time pass.
@@ -372,7 +417,7 @@ impl World {
             Effect::Ask { id, peer, request, alone } => {
                 assert_eq!(alone, matches!(request, Request::Data(_)));
                 *self.asked.entry(peer).or_default() += 1;
-                self.serve(id, self.peers[&peer], &request);
+                self.serve(id, peer, &request);
             }
             Effect::Drop { peer, why } => {
                 self.dropped.insert(peer, why);
@@ -389,38 +434,57 @@ impl World {
         }
     }
 
-    fn serve(&mut self, id: RequestId, kind: Kind, request: &Request) {
+    fn serve(&mut self, id: RequestId, peer: NodeId, request: &Request) {
+        let kind = self.peers[&peer];
+        let height = match request {
+            Request::Data(request) => request.height(),
+            _ => Height(0),
+        };
         let answer = match (kind, request) {
             (Kind::Silent, _) => return,
+            (Kind::Mute(from), Request::Data(_)) if height >= from => return,
+            (Kind::Cut, _) => return self.put(10, Input::Failed { id, hostile: false, bytes: 7 }),
+            (Kind::CutData(from), Request::Data(_)) if height >= from => {
+                return self.put(10, Input::Failed { id, hostile: false, bytes: 7 });
+            }
+            (Kind::Crier, Request::Frauds { .. }) => {
+                let tip = self.chain.tip().height.0;
+                Answer::Frauds((tip.saturating_sub(15)..=tip).map(Height).collect())
+            }
+            (_, Request::Frauds { from }) => {
+                let held = self.proofs.keys().filter(|(holder, height)| *holder == peer && height >= from);
+                Answer::Frauds(held.map(|(_, height)| *height).collect())
+            }
             (_, Request::Chain(request)) => Answer::Chain(self.serve_chain(kind, request)),
             (Kind::NoShares, Request::Data(_)) => {
                 Answer::Data(DataAnswer::Outside { oldest: Height(1), newest: Height(0) })
             }
-            (_, Request::Data(request)) => Answer::Data(self.serve_data(kind, request)),
+            (Kind::Behind(newest), Request::Data(_)) if height > newest => {
+                Answer::Data(DataAnswer::Outside { oldest: Height(1), newest })
+            }
+            (_, Request::Data(request)) => Answer::Data(self.serve_data(kind, peer, request)),
         };
-        let bytes = match &answer {
-            Answer::Chain(answer) => answer.to_bytes().len(),
-            Answer::Data(answer) => answer.to_bytes().len(),
-        };
+        let bytes = encoded(&answer).len();
         let answer = if kind == Kind::Scrambler { self.scramble(&answer) } else { Some(answer) };
         match answer {
             Some(answer) => self.put(10, Input::Answered { id, answer, bytes: bytes as u64 }),
-            None => self.put(10, Input::Failed { id, hostile: true }),
+            None => self.put(10, Input::Failed { id, hostile: true, bytes: 0 }),
         }
     }
 
     /// An answer with one bit flipped, if it still decodes.
     fn scramble(&mut self, answer: &Answer) -> Option<Answer> {
-        let mut bytes = match answer {
-            Answer::Chain(answer) => answer.to_bytes(),
-            Answer::Data(answer) => answer.to_bytes(),
-        };
+        let mut bytes = encoded(answer);
         let pick = noise(16, self.sequence.wrapping_add(self.salt));
         let at = u64::from_le_bytes(pick[..8].try_into().unwrap()) as usize % bytes.len();
         bytes[at] ^= 1 << (pick[8] % 8);
         match answer {
             Answer::Chain(_) => ChainAnswer::from_slice(&bytes).ok().map(Answer::Chain),
             Answer::Data(_) => DataAnswer::from_slice(&bytes).ok().map(Answer::Data),
+            Answer::Frauds(_) => match Reply::from_slice(&bytes) {
+                Ok(Reply::Frauds(heights)) => Some(Answer::Frauds(heights)),
+                _ => None,
+            },
         }
     }
 
@@ -438,18 +502,54 @@ impl World {
                 ChainAnswer::Nothing => {}
             }
         }
-        match kind {
-            Kind::Stale(height) if matches!(request, ChainRequest::Headers { from } if *from > height) => {
+        match (kind, request) {
+            (Kind::Stale(height) | Kind::Behind(height), ChainRequest::Headers { from }) if *from > height => {
                 ChainAnswer::Nothing
+            }
+            (Kind::Behind(height), ChainRequest::Head { ancestor }) => self.chain.head_at(height, *ancestor),
+            (Kind::LowHead(height), ChainRequest::Head { .. }) => {
+                let header = self.chain.headers[&height].clone();
+                let mut finality = self.chain.finality(&header);
+                finality.certificate.signature = BlsSignature([3; 96]);
+                let ancestry = MountainProof { range: MountainRange::default(), path: Vec::new() };
+                ChainAnswer::Head(Box::new(Head { header, finality, ancestry }))
+            }
+            (Kind::Hasty, ChainRequest::Head { .. } | ChainRequest::Headers { .. }) => {
+                let mut header = self.chain.tip().clone();
+                header.epoch = header.epoch.next();
+                header.height = Height(header.height.0 + 50);
+                let finality = self.chain.finality(self.chain.tip());
+                match answer {
+                    ChainAnswer::Head(head) => ChainAnswer::Head(Box::new(Head { header, finality, ..*head })),
+                    _ => ChainAnswer::Headers(vec![header], Box::new(finality)),
+                }
+            }
+            (Kind::Skipper, ChainRequest::Headers { from }) => {
+                let (Some(first), tip) = (self.chain.headers.get(from), self.chain.tip()) else { return answer };
+                if tip.epoch == first.epoch {
+                    return answer;
+                }
+                let claimed = Header { epoch: tip.epoch, ..first.clone() };
+                ChainAnswer::Headers(vec![claimed], Box::new(self.chain.finality(tip)))
             }
             _ => answer,
         }
     }
 
-    fn serve_data(&self, kind: Kind, request: &DataRequest) -> DataAnswer {
-        let DataRequest::Samples { height, ids } = request else { panic!("a client asks for samples alone") };
+    fn serve_data(&self, kind: Kind, peer: NodeId, request: &DataRequest) -> DataAnswer {
+        if let Some(proof) = self.proofs.get(&(peer, request.height())) {
+            return DataAnswer::BadEncoding(proof.clone());
+        }
+        let Some(square) = self.chain.squares.get(&request.height()) else { return DataAnswer::NotInSquare };
+        let (height, ids) = match request {
+            DataRequest::Samples { height, ids } => (height, ids),
+            DataRequest::Roots { .. } => {
+                let (data_hash, roots) = (square.commitment().data_hash(), square.commitment().roots().to_vec());
+                return DataAnswer::Roots { data_hash, roots };
+            }
+            DataRequest::Line { .. } => panic!("a client asks for no lines"),
+        };
         assert_eq!(ids.len(), 1, "one sample a request");
-        let Some(square) = self.chain.squares.get(height) else { return DataAnswer::NotInSquare };
         let corner = square.shape().width() as u16 + 1;
         if let Kind::Corner(from) = kind
             && *height >= from
@@ -463,8 +563,16 @@ impl World {
             other = Square::new(&noise(square.shape().data_size(), 999)).unwrap();
             &other
         } else {
-            square
+            square.as_ref()
         };
         DataAnswer::Samples(vec![square.sample(ids[0].row, ids[0].column, ids[0].axis).unwrap()])
+    }
+}
+
+fn encoded(answer: &Answer) -> Vec<u8> {
+    match answer {
+        Answer::Chain(answer) => answer.to_bytes(),
+        Answer::Data(answer) => answer.to_bytes(),
+        Answer::Frauds(heights) => Reply::Frauds(heights.clone()).to_bytes(),
     }
 }

@@ -7,14 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cascade_light::{Checkpoint, Config, Start};
+use cascade_light::{Checkpoint, Start};
 use cascade_primitives::Genesis;
 use clap::Args;
 
 use super::{Failure, block_on, output};
 use crate::{
     config::read_genesis,
-    light::{Follower, Peer, Snapshot, Store, genesis_checkpoint, of_testnet, parse_checkpoint, rpc::serve},
+    exit::ExitCode,
+    light::{Follower, Peer, Snapshot, Store, config_of, genesis_checkpoint, of_testnet, parse_checkpoint, rpc::serve},
     testnet::Ends,
 };
 
@@ -32,8 +33,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 #[command(after_help = "Examples:\n  cascade light --from-testnet cluster\n  \
                         cascade light --from-testnet cluster --samples 16 --heights 50 --json\n  \
                         cascade light --genesis genesis.json --peer http://10.0.0.1:8545 --peer http://10.0.0.2:8545 \
-                        --data light\n\nExit codes: 23 data is withheld or badly encoded, 24 the checkpoint or state is \
-                        too old.")]
+                        --data light\n\nExit codes: 22 no node is left to ask, 23 data is withheld or badly encoded (and \
+                        again in each run with that --data), 24 the checkpoint or state is too old.")]
 pub struct LightArgs {
     /// Take genesis and nodes from the directory of a running `cascade testnet`.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["genesis", "peer"])]
@@ -50,7 +51,7 @@ pub struct LightArgs {
     /// Samples of each block.
     #[arg(long, value_name = "S", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=256))]
     samples: u64,
-    /// End after this many heights were sampled to an end.
+    /// End after this many heights were sampled to an end. Heights that cannot be sampled count too, and make it end with 1.
     #[arg(long, value_name = "N")]
     heights: Option<u64>,
     /// Keep what is known of the chain here, and go on from it.
@@ -96,7 +97,7 @@ fn follower(args: &LightArgs) -> Result<(Follower, Genesis, Vec<Peer>), Failure>
         Some(seed) => seed.0,
         None => random_seed()?,
     };
-    let mut config = Config::new(signing, start, genesis.params.unstaking_delay_ms, seed);
+    let mut config = config_of(&genesis, start, seed);
     config.samples = args.samples as usize;
     Ok((Follower::new(config, peers.clone(), store, true), genesis, peers))
 }
@@ -122,7 +123,11 @@ async fn follow(args: &LightArgs) -> Result<(), Failure> {
     let mut ends = Ends::new()?;
     let mut view = View::new();
     let mut result = follower.start();
-    while result.is_ok() && args.heights.is_none_or(|wanted| follower.client().stats().heights < wanted) {
+    let ended = |follower: &Follower| {
+        let stats = follower.client().stats();
+        args.heights.is_some_and(|wanted| stats.heights + stats.unsampled >= wanted)
+    };
+    while result.is_ok() && !ended(&follower) {
         tokio::select! {
             advanced = follower.advance() => result = advanced,
             () = ends.wait() => break,
@@ -138,6 +143,11 @@ async fn follow(args: &LightArgs) -> Result<(), Failure> {
         view.end();
         output::line(&line(&follower.snapshot()))?;
     }
+    let stats = follower.client().stats();
+    if result.is_ok() && ended(&follower) && args.heights.is_some_and(|wanted| stats.heights < wanted) {
+        let message = format!("{} heights were sampled, and {} could not be", stats.heights, stats.unsampled);
+        result = Err(Failure { code: ExitCode::Failed, message });
+    }
     result.and(saved)
 }
 
@@ -145,11 +155,13 @@ async fn follow(args: &LightArgs) -> Result<(), Failure> {
 pub(crate) fn line(now: &Snapshot) -> String {
     let confidence = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
     let newest = now.newest.map_or_else(String::new, |(height, value)| format!(", block {height} {value:.4}"));
+    let silence = if now.unreachable { ", none answers" } else { "" };
     format!(
-        "head {}, {} sampled, {} failed, confidence at least {}{newest}, {} samples, {} KB, {} peers",
+        "head {}, {} sampled, {} failed, {} unsampled, confidence at least {}{newest}, {} samples, {} KB, {} peers{silence}",
         now.head,
         now.heights,
         now.failed,
+        now.unsampled,
         confidence(now.min_confidence),
         now.samples,
         now.bytes_received / 1000,

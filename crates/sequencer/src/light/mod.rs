@@ -17,7 +17,7 @@ use std::{fmt::Write as _, path::Path};
 
 use cascade_consensus::{ChainContext, context::Rules};
 use cascade_execution::genesis_changes;
-use cascade_light::Checkpoint;
+use cascade_light::{Checkpoint, Config, Start};
 use cascade_primitives::{B256, BlockHash, Genesis, Height, NodeId, TransactionRule, domain, hash};
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +92,16 @@ pub fn genesis_checkpoint(genesis: &Genesis) -> Result<Checkpoint, Failure> {
     Ok(Checkpoint { height: Height(0), hash: block.hash(), committee_root: block.header.committee_root })
 }
 
+/// How a client of this chain behaves.
+#[must_use]
+pub fn config_of(genesis: &Genesis, start: Start, seed: [u8; 32]) -> Config {
+    let params = &genesis.params;
+    let mut config = Config::new(genesis.signing_context(), start, params.unstaking_delay_ms, seed);
+    config.data_squares = params.data_squares;
+    config.retention_ms = params.share_retention_ms;
+    config
+}
+
 /// A checkpoint as people pass it on: HEIGHT:HASH:COMMITTEE-ROOT.
 ///
 /// # Errors
@@ -125,8 +135,14 @@ pub struct LightReport {
     pub min_confidence: Option<f64>,
     /// Samples answered and verified.
     pub samples: u64,
-    /// Bytes received, HTTP included.
+    /// Bytes received for following and sampling, HTTP and failed requests included.
     pub bytes_received: u64,
     /// The newest final height.
     pub head: u64,
+    /// Heights from the first one followed to the last.
+    pub followed: u64,
+    /// Of these, not sampled: too old by this machine's clock, jumped over, or forgotten before their samples had answers.
+    pub unsampled: u64,
+    /// Of these, still being sampled.
+    pub sampling: u64,
 }

@@ -1,10 +1,17 @@
 //! Drives a client: its requests over the network, its timer, its reports to whoever shows them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use cascade_light::{
     Answer, Ask, Availability, BlsScheme, Checkpoint, Client, Config, Effect, Input, Reply, Report, Request, RequestId,
-    Start, Stop,
+    Start, Stop, Unsampled,
 };
 use cascade_primitives::{Height, NodeId, TimestampMs};
 use parking_lot::RwLock;
@@ -27,7 +34,9 @@ const SAVE_EVERY_MS: u64 = 10_000;
 /// Answers that wait to be looked at.
 const ANSWERS: usize = 256;
 /// A request is given up after this long; the client has given it up long before.
-const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+const REQUEST_WITHIN: Duration = Duration::from_secs(20);
+/// Proofs get this long to reach other nodes when the client stops.
+const PASS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a view shows.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +45,8 @@ pub struct Snapshot {
     pub heights: u64,
     /// Of these, failed.
     pub failed: u64,
+    /// Heights that were followed and not sampled.
+    pub unsampled: u64,
     /// The least confidence.
     pub min_confidence: Option<f64>,
     /// Samples verified.
@@ -46,6 +57,8 @@ pub struct Snapshot {
     pub head: u64,
     /// Peers that are asked.
     pub peers: usize,
+    /// None of them answers.
+    pub unreachable: bool,
     /// The newest height whose data is known to be there, with the confidence.
     pub newest: Option<(u64, f64)>,
 }
@@ -61,6 +74,9 @@ pub struct Follower {
     saved_at: u64,
     wake: Option<TimestampMs>,
     newest: Option<(u64, f64)>,
+    unreachable: bool,
+    /// The last height that was told to be unsampled, and why.
+    told_unsampled: Option<(Height, Unsampled)>,
     /// Bad-encoding proofs on their way to other nodes.
     passing: JoinSet<()>,
     /// Why the client stopped, until all of them are there.
@@ -93,6 +109,8 @@ impl Follower {
             saved_at: 0,
             wake: None,
             newest: None,
+            unreachable: false,
+            told_unsampled: None,
             passing: JoinSet::new(),
             stopped: None,
             proven: Arc::default(),
@@ -138,7 +156,7 @@ impl Follower {
         if self.stopped.is_some() {
             // A proof that convinced this client has to get out before its process ends.
             let passed = async { while self.passing.join_next().await.is_some() {} };
-            let _ = tokio::time::timeout(REQUEST_WITHIN, passed).await;
+            let _ = tokio::time::timeout(PASS_WITHIN, passed).await;
             return Err(self.stopped.take().expect("it was just looked at"));
         }
         if now().0 >= self.saved_at + SAVE_EVERY_MS {
@@ -147,24 +165,40 @@ impl Follower {
         Ok(())
     }
 
-    /// Saves what is known of the chain, if there is a place for it.
+    /// Saves what is known of the chain and may be relied on, if there is a place for it, and what may not be.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn save(&mut self) -> Result<(), Failure> {
         self.saved_at = now().0;
-        match (&self.store, self.client.chain()) {
-            (Some(store), Some(chain)) => store.save(&self.checkpoint, chain),
-            _ => Ok(()),
+        let (Some(store), Some(_)) = (&self.store, self.client.chain()) else { return Ok(()) };
+        if let Some(condemned) = self.client.condemned() {
+            store.condemn(condemned)?;
+        }
+        match self.client.saveable() {
+            Some(chain) => store.save(&self.checkpoint, chain),
+            None => store.forget(),
         }
     }
 
     /// What a view shows.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let LightReport { heights, failed, min_confidence, samples, bytes_received, head } = self.report();
-        let (peers, newest) = (self.client.peers(), self.newest);
-        Snapshot { heights, failed, min_confidence, samples, bytes_received, head, peers, newest }
+        let LightReport { heights, failed, min_confidence, samples, bytes_received, head, unsampled, .. } =
+            self.report();
+        let (peers, unreachable, newest) = (self.client.peers(), self.unreachable, self.newest);
+        Snapshot {
+            heights,
+            failed,
+            unsampled,
+            min_confidence,
+            samples,
+            bytes_received,
+            head,
+            peers,
+            unreachable,
+            newest,
+        }
     }
 
     /// What `--json` reports.
@@ -178,6 +212,9 @@ impl Follower {
             samples: stats.samples,
             bytes_received: stats.bytes_received,
             head: self.client.chain().map_or(0, |chain| chain.tip().height.0),
+            followed: self.client.followed(),
+            unsampled: stats.unsampled,
+            sampling: self.client.sampling() as u64,
         }
     }
 
@@ -207,7 +244,9 @@ impl Follower {
         }
         match stop {
             Some(why) => {
-                self.save()?;
+                if let Err(error) = self.save() {
+                    output::note(&format!("light: the next run will not know it: {}", error.message));
+                }
                 Err(failure(&why))
             }
             None => Ok(()),
@@ -219,23 +258,27 @@ impl Follower {
         let (sender, authority) = (self.sender.clone(), self.peers.get(&peer).cloned());
         tokio::spawn(async move {
             let Some(authority) = authority else { return };
-            let (ask, data) = match request {
-                Request::Chain(request) => (Ask::Chain(request), false),
-                Request::Data(request) => (Ask::Data(request), true),
+            let ask = match &request {
+                Request::Chain(request) => Ask::Chain(*request),
+                Request::Data(request) => Ask::Data(request.clone()),
+                Request::Frauds { from } => Ask::Frauds { from: *from },
             };
-            let answer = match tokio::time::timeout(REQUEST_WITHIN, http::ask(&authority, &ask)).await {
+            let read = Arc::new(AtomicU64::new(0));
+            let answer = match tokio::time::timeout(REQUEST_WITHIN, http::ask_counted(&authority, &ask, &read)).await {
                 Ok(answer) => answer,
                 Err(_) => Err(AskError::Transport("no answer in time".to_owned())),
             };
-            let input = match answer {
-                Ok((Reply::Chain(answer), bytes)) if !data => {
-                    Input::Answered { id, answer: Answer::Chain(answer), bytes }
-                }
-                Ok((Reply::Data(answer), bytes)) if data => Input::Answered { id, answer: Answer::Data(answer), bytes },
-                Ok((Reply::Busy { .. }, _)) | Err(AskError::Transport(_) | AskError::Refused(_)) => {
-                    Input::Failed { id, hostile: false }
-                }
-                Ok(_) | Err(AskError::Hostile(_)) => Input::Failed { id, hostile: true },
+            let bytes = read.load(Ordering::Relaxed);
+            let answered = |answer| Input::Answered { id, answer, bytes };
+            let input = match (answer, request) {
+                (Ok(Reply::Chain(answer)), Request::Chain(_)) => answered(Answer::Chain(answer)),
+                (Ok(Reply::Data(answer)), Request::Data(_)) => answered(Answer::Data(answer)),
+                (Ok(Reply::Frauds(heights)), Request::Frauds { .. }) => answered(Answer::Frauds(heights)),
+                (
+                    Ok(Reply::Busy { .. }) | Err(AskError::Transport(_) | AskError::Refused(_) | AskError::Foreign(_)),
+                    _,
+                ) => Input::Failed { id, hostile: false, bytes },
+                (Ok(_) | Err(AskError::Hostile(_)), _) => Input::Failed { id, hostile: true, bytes },
             };
             // Once the follower is gone nobody waits for answers.
             let _ = sender.send(input).await;
@@ -253,6 +296,11 @@ impl Follower {
         {
             self.newest = Some((height.0, confidence));
         }
+        match report {
+            Report::Unreachable { .. } => self.unreachable = true,
+            Report::Reached => self.unreachable = false,
+            _ => {}
+        }
         if !self.verbose {
             return;
         }
@@ -264,7 +312,36 @@ impl Follower {
             ),
             Report::Header { .. } => {}
             Report::Data { height, availability } => self.tell_data(height, availability),
+            Report::Unsampled { from, to, why } => self.tell_unsampled(from, to, why),
+            Report::Behind { age_ms } => output::note(&format!(
+                "light: the newest final block is {} s old by this machine's clock: the clock is fast, or the chain stands \
+                 still, or its clocks are slow",
+                age_ms / 1000
+            )),
+            Report::Unreachable { for_ms, peers } => output::note(&format!(
+                "light: none of {peers} nodes has answered for {} s; nothing is concluded from that, and they are asked on",
+                for_ms / 1000
+            )),
+            Report::Reached => output::note("light: a node answers again"),
         }
+    }
+
+    /// Says why heights are not sampled, once for each run of them.
+    fn tell_unsampled(&mut self, from: Height, to: Height, why: Unsampled) {
+        let goes_on = self.told_unsampled.is_some_and(|(last, told)| last.next() == from && told == why);
+        self.told_unsampled = Some((to, why));
+        if goes_on {
+            return;
+        }
+        let because = match why {
+            Unsampled::NoSquare => "this chain has no squares",
+            Unsampled::Old => "by this machine's clock they are so old that nodes need not have their data",
+            Unsampled::JumpedOver => {
+                "they were missed while this client was away, or no node could prove them one by one"
+            }
+            Unsampled::Evicted => "their samples had no answer yet, and too many newer blocks wait",
+        };
+        output::note(&format!("light: blocks from {from} to {to} (and on) are not sampled: {because}"));
     }
 
     fn tell_data(&self, height: Height, availability: Availability) {
@@ -284,6 +361,7 @@ impl Follower {
 fn failure(why: &Stop) -> Failure {
     let code = match why {
         Stop::TooOld { .. } => ExitCode::TooOld,
+        Stop::NoPeers { .. } => ExitCode::Unreachable,
         Stop::Withheld { .. } | Stop::Impossible { .. } | Stop::BadEncoding { .. } => ExitCode::Unavailable,
     };
     Failure { code, message: why.to_string() }

@@ -87,6 +87,10 @@ impl LightDoor {
                 }
                 Reply::Noted
             }
+            Ask::Frauds { from } => match self.squares.spend(now, asker, LEAST_COST) {
+                Ok(()) => Reply::Frauds(self.squares.condemned_from(&self.db, now, from)),
+                Err(retry_ms) => Reply::Busy { retry_ms },
+            },
             Ask::Block { height } => self.paid(now, asker, || {
                 let block = self.db.block(height)?;
                 Ok(Reply::Block(block.map(|block| Box::new(block.into_block()))))
@@ -150,6 +154,8 @@ impl LightDoor {
         self.history.prove(ancestor, head)
     }
 
+    /// A run of headers that one certificate proves. None if that would be longer than an answer: then the head is what leads
+    /// on.
     fn headers(&self, from: Height) -> Result<Option<ChainAnswer>, StorageError> {
         let (mut run, mut bytes): (Vec<Header>, usize) = Default::default();
         let mut proven: Option<(usize, Finality)> = None;

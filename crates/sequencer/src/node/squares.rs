@@ -218,6 +218,16 @@ impl Squares {
         }
     }
 
+    /// Heights from one on whose squares are known to be wrong: requests for what is of them are answered with the proof.
+    pub fn condemned_from(&self, db: &ChainDb, now: TimestampMs, from: Height) -> Vec<Height> {
+        if self.withhold == Withhold::All {
+            return Vec::new();
+        }
+        let heights: Vec<Height> = self.state.lock().server.condemned_from(from).collect();
+        let served = |height: &Height| db.header(*height).ok().flatten().is_some_and(|(_, h)| self.is_kept(now, &h));
+        heights.into_iter().filter(served).collect()
+    }
+
     /// Takes the cost of an answer that is not about shares from an asker's budget.
     ///
     /// # Errors

@@ -1,12 +1,12 @@
 //! A testnet's light client: it follows the cluster as `cascade light` would, in the testnet's own process.
 
-use cascade_light::{Config, Start};
+use cascade_light::Start;
 use tokio::sync::watch;
 
 use super::cluster::Cluster;
 use crate::{
     cli::{Failure, light_line, output, random_seed},
-    light::{Follower, Peer, genesis_checkpoint},
+    light::{Follower, Peer, config_of, genesis_checkpoint},
 };
 
 /// Starts it; what it answers is what it sees, in words.
@@ -14,7 +14,7 @@ pub(super) fn start(cluster: &Cluster) -> Result<watch::Receiver<String>, Failur
     let genesis = cluster.genesis();
     let peers = cluster.nodes().iter().map(|node| Peer::of_url(&node.file().rpc_http)).collect::<Result<_, _>>()?;
     let start = Start::Genesis(genesis_checkpoint(genesis)?);
-    let config = Config::new(genesis.signing_context(), start, genesis.params.unstaking_delay_ms, random_seed()?);
+    let config = config_of(genesis, start, random_seed()?);
     let follower = Follower::new(config, peers, None, false);
     let (sender, receiver) = watch::channel(String::new());
     tokio::spawn(follow(follower, sender));

@@ -15,7 +15,7 @@ use cascade_da::{
     Shape, sampling,
     wire::{Answer, Request},
 };
-use cascade_light::{Ask, ChainAnswer, ChainRequest, Reply, ask::QUIC_TAG, sampling_seed};
+use cascade_light::{Ask, Chain, ChainAnswer, ChainRequest, Checkpoint, Reply, ask::QUIC_TAG, sampling_seed};
 use cascade_primitives::{B256, Bytes, Decode as _, Encode as _, Height, U256};
 use cascade_sequencer::{
     exit::ExitCode,
@@ -32,6 +32,7 @@ use crate::{
     http_server::{self, Say},
     proxy::Proxy,
     sealed,
+    testnet::Testnet,
 };
 
 /// Decides what is sampled.
@@ -140,7 +141,12 @@ fn every_height_seen_is_available_with_confidence_though_one_node_serves_no_shar
     assert!(first["bytes_received"].as_u64().unwrap() > 100_000, "{first}");
     assert!(!stderr(&output).contains("dropped"), "to have nothing is no lie: {}", stderr(&output));
     let keys: Vec<&String> = first.as_object().unwrap().keys().collect();
-    assert_eq!(keys.len(), 6, "{first}");
+    assert_eq!(keys.len(), 9, "{first}");
+    // No height between the first and the last one is missing but those that were just seen.
+    let count = |key: &str| first[key].as_u64().unwrap();
+    assert_eq!(count("unsampled"), 0, "{first}");
+    assert_eq!(count("followed"), count("heights") + count("sampling"), "{first}");
+    assert!(count("head") >= count("followed") && count("followed") >= 45, "{first}");
 
     // It goes on from what it saved.
     let output = light(&cluster, &["--heights", "3", "--data", data]).output().unwrap();
@@ -181,8 +187,10 @@ fn a_corner_withheld_by_all_is_named_and_never_called_available_while_certificat
     // A quarter of the shares is withheld: 16 samples miss them all in one block of some hundred. So the first seed with which
     // they do in none that the client can see.
     let seed = (0_u64..).map(|n| B256::left_padding_from(&n.to_be_bytes())).find(|seed| !misses(seed.0)).unwrap();
-    let output =
-        light(&cluster, &["--samples", "16", "--heights", "50", "--seed", &seed.to_string()]).output().unwrap();
+    let (directory, seed) = (tempfile::tempdir().unwrap(), seed.to_string());
+    let data = ["--data", directory.path().to_str().unwrap()];
+    let output = light(&cluster, &["--samples", "16", "--heights", "50", "--seed", &seed, data[0], data[1]]).output();
+    let output = output.unwrap();
     assert_eq!(output.status.code(), Some(i32::from(ExitCode::Unavailable.code())), "{}", stderr(&output));
     let report = report(&output);
     let (heights, failed) = (report["heights"].as_u64().unwrap(), report["failed"].as_u64().unwrap());
@@ -196,6 +204,22 @@ fn a_corner_withheld_by_all_is_named_and_never_called_available_while_certificat
     assert!(head > named && SEEN.contains(&head), "headers were certified meanwhile: {report} {words}");
     let height = cluster.height(0);
     cluster.wait_height(0, height + 3);
+
+    // What was saved ends below, and no later run goes on above, whatever it is started with.
+    let bytes = std::fs::read(directory.path().join("light.state")).expect("it was saved");
+    let saved = Chain::restore(cluster.genesis.signing_context(), &bytes[8 + 32 + 32..]).expect("a chain");
+    assert!(saved.tip().height < Height(named), "saved up to {}", saved.tip().height);
+    let checkpoint = checkpoint_text(&Checkpoint {
+        height: saved.tip().height,
+        hash: saved.hash(),
+        committee_root: saved.tip().committee_root,
+    });
+    for more in [&data[..], &[data[0], data[1], "--checkpoint", &checkpoint]] {
+        let output = light(&cluster, more).output().unwrap();
+        let words = stderr(&output);
+        assert_eq!(output.status.code(), Some(i32::from(ExitCode::Unavailable.code())), "{words}");
+        assert!(words.contains(&format!("block {named} is withheld")) && words.contains("remove"), "{words}");
+    }
 }
 
 /// Passes requests on to a node and turns a bit of every share in the answers.
@@ -228,6 +252,60 @@ fn a_peer_that_lies_about_a_share_is_dropped_by_name_and_the_rest_goes_on() {
     let name = http::authority(&liar).unwrap();
     assert!(words.contains(&format!("dropped {name}: sample of block")), "{words}");
     assert_eq!(words.matches("dropped").count(), 1, "nobody else is: {words}");
+
+    // Beside a page on which to sign in, which is no lie of a node, the rest goes on; with liars alone it ends and says so.
+    let page = http_server::serve(|_, _| Say::Answer("200 OK\r\ncontent-type: text/html", b"<html>".to_vec()));
+    let output = light_of(&cluster, &[page, url(&cluster, 1)], &["--heights", "5"]).output().unwrap();
+    assert!(output.status.success() && !stderr(&output).contains("dropped"), "{}", stderr(&output));
+    let output = light_of(&cluster, &[liar], &["--heights", "5"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(ExitCode::Unreachable.code())), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no node is left to ask"), "{}", stderr(&output));
+}
+
+/// A node behind a line that can be cut.
+fn behind_a_line(target: String, cut: &Arc<AtomicU64>) -> String {
+    let cut = Arc::clone(cut);
+    http_server::middleman(target, move |runtime, target, asked| {
+        let is_cut = cut.load(Ordering::Relaxed) > 0;
+        if is_cut { None } else { http_server::ask(runtime, target, asked) }
+    })
+}
+
+#[test]
+fn a_client_that_loses_its_connection_says_so_and_goes_on_when_it_is_back() {
+    let cluster = Cluster::start(4);
+    cluster.wait_height(0, 5);
+    let cut = Arc::new(AtomicU64::new(0));
+    let urls: Vec<String> = (0..3).map(|node| behind_a_line(authority(&cluster, node), &cut)).collect();
+    let mut light = Spoken::start(light_of(&cluster, &urls, &["--heights", "30"]));
+    wait_for("it has caught up", || light.said.lock().contains("caught up with").then_some(()));
+    cut.store(1, Ordering::Relaxed);
+    wait_for("it says that no node answers", || {
+        light.said.lock().contains("none of 3 nodes has answered").then_some(())
+    });
+    let height = cluster.height(0);
+    cluster.wait_height(0, height + 10);
+    cut.store(0, Ordering::Relaxed);
+    let (code, words) = light.end();
+    assert!(words.contains("a node answers again") && !words.contains("withheld"), "{words}");
+    assert_eq!(code, Some(0), "{words}");
+}
+
+#[test]
+fn a_light_client_takes_genesis_and_nodes_from_a_testnets_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("cluster");
+    let testnet = Testnet::start(&data, &["--nodes", "4"]);
+    assert_eq!(testnet.info["rpc"].as_array().map(Vec::len), Some(4));
+    let mut command = cascade();
+    command.args(["light", "--heights", "5", "--json", "--from-testnet"]).arg(&data);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found = report(&output);
+    assert_eq!((found["heights"].as_u64(), found["failed"].as_u64()), (Some(5), Some(0)), "{found}");
+    drop(testnet);
+    let output = cascade().args(["light", "--from-testnet"]).arg(dir.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(ExitCode::Unreachable.code())), "{}", stderr(&output));
 }
 
 #[test]
@@ -240,8 +318,7 @@ fn what_is_older_than_the_unstaking_delay_is_refused() {
         .block_on(http::ask(&authority(&cluster, 0), &Ask::Chain(ChainRequest::Headers { from: Height(1) })));
     let Ok((Reply::Chain(ChainAnswer::Headers(headers, _)), _)) = first else { panic!("{first:?}") };
     let header = &headers[0];
-    let old =
-        cascade_light::Checkpoint { height: header.height, hash: header.hash(), committee_root: header.committee_root };
+    let old = Checkpoint { height: header.height, hash: header.hash(), committee_root: header.committee_root };
     wait_for("block 1 is older than the delay", || {
         (cascade_sequencer::home::unix_ms() > header.timestamp.0 + 1_600).then_some(())
     });
@@ -338,42 +415,64 @@ fn silent(target: String) -> String {
     })
 }
 
-/// A light client with a verified RPC; ends with the value.
-struct Verified {
+/// A process whose stderr can be read while it runs; ends with the value.
+pub struct Spoken {
     child: std::process::Child,
-    url: String,
-    said: Arc<parking_lot::Mutex<String>>,
+    pub said: Arc<parking_lot::Mutex<String>>,
+    reader: Option<std::thread::JoinHandle<()>>,
 }
 
-impl Verified {
-    fn start(mut command: Command) -> Self {
+impl Spoken {
+    pub fn start(mut command: Command) -> Self {
         let mut child = command
-            .args(["--rpc-listen", "127.0.0.1:0"])
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::piped())
             .spawn()
             .expect("cascade can be started");
         let said: Arc<parking_lot::Mutex<String>> = Arc::default();
         let (mut stderr, heard) = (child.stderr.take().expect("it is piped"), Arc::clone(&said));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 1024];
             while let Ok(read @ 1..) = stderr.read(&mut buffer) {
                 heard.lock().push_str(&String::from_utf8_lossy(&buffer[..read]));
             }
         });
+        Self { child, said, reader: Some(reader) }
+    }
+
+    /// Waits for its end; its exit code and all that it said.
+    pub fn end(&mut self) -> (Option<i32>, String) {
+        let status = wait_for("it ends", || self.child.try_wait().expect("it is our child"));
+        self.reader.take().expect("it ends once").join().expect("the reader does not fail");
+        (status.code(), self.said.lock().clone())
+    }
+}
+
+impl Drop for Spoken {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A light client with a verified RPC.
+struct Verified {
+    url: String,
+    said: Arc<parking_lot::Mutex<String>>,
+    _process: Spoken,
+}
+
+impl Verified {
+    fn start(mut command: Command) -> Self {
+        command.args(["--rpc-listen", "127.0.0.1:0"]);
+        let process = Spoken::start(command);
+        let said = Arc::clone(&process.said);
         let url = wait_for("the verified RPC says its URL", || {
             let text = said.lock().clone();
             let rest = text.split("JSON-RPC at ").nth(1)?;
             rest.split_once('\n').map(|(url, _)| url.to_owned())
         });
-        Self { child, url, said }
-    }
-}
-
-impl Drop for Verified {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Self { url, said, _process: process }
     }
 }
 

@@ -12,9 +12,10 @@ use cascade_sequencer::exit::ExitCode;
 use tokio::runtime::Runtime;
 
 use crate::{
+    cli::cascade,
     cluster::{Cluster, wait_for},
     http_server::{self, ask},
-    light::{Traffic, authority, light_of, report, stderr, url},
+    light::{Spoken, Traffic, authority, light_of, report, stderr, url},
 };
 
 const MISENCODE: &str = "squares.misencode=true";
@@ -108,10 +109,25 @@ fn where_a_quorum_took_a_wrong_square_its_proof_convinces_a_light_client_that_ha
     let target = authority(&cluster, 0);
     assert!(!encoded_rightly(&block(&cluster.runtime, &target, 3)), "all of them collude");
 
-    // Nobody proves anything: samples are what the header commits to.
+    // Nobody proves anything: samples are what the header commits to. Then somebody gives one of the nodes the proof about a
+    // block that the client has sampled.
     let urls = [url(&cluster, 1), url(&cluster, 2)];
-    let output = light_of(&cluster, &urls, &["--heights", "5"]).output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
+    let mut command = cascade();
+    command.arg("light").arg("--genesis").arg(cluster.nodes[0].home.path().join("genesis.json"));
+    command.args(["--peer", &urls[0], "--peer", &urls[1]]);
+    let mut light = Spoken::start(command);
+    let sampled: u64 = wait_for("a block is available", || {
+        let words = light.said.lock().clone();
+        let newest = words.rsplit(", block ").next().filter(|_| words.contains(", block "))?;
+        newest.split(' ').next()?.parse().ok()
+    });
+    let (_, proof) = prove(&cluster.runtime, &target, Height(sampled)).expect("its last row is no codeword");
+    let given = Ask::Fraud { height: Height(sampled), proof: Box::new(proof) };
+    assert_eq!(ask(&cluster.runtime, &authority(&cluster, 1), &given), Some(Reply::Noted));
+    let (code, words) = light.end();
+    assert_eq!(code, Some(i32::from(ExitCode::Unavailable.code())), "{words}");
+    assert!(words.contains(&format!("block {sampled} is badly encoded")), "{words}");
+    assert!(words.contains(" 1 failed") && !words.contains("dropped"), "{words}");
 
     let urls = [witness(target), url(&cluster, 1), url(&cluster, 2)];
     let output = light_of(&cluster, &urls, &["--heights", "200"]).output().unwrap();
