@@ -135,8 +135,8 @@ pub enum Input {
     Failed {
         /// Which one.
         id: RequestId,
-        /// The peer broke the protocol, rather than being slow or away.
-        hostile: bool,
+        /// How.
+        why: Failure,
         /// Bytes received for it all the same.
         bytes: u64,
     },
@@ -151,6 +151,17 @@ pub enum Input {
         /// Bytes received for it.
         bytes: u64,
     },
+}
+
+/// How a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// There was no connection or no answer.
+    Silent,
+    /// The peer, or something before it, said that it cannot answer now.
+    Busy,
+    /// The peer broke the protocol.
+    Hostile,
 }
 
 /// What is to be done.

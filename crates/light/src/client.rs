@@ -40,7 +40,7 @@ use rand_chacha::{
 };
 
 use crate::{
-    api::{Condemned, Config, Effect, Input, Report, Request, RequestId, Start, Stats, Stop, Unsampled},
+    api::{Condemned, Config, Effect, Failure, Input, Report, Request, RequestId, Start, Stats, Stop, Unsampled},
     ask::MAX_FRAUDS,
     chain::{Chain, Checkpoint},
     sampler::{Availability, Peer, Sampler, sampling_seed},
@@ -296,11 +296,11 @@ impl Client {
                     self.on_answer(now, asked, answer);
                 }
             }
-            Input::Failed { id, hostile, bytes } => {
+            Input::Failed { id, why, bytes } => {
                 self.stats.bytes_received += bytes;
                 if let Some(asked) = self.asked.remove(&id) {
-                    self.on_failure(now, &asked);
-                    if hostile {
+                    self.on_failure(now, &asked, why);
+                    if why == Failure::Hostile {
                         self.convict(now, asked.peer, "it sent bytes that are no answer".to_owned());
                     }
                 }
@@ -321,7 +321,7 @@ impl Client {
         let late: Vec<RequestId> = self.asked.iter().filter(|(_, a)| a.deadline <= now).map(|(id, _)| *id).collect();
         for id in late {
             let asked = self.asked.remove(&id).expect("it was just listed");
-            self.on_failure(now, &asked);
+            self.on_failure(now, &asked, Failure::Silent);
         }
         if self.phase == Phase::Starting && self.chain.is_some() {
             self.started(now);
@@ -477,7 +477,7 @@ impl Client {
             DataAnswer::Outside { newest, .. } if newest > Height(0) && newest < height => {
                 self.on_unanswered_sample(now, asked.peer, height, index);
             }
-            DataAnswer::Busy { .. } => self.on_unanswered_sample(now, asked.peer, height, index),
+            DataAnswer::Busy { .. } => sampler.refused(index, asked.peer),
             _ => sampler.denied(index, asked.peer),
         }
     }

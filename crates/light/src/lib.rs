@@ -22,7 +22,9 @@ pub mod sampler;
 pub mod state;
 pub mod wire;
 
-pub use api::{Answer, Condemned, Config, Effect, Input, Report, Request, RequestId, Start, Stats, Stop, Unsampled};
+pub use api::{
+    Answer, Condemned, Config, Effect, Failure, Input, Report, Request, RequestId, Start, Stats, Stop, Unsampled,
+};
 pub use ask::{Ask, Reply};
 pub use cascade_crypto::{BlsScheme, VoteScheme};
 pub use chain::{CertificateError, Chain, ChainError, Checkpoint, Finality, Handover, KeyError};

@@ -5,17 +5,17 @@
 //! sample is answered.
 //!
 //! A sample counts as withheld when `give_up_ms` have passed since the height was seen and there is *evidence* against every
-//! peer that is there:
+//! peer; or [`PATIENCE_MS`] later, when there is some against one and all others were asked in vain:
 //!
 //! | what a peer did | worth |
 //! |---|---|
 //! | answered that it does not have the share | evidence, while the peer goes on answering anything ([`FRESH_MS`]) |
 //! | left it unanswered [`SILENCES`] times, and answered something else after each | the same |
-//! | nothing at all, for less than [`GONE_MS`] | none: it may be the connection, and the height stays open |
-//! | nothing at all for longer | it is not there, and keeps nothing open |
+//! | was busy, or answered nothing at all | none: it may be others who keep it busy, or the connection |
 //!
-//! So with one honest peer that keeps the square and can be reached an available height is never called withheld, and a client
-//! that has lost its connection, or whose peers are too busy for everything, concludes nothing.
+//! So with one honest peer that keeps the square and can be reached an available height is never called withheld; a withheld one
+//! is found whatever others do, as long as one honest peer answers; and a client that has lost its connection, or whose peers are
+//! too busy for everything, concludes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,8 +30,8 @@ use rand_chacha::{
 pub const ROUND_MS: u64 = 1_000;
 /// What a peer said of a sample counts for so long after the last answer of any kind from it, in ms.
 pub const FRESH_MS: u64 = 10_000;
-/// A peer that has answered nothing for so long is not there, in ms.
-pub const GONE_MS: u64 = 60_000;
+/// Peers that leave everything unanswered, or are busy, keep a height open for so long beyond the time to give up, in ms.
+pub const PATIENCE_MS: u64 = 60_000;
 /// Times that a peer has to leave a sample unanswered, and to answer something else afterwards.
 pub const SILENCES: u32 = 3;
 
@@ -43,12 +43,6 @@ pub(crate) struct Peer {
     pub(crate) heard: TimestampMs,
     /// It has left a request unanswered since: others are preferred.
     pub(crate) slow: bool,
-}
-
-impl Peer {
-    pub(crate) fn is_gone(&self, now: TimestampMs) -> bool {
-        self.heard.plus(GONE_MS) < now
-    }
 }
 
 /// What decides which shares of a height are asked for, in a client with this seed: a stream of its own for each height, so
@@ -218,6 +212,12 @@ impl Sampler {
         said.failed = Some(now);
     }
 
+    /// A peer was asked for a sample and was too busy.
+    pub(crate) fn refused(&mut self, index: usize, peer: NodeId) {
+        self.reopen(index);
+        self.wants[index].said.entry(peer).or_default();
+    }
+
     /// A sample was asked for in vain, which says nothing of anybody.
     pub(crate) fn reopen(&mut self, index: usize) {
         if self.wants[index].state == State::Asked {
@@ -244,10 +244,13 @@ impl Sampler {
         if self.availability != Availability::Sampling || now < self.give_up {
             return false;
         }
+        let is_late = now >= self.give_up.plus(PATIENCE_MS);
         let withheld = |want: &&Want| {
             let evidence = |peer: &&Peer| want.said.get(&peer.id).is_some_and(|said| said.is_evidence(peer, now));
             let against = peers.iter().filter(evidence).count();
-            want.state == State::Open && against > 0 && peers.iter().all(|peer| peer.is_gone(now) || evidence(&peer))
+            want.state == State::Open
+                && against > 0
+                && peers.iter().all(|peer| evidence(&peer) || (is_late && want.said.contains_key(&peer.id)))
         };
         let missing = self.wants.iter().filter(withheld).count();
         if missing == 0 {

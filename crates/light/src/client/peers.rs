@@ -5,7 +5,7 @@ use cascade_primitives::{NodeId, TimestampMs};
 
 use super::{Asked, Client, MAX_LIARS, Phase, Purpose, RETRY_MS, SLEPT_MS, pick};
 use crate::{
-    api::{Answer, Effect, Report, Request, RequestId, Stop},
+    api::{Answer, Effect, Failure, Report, Request, RequestId, Stop},
     sampler::Peer,
 };
 
@@ -75,7 +75,7 @@ impl Client {
         let open: Vec<RequestId> = self.asked.iter().filter(|(_, a)| a.peer == peer).map(|(id, _)| *id).collect();
         for id in open {
             let asked = self.asked.remove(&id).expect("it was just listed");
-            self.on_failure(now, &asked);
+            self.on_failure(now, &asked, Failure::Silent);
         }
     }
 
@@ -116,12 +116,19 @@ impl Client {
         }
     }
 
-    pub(super) fn on_failure(&mut self, now: TimestampMs, asked: &Asked) {
+    pub(super) fn on_failure(&mut self, now: TimestampMs, asked: &Asked, why: Failure) {
         if let Some(peer) = self.peers.get_mut(&asked.peer) {
             peer.slow = true;
         }
         if let Purpose::Sample(height, index) = asked.purpose {
-            return self.on_unanswered_sample(now, asked.peer, height, index);
+            if why == Failure::Silent {
+                return self.on_unanswered_sample(now, asked.peer, height, index);
+            }
+            let followed = self.heights.get_mut(&height);
+            if let Some(sampler) = followed.and_then(|followed| followed.sampler.as_mut()) {
+                sampler.refused(index, asked.peer);
+            }
+            return;
         }
         if matches!(asked.purpose, Purpose::Chain(_)) {
             self.unanswered = self.unanswered.saturating_add(1);

@@ -1,6 +1,6 @@
 //! What counts as withheld, and what is only a bad connection.
 
-use cascade_light::{Availability, Config, Input, Report, RequestId, Start, Stop, Unsampled};
+use cascade_light::{Availability, Config, Failure, Input, Report, RequestId, Start, Stop, Unsampled};
 use cascade_primitives::{Height, NodeId};
 
 use super::world::{Kind, TestChain, World, noise, signing};
@@ -118,9 +118,21 @@ fn a_peer_that_is_behind_for_a_moment_is_no_evidence_and_one_that_says_so_for_ev
 }
 
 #[test]
-fn a_peer_that_is_not_there_hides_nothing() {
-    let mut world = world(&[Kind::Corner(Height(22)), Kind::Corner(Height(22)), Kind::Cut, Kind::Silent]);
-    grow(&mut world, 160);
+fn peers_too_busy_for_shares_are_no_evidence_by_themselves() {
+    let mut world = world(&[Kind::Busy(Height(22)); 4]);
+    grow(&mut world, 200);
+    assert_eq!(world.stopped, None);
+    assert_eq!(world.client.availability(Height(22)), Some(Availability::Sampling));
+    all_become(&mut world, Kind::Honest);
+    world.run(60_000);
+    assert_eq!(world.stopped, None);
+    assert_eq!(world.client.stats().heights, world.client.followed());
+}
+
+#[test]
+fn one_peer_that_says_what_it_does_not_have_is_enough_whatever_the_others_do() {
+    let mut world = world(&[Kind::Corner(Height(22)), Kind::Cut, Kind::Silent, Kind::Busy(Height(22))]);
+    grow(&mut world, 200);
     assert!(matches!(world.stopped, Some(Stop::Withheld { height: Height(22), .. })), "{:?}", world.stopped);
 }
 
@@ -176,7 +188,7 @@ fn a_client_whose_peers_all_lied_says_so_and_ends() {
 fn bytes_of_requests_that_fail_are_counted() {
     let mut world = world(&[Kind::Honest; 2]);
     let before = world.client.stats().bytes_received;
-    world.put(0, Input::Failed { id: RequestId(1 << 40), hostile: false, bytes: 1_000_000 });
+    world.put(0, Input::Failed { id: RequestId(1 << 40), why: Failure::Silent, bytes: 1_000_000 });
     world.run(1);
     assert!(world.client.stats().bytes_received >= before + 1_000_000);
 }

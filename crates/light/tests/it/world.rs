@@ -15,8 +15,8 @@ use cascade_da::{
     wire::{Answer as DataAnswer, Request as DataRequest},
 };
 use cascade_light::{
-    Answer, BlsScheme, ChainAnswer, ChainRequest, Checkpoint, Client, Config, Effect, Finality, Handover, Head, Input,
-    Reply, Report, Request, RequestId, Start, Stop,
+    Answer, BlsScheme, ChainAnswer, ChainRequest, Checkpoint, Client, Config, Effect, Failure, Finality, Handover,
+    Head, Input, Reply, Report, Request, RequestId, Start, Stop,
 };
 use cascade_primitives::{
     Address, B256, Block, BlockHash, BlsPublicKey, BlsSignature, Body, Certificate, ChainId, Committee, Decode, Encode,
@@ -321,6 +321,8 @@ pub enum Kind {
     Cut,
     /// Fails requests for shares from this height on, and answers all else.
     CutData(Height),
+    /// Is too busy for requests for shares from this height on.
+    Busy(Height),
     /// Says nothing to requests for shares from this height on, and answers all else.
     Mute(Height),
     /// Shows a head at or below everybody's tip that nobody certified.
@@ -443,9 +445,12 @@ impl World {
         let answer = match (kind, request) {
             (Kind::Silent, _) => return,
             (Kind::Mute(from), Request::Data(_)) if height >= from => return,
-            (Kind::Cut, _) => return self.put(10, Input::Failed { id, hostile: false, bytes: 7 }),
+            (Kind::Cut, _) => return self.put(10, Input::Failed { id, why: Failure::Silent, bytes: 7 }),
+            (Kind::Busy(from), Request::Data(_)) if height >= from => {
+                return self.put(10, Input::Failed { id, why: Failure::Busy, bytes: 7 });
+            }
             (Kind::CutData(from), Request::Data(_)) if height >= from => {
-                return self.put(10, Input::Failed { id, hostile: false, bytes: 7 });
+                return self.put(10, Input::Failed { id, why: Failure::Silent, bytes: 7 });
             }
             (Kind::Crier, Request::Frauds { .. }) => {
                 let tip = self.chain.tip().height.0;
@@ -468,7 +473,7 @@ impl World {
         let answer = if kind == Kind::Scrambler { self.scramble(&answer) } else { Some(answer) };
         match answer {
             Some(answer) => self.put(10, Input::Answered { id, answer, bytes: bytes as u64 }),
-            None => self.put(10, Input::Failed { id, hostile: true, bytes: 0 }),
+            None => self.put(10, Input::Failed { id, why: Failure::Hostile, bytes: 0 }),
         }
     }
 

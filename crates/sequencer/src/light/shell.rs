@@ -10,8 +10,8 @@ use std::{
 };
 
 use cascade_light::{
-    Answer, Ask, Availability, BlsScheme, Checkpoint, Client, Config, Effect, Input, Reply, Report, Request, RequestId,
-    Start, Stop, Unsampled,
+    Answer, Ask, Availability, BlsScheme, Checkpoint, Client, Config, Effect, Failure as Failed, Input, Reply, Report,
+    Request, RequestId, Start, Stop, Unsampled,
 };
 use cascade_primitives::{Height, NodeId, TimestampMs};
 use parking_lot::RwLock;
@@ -270,15 +270,14 @@ impl Follower {
             };
             let bytes = read.load(Ordering::Relaxed);
             let answered = |answer| Input::Answered { id, answer, bytes };
+            let failed = |why| Input::Failed { id, why, bytes };
             let input = match (answer, request) {
                 (Ok(Reply::Chain(answer)), Request::Chain(_)) => answered(Answer::Chain(answer)),
                 (Ok(Reply::Data(answer)), Request::Data(_)) => answered(Answer::Data(answer)),
                 (Ok(Reply::Frauds(heights)), Request::Frauds { .. }) => answered(Answer::Frauds(heights)),
-                (
-                    Ok(Reply::Busy { .. }) | Err(AskError::Transport(_) | AskError::Refused(_) | AskError::Foreign(_)),
-                    _,
-                ) => Input::Failed { id, hostile: false, bytes },
-                (Ok(_) | Err(AskError::Hostile(_)), _) => Input::Failed { id, hostile: true, bytes },
+                (Ok(Reply::Busy { .. }) | Err(AskError::Refused(_)), _) => failed(Failed::Busy),
+                (Err(AskError::Transport(_) | AskError::Foreign(_)), _) => failed(Failed::Silent),
+                (Ok(_) | Err(AskError::Hostile(_)), _) => failed(Failed::Hostile),
             };
             // Once the follower is gone nobody waits for answers.
             let _ = sender.send(input).await;
