@@ -25,7 +25,7 @@ use cascade_mempool::reveal::{Effect, FinalBlock, Holder, Opening, RevealMessage
 use cascade_primitives::{
     BlockHash, BlsSignature, Certificate, ChainId, ChainParams, Committee, Epoch, Fork, Height, Member, MemberIndex,
     Network, NodeId, RecoveredEnvelope, RecoveredTransaction, Seats, SignerSet, SigningContext, ThresholdKeys,
-    TimestampMs, View, VoteTarget, envelope::SALT_BYTES,
+    TimestampMs, View, VoteTarget, committee_root, envelope::SALT_BYTES,
 };
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
@@ -138,7 +138,7 @@ impl Cipher {
         let mut core = Reveals::new(context(params.chain_id), first, 500, Height(1));
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let secret = Some(Arc::new(keys.secrets[0].clone()));
-        let holder = Holder { keys: Arc::clone(&keys.keys), committee: Arc::clone(&keys.committee), secret };
+        let holder = Holder::new(Arc::clone(&keys.keys), Arc::clone(&keys.committee), secret);
         core.on_keys(holder, &mut rng);
         Self::Real(Box::new(Sequencers { keys, core, rng, params, beacons: BTreeMap::new() }))
     }
@@ -267,6 +267,7 @@ impl Sequencers {
         let block = FinalBlock {
             height,
             epoch: EPOCH,
+            committee_root: committee_root(&self.keys.committee.members_root(), &self.keys.keys.commitment()),
             hash,
             certificate: Arc::clone(&certificate),
             bases: Some(bases.clone()),

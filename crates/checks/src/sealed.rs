@@ -86,7 +86,7 @@ fn world() -> &'static World {
         let scheme = Arc::new(BlsScheme::default());
         let mut book = KeyBook::new(CONTEXT, &params, scheme, Height(1), Arc::clone(&dealers), Arc::clone(&next));
         let own = RecipientSecret::generate(Epoch(1), &mut rng);
-        let recipient = own.announce(&CONTEXT, node, &voting, &mut rng);
+        let recipient = own.announce(&CONTEXT, (next.members_root(), node), &voting, &mut rng);
         let mut checks = StdRng::seed_from_u64(2);
         let mut feed = |book: &mut KeyBook, height, item| {
             book.on_final(&block(height, &next, vec![item]), (&dealers, &next), &mut |generation, dealing| {
@@ -150,13 +150,15 @@ fn reveals(world: &World, with_secret: bool) -> (Reveals, Vec<Effect>) {
     let mut rng = StdRng::seed_from_u64(4);
     let mut core = Reveals::new(CONTEXT, NodeId([1; 32]), 1000, HEIGHT);
     let secret = with_secret.then(|| Arc::clone(&world.secret));
-    let holder = Holder { keys: Arc::clone(&world.keys), committee: Arc::clone(&world.committee), secret };
+    let holder = Holder::new(Arc::clone(&world.keys), Arc::clone(&world.committee), secret);
+    let committee_root = holder.committee_root();
     let mut effects = core.on_keys(holder, &mut rng);
     let target = VoteTarget::commit(Epoch(1), View(1), BLOCK);
     let certificate = Certificate { target, signers: SignerSet::new(1), signature: BlsSignature([1; 96]) };
     let block = FinalBlock {
         height: HEIGHT,
         epoch: Epoch(1),
+        committee_root,
         hash: BLOCK,
         certificate: Arc::new(certificate),
         bases: Some(vec![world.base]),
@@ -230,7 +232,7 @@ fn check_system(bytes: &[u8]) {
     let item = Bytes::copy_from_slice(bytes);
     if let Ok(Some(system)) = decode_system_item(&item) {
         assert_eq!(encode_system_item(&system), item);
-        let _ = world().book.wants(&system);
+        let _ = world().book.is_open(&system);
     }
 }
 

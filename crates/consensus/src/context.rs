@@ -498,8 +498,10 @@ impl ChainContext {
         let epoch = self.epoch.next();
         match item {
             SystemItem::Ready(_) => false,
-            SystemItem::RecipientKey(bytes) => RecipientKey::from_slice(bytes)
-                .is_ok_and(|key| key.epoch == epoch && self.next_committee.index_of(&key.node).is_some()),
+            SystemItem::RecipientKey(bytes) => RecipientKey::from_slice(bytes).is_ok_and(|key| {
+                let next = &self.next_committee;
+                key.epoch == epoch && key.committee == next.members_root() && next.index_of(&key.node).is_some()
+            }),
             SystemItem::Dealing(bytes) => Dealing::from_slice(bytes)
                 .is_ok_and(|dealing| dealing.epoch == epoch && self.committee.member(dealing.dealer).is_some()),
         }
@@ -608,8 +610,9 @@ impl ChainContext {
     /// At the last content height: the epoch ends if a quorum of the next committee is ready; else it is extended; and
     /// after the last extension those who are not ready, or with other keys than most, are dropped.
     ///
-    /// On an encrypted chain those that are left need keys of their own, which are not made yet: the epoch goes on until
-    /// they are.
+    /// If fewer are left than [`ChainParams::min_sequencers`], the committee of today goes on. On an encrypted chain those
+    /// that take over need keys of their own, which are not made yet, also if they are the same as before: the epoch goes on
+    /// until they are, and if again too few hold them in time, the next attempt begins.
     fn settle_next_committee(&mut self, rules: &Rules) {
         if self.next_is_ready() {
             return;
@@ -627,10 +630,12 @@ impl ChainContext {
             rules.genesis.sequencers(epoch).iter().filter(|s| ready.contains(&s.node)).cloned().collect();
         let enough = sequencers.len() >= rules.params().min_sequencers as usize;
         let committee = if enough { committee_of(&sequencers, epoch, rules.params().seats).ok() } else { None };
-        self.next_committee = Arc::new(committee.unwrap_or_else(|| {
+        let committee = committee.unwrap_or_else(|| {
             let members = self.committee.members().to_vec();
             Committee::new(epoch, members, ThresholdKeys::default()).expect("a committee's members form a committee")
-        }));
+        });
+        // Also where the members are those of before: what was announced and dealt for them does not count again.
+        self.next_committee = Arc::new(committee.with_attempt(self.next_committee.attempt().saturating_add(1)));
         self.ready.clear();
         if rules.params().transactions == TransactionRule::Encrypted {
             self.extensions = 0;

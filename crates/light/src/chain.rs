@@ -83,6 +83,8 @@ pub struct Handover {
     pub opened: Certificate,
     /// The members of the next committee; none if they are those of the one before.
     pub members: Option<Vec<Member>>,
+    /// How often the next committee was made anew before it took over.
+    pub attempt: u32,
     /// The commitment to the threshold keys of the next epoch.
     pub keys: ThresholdKeys,
 }
@@ -110,6 +112,7 @@ impl Handover {
             first: first.header.clone(),
             opened,
             members: (!same).then(|| committee.members().to_vec()),
+            attempt: committee.attempt(),
             keys: *committee.threshold_keys(),
         })
     }
@@ -301,7 +304,7 @@ impl Chain {
     /// # Errors
     /// [`ChainError`]; nothing then changes.
     pub fn hand_over(&mut self, verifier: &dyn VoteScheme, handover: &Handover) -> Result<(), ChainError> {
-        let Handover { last, end, first, opened, members, keys } = handover;
+        let Handover { last, end, first, opened, members, attempt, keys } = handover;
         if last.height < self.tip.height {
             return Err(ChainError::Old { found: last.height, tip: self.tip.height });
         }
@@ -314,6 +317,7 @@ impl Chain {
         let expected = last.next_committee_root;
         let members = members.clone().unwrap_or_else(|| self.committee.members().to_vec());
         let next = Committee::new(self.committee.epoch().next(), members, *keys)
+            .map(|next| next.with_attempt(*attempt))
             .map_err(|_| ChainError::Committee { found: B256::ZERO, expected })?;
         if next.root() != expected {
             return Err(ChainError::Committee { found: next.root(), expected });
@@ -490,6 +494,7 @@ impl Encode for Handover {
         if let Some(members) = &self.members {
             encode_list(members, out);
         }
+        self.attempt.encode(out);
         self.keys.encode(out);
     }
 }
@@ -502,6 +507,7 @@ impl Decode for Handover {
             first: Header::decode(r)?,
             opened: Certificate::decode(r)?,
             members: bool::decode(r.field("next committee"))?.then(|| r.list(MAX_MEMBERS)).transpose()?,
+            attempt: u32::decode(r)?,
             keys: ThresholdKeys::decode(r)?,
         })
     }

@@ -23,7 +23,9 @@
 //! seats of all still open. An item that is of no use changes nothing.
 //!
 //! If the next committee is made anew because too few of it were ready, key generation starts over for the new one, from
-//! the first block whose header names it.
+//! the first block whose header names it, also where its members are the same ([`Committee::attempt`]): who lost its
+//! shares, or was away while they were dealt, announces another encryption key. Blocks are counted from there, and its
+//! recipients are fixed after `key_window` of them, or half of those that the new attempt has if that is less.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -114,6 +116,8 @@ pub struct KeyBook<B: SealedBugs = NoBugs> {
     context: SigningContext,
     window: u64,
     epoch_length: u64,
+    /// Blocks after which a committee that was made anew is made anew again.
+    attempt_length: u64,
     results_lag: u64,
     scheme: Arc<dyn VoteScheme>,
     first: Height,
@@ -156,6 +160,7 @@ impl<B: SealedBugs> KeyBook<B> {
             context,
             window: params.key_window,
             epoch_length: params.epoch_length,
+            attempt_length: params.epoch_extension.saturating_mul(params.epoch_extensions_max.saturating_add(1)),
             results_lag: params.results_lag,
             scheme,
             first,
@@ -240,30 +245,22 @@ impl<B: SealedBugs> KeyBook<B> {
         self.author(item) != Some(*peer)
     }
 
-    /// Whether an item claims to be a member's encryption key and is not: whoever made it knows that.
+    /// Whether an item could change anything if the next block carried it, as far as costs nothing to say: it is for these
+    /// keys, and the first of its kind and author in the log. Signatures and proofs are not looked at.
     #[must_use]
-    pub fn is_forged(&self, item: &SystemItem) -> bool {
-        let SystemItem::RecipientKey(bytes) = item else { return false };
-        let Ok(key) = RecipientKey::from_slice(bytes) else { return true };
-        let expected = key.epoch == self.epoch() && !self.announced.contains_key(&key.node);
-        expected && self.recipients.index_of(&key.node).is_some() && self.accept(&key).is_none()
-    }
-
-    /// Whether an item would change anything if the next block carried it; for pools, before it is spread. A dealing is
-    /// checked only as far as that costs nothing.
-    #[must_use]
-    pub fn wants(&self, item: &SystemItem) -> bool {
+    pub fn is_open(&self, item: &SystemItem) -> bool {
         match item {
             SystemItem::Ready(_) => false,
             SystemItem::RecipientKey(bytes) => {
-                RecipientKey::from_slice(bytes).is_ok_and(|key| self.accept(&key).is_some())
+                RecipientKey::from_slice(bytes).is_ok_and(|key| self.member(&key).is_some())
             }
-            SystemItem::Dealing(bytes) => self.parse_dealing(bytes).is_some(),
+            SystemItem::Dealing(bytes) => self.expects_dealing(bytes),
         }
     }
 
-    /// Judges an item that `peer` gave out, before a block of ours carries it; one dealing of each peer may be among those
-    /// that wait. `verify` is asked at most once, and as in [`KeyBook::on_final`].
+    /// Judges an item that `peer` gave out, before a block of ours carries it; one of each kind and author may be among
+    /// those that wait, and what waits is not checked again. `verify` is asked at most once, and as in
+    /// [`KeyBook::on_final`].
     pub fn on_offer<'a>(
         &self,
         peer: &NodeId,
@@ -274,42 +271,59 @@ impl<B: SealedBugs> KeyBook<B> {
         if self.is_not_of(item, peer) {
             return Offer::Dishonest("another's item of key generation");
         }
-        if self.is_forged(item) {
-            return Offer::Dishonest("a forged encryption key");
-        }
-        if !self.wants(item) {
-            return Offer::Useless;
-        }
-        let SystemItem::Dealing(bytes) = item else { return Offer::Waits };
-        let (Some(dealing), Some(generation)) = (self.parse_dealing(bytes), self.generation()) else {
-            return Offer::Useless;
+        let is_like = |other: &SystemItem| {
+            std::mem::discriminant(other) == std::mem::discriminant(item) && self.author(other) == Some(*peer)
         };
-        let is_of_peer =
-            |other: &SystemItem| matches!(other, SystemItem::Dealing(_)) && self.author(other) == Some(*peer);
-        if waiting.into_iter().any(is_of_peer) {
+        if waiting.into_iter().any(is_like) {
             return Offer::Useless;
         }
-        match verify(generation, &dealing) {
-            Ok(_) => Offer::Waits,
-            // Bound to another committee than the one that this node knows: it may be the one that is behind.
-            Err(DealingError::Signature) => Offer::Useless,
-            Err(_) => Offer::Dishonest("a wrong dealing"),
+        match item {
+            SystemItem::Ready(_) => Offer::Useless,
+            SystemItem::RecipientKey(bytes) => match RecipientKey::from_slice(bytes) {
+                Ok(key) if self.member(&key).is_none() => Offer::Useless,
+                Ok(key) if self.accept(&key).is_some() => Offer::Waits,
+                _ => Offer::Dishonest("a forged encryption key"),
+            },
+            SystemItem::Dealing(bytes) => {
+                let (Some(dealing), Some(generation)) = (self.parse_dealing(bytes), self.generation()) else {
+                    return Offer::Useless;
+                };
+                match verify(generation, &dealing) {
+                    Ok(_) => Offer::Waits,
+                    // Whoever makes it signs what is wrong with it. Bound to another committee than the one that this
+                    // node knows, a dealing has another shape, or its signature does not hold: this node may be behind.
+                    Err(error) if error.is_signed() => Offer::Dishonest("a wrong dealing"),
+                    Err(_) => Offer::Useless,
+                }
+            }
         }
     }
 
-    /// The dealing in an item, if it is for this key generation and the first of its dealer.
+    /// The dealing in an item, if it is for this key generation and the first of its dealer. Who dealt, and for which epoch,
+    /// is looked at before the rest is read, which is large.
     #[must_use]
     pub fn parse_dealing(&self, bytes: &[u8]) -> Option<Dealing> {
-        let generation = self.generation.as_ref().filter(|g| g.keys().is_none())?;
-        let dealing = Dealing::from_slice(bytes).ok()?;
-        let new = generation.dealers().chain(generation.liars()).all(|dealer| dealer != dealing.dealer);
-        let known = dealing.dealer.index() < self.dealers.members().len();
-        (new && known && dealing.epoch == self.epoch()).then_some(dealing)
+        self.expects_dealing(bytes).then(|| Dealing::from_slice(bytes).ok()).flatten()
+    }
+
+    fn expects_dealing(&self, bytes: &[u8]) -> bool {
+        let Some(generation) = self.generation.as_ref().filter(|g| g.keys().is_none()) else { return false };
+        let mut r = Reader::new(bytes);
+        let (Ok(epoch), Ok(dealer)) = (Epoch::decode(&mut r), MemberIndex::decode(&mut r)) else { return false };
+        let new = generation.dealers().chain(generation.liars()).all(|other| other != dealer);
+        new && epoch == self.epoch() && dealer.index() < self.dealers.members().len()
+    }
+
+    /// The member whose encryption key this would be, signature and proof aside: the key is for this committee, and the log
+    /// has none of it.
+    fn member(&self, key: &RecipientKey) -> Option<MemberIndex> {
+        let of_these = key.epoch == self.epoch() && key.committee == self.recipients.members_root();
+        let open = of_these && !self.announced.contains_key(&key.node);
+        self.recipients.index_of(&key.node).filter(|_| open)
     }
 
     fn accept(&self, key: &RecipientKey) -> Option<G1Affine> {
-        let open = key.epoch == self.epoch() && !self.announced.contains_key(&key.node);
-        let member = self.recipients.index_of(&key.node).filter(|_| open)?;
+        let member = self.member(key)?;
         key.verify(&self.context, self.scheme.as_ref(), &self.recipients.members()[member.index()].bls_key)
     }
 
@@ -333,19 +347,18 @@ impl<B: SealedBugs> KeyBook<B> {
             self.chances = Chances::default();
             self.start_over(next);
         }
-        self.chances.read(block, self.results_lag);
         // The roots that headers name one after the other differ when the committee is made anew, and when its keys are
-        // agreed on: it is the same as long as its members are.
+        // agreed on: it is the same as long as its members root is.
         let named = &block.header.next_committee_root;
-        if !new_epoch && next.is_named_by(named) {
-            if next.members_root() != self.recipients.members_root() {
-                self.start_over(next);
-            }
-        } else if !new_epoch && !self.recipients.is_named_by(named) {
+        let names_next = next.is_named_by(named);
+        if !new_epoch && names_next && next.members_root() != self.recipients.members_root() {
+            self.start_over(next);
+        }
+        self.chances.read(block, self.results_lag);
+        if !new_epoch && !names_next && !self.recipients.is_named_by(named) {
             // Of a committee that was made anew since: read again after a start, when only the newest is known. What
             // is made under it counts for nothing, now as it did then.
-            self.announced.clear();
-            self.generation = None;
+            self.forget();
             return Vec::new();
         }
         self.take_keys(block);
@@ -368,8 +381,13 @@ impl<B: SealedBugs> KeyBook<B> {
     /// Another committee is scheduled: its members announce their keys anew.
     fn start_over(&mut self, recipients: &Arc<Committee>) {
         self.recipients = Arc::clone(recipients);
+        self.forget();
+    }
+
+    fn forget(&mut self) {
         self.announced.clear();
         self.generation = None;
+        self.chances.count = 0;
     }
 
     fn take_keys(&mut self, block: &SealedBlock) {
@@ -385,9 +403,13 @@ impl<B: SealedBugs> KeyBook<B> {
 
     fn are_fixed(&self) -> bool {
         let announced = self.announced_seats();
-        // An epoch leaves time for those that are away, and what it keeps for dealing; epoch 0 has nothing else to do.
-        let first = self.dealers.epoch() == Epoch(0);
-        let patience = if first { self.window } else { self.epoch_length.saturating_sub(self.window) };
+        // An epoch leaves time for those that are away, and what it keeps for dealing; epoch 0 has nothing else to do, and
+        // one whose next committee was made anew waits for nothing else.
+        let patience = match (self.recipients.attempt(), self.dealers.epoch()) {
+            (1.., _) => self.window.min(self.attempt_length / 2),
+            (0, Epoch(0)) => self.window,
+            (0, _) => self.epoch_length.saturating_sub(self.window),
+        };
         announced == self.recipients.total_seats().0
             || announced >= self.recipients.quorum().0 && self.chances.count > patience
     }

@@ -28,7 +28,7 @@ use cascade_crypto::{
 };
 use cascade_primitives::{
     B256, BlockHash, Certificate, Committee, Decode, DecodeError, DecodeErrorKind, Encode, Epoch, Height, NodeId,
-    Reader, Reveal, SigningContext, TimestampMs,
+    Reader, Reveal, SigningContext, TimestampMs, committee_root,
 };
 use rand::CryptoRng;
 
@@ -88,6 +88,8 @@ pub struct FinalBlock {
     pub height: Height,
     /// Its epoch.
     pub epoch: Epoch,
+    /// The root of the epoch's committee, as its header names it: which keys open it.
+    pub committee_root: B256,
     /// The block.
     pub hash: BlockHash,
     /// What made it final.
@@ -107,6 +109,23 @@ pub struct Holder {
     pub committee: Arc<Committee>,
     /// This node's shares, if it is one of them.
     pub secret: Option<Arc<SecretShares>>,
+    committee_root: B256,
+}
+
+impl Holder {
+    /// The keys that this committee made for itself, and this node's shares of them.
+    #[must_use]
+    pub fn new(keys: Arc<EpochKeys>, committee: Arc<Committee>, secret: Option<Arc<SecretShares>>) -> Self {
+        let committee_root = committee_root(&committee.members_root(), &keys.commitment());
+        Self { keys, committee, secret, committee_root }
+    }
+
+    /// The root of the committee once the chain has agreed on these keys: headers of their epoch name it, and those of no
+    /// committee that was made anew since, nor of one that agreed on other keys.
+    #[must_use]
+    pub const fn committee_root(&self) -> B256 {
+        self.committee_root
+    }
 }
 
 /// What opens a block.
@@ -154,6 +173,7 @@ pub struct Reveals<B: SealedBugs = NoBugs> {
     context: SigningContext,
     node: NodeId,
     retry_ms: u64,
+    /// The newest keys of each epoch. Those of a committee that was made anew since open nothing: blocks wait for the others.
     holders: BTreeMap<Epoch, Holder>,
     /// Final blocks that are not handed on yet, lowest first, without gap.
     pending: VecDeque<Pending>,
@@ -193,7 +213,7 @@ impl<B: SealedBugs> Reveals<B> {
         }
     }
 
-    /// The keys of an epoch are known.
+    /// The keys of an epoch are known, in place of those that were known before.
     pub fn on_keys(&mut self, holder: Holder, rng: &mut dyn CryptoRng) -> Vec<Effect> {
         let epoch = holder.keys.epoch;
         self.holders.insert(epoch, holder);
@@ -310,7 +330,7 @@ impl<B: SealedBugs> Reveals<B> {
         let pending = &mut self.pending[index];
         let block = &pending.block;
         let Some(bases) = &block.bases else { return };
-        let Some(holder) = self.holders.get(&block.epoch) else { return };
+        let Some(holder) = holder_of(&self.holders, block) else { return };
         if pending.opening.is_some() {
             return;
         }
@@ -332,7 +352,8 @@ impl<B: SealedBugs> Reveals<B> {
 
     fn on_shares(&mut self, from: NodeId, shares: &Arc<BlockShares>, rng: &mut dyn CryptoRng) {
         let ready = self.index(shares.height).filter(|&i| {
-            self.pending[i].block.bases.is_none() || self.holders.contains_key(&self.pending[i].block.epoch)
+            let block = &self.pending[i].block;
+            block.bases.is_none() || holder_of(&self.holders, block).is_some()
         });
         let Some(index) = ready else {
             self.keep_early(from, shares);
@@ -340,7 +361,7 @@ impl<B: SealedBugs> Reveals<B> {
         };
         let pending = &mut self.pending[index];
         let Some(bases) = pending.block.bases.as_ref().filter(|_| pending.opening.is_none()) else { return };
-        let holder = &self.holders[&pending.block.epoch];
+        let Some(holder) = holder_of(&self.holders, &pending.block) else { return };
         let Some(member) = holder.committee.index_of(&from) else { return };
         let Ok(seats) = SeatMap::of(&holder.committee) else { return };
         let again = pending.received.iter().any(|(sender, ..)| *sender == from);
@@ -382,7 +403,7 @@ impl<B: SealedBugs> Reveals<B> {
 
     fn combine(&mut self, index: usize, rng: &mut dyn CryptoRng) {
         let pending = &mut self.pending[index];
-        let holder = &self.holders[&pending.block.epoch];
+        let Some(holder) = holder_of(&self.holders, &pending.block) else { return };
         let Ok(seats) = SeatMap::of(&holder.committee) else { return };
         let Some(bases) = &pending.block.bases else { return };
         loop {
@@ -432,7 +453,7 @@ impl<B: SealedBugs> Reveals<B> {
     /// Whether a reveal opens a pending block; none while its keys are not known.
     fn check(&mut self, index: usize, reveal: &Arc<Reveal>, rng: &mut dyn CryptoRng) -> Option<bool> {
         let pending = &mut self.pending[index];
-        let holder = self.holders.get(&pending.block.epoch)?;
+        let holder = holder_of(&self.holders, &pending.block)?;
         let Some(bases) = &pending.block.bases else { return Some(false) };
         let key = holder.keys.beacon.public_key();
         // The cheapest first: nobody can make a beacon before q seats have, and values cost a check each.
@@ -484,6 +505,11 @@ impl<B: SealedBugs> Reveals<B> {
         self.early = self.early.split_off(&self.next);
         std::mem::take(&mut self.effects)
     }
+}
+
+/// The keys that open a block, if they are known.
+fn holder_of<'h>(holders: &'h BTreeMap<Epoch, Holder>, block: &FinalBlock) -> Option<&'h Holder> {
+    holders.get(&block.epoch).filter(|holder| holder.committee_root() == block.committee_root)
 }
 
 fn opening(height: Height, signature: &G1Affine, values: Vec<G1Affine>) -> Opening {

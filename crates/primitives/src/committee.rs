@@ -7,9 +7,13 @@
 //! # What the root binds
 //!
 //! ```text
-//!   members root = H(epoch, members)                 known when the committee is scheduled
+//!   members root = H(epoch, attempt, members)        known when the committee is scheduled
 //!   root         = H(members root, threshold keys)   what headers carry, of the epoch's committee and the next one's
 //! ```
+//!
+//! The attempt is 0 of the committee that the schedule names. A next committee that is made anew, because too few of the one
+//! before were ready, has the next number, *also if its members are the same*: so everything that is bound to a members root
+//! (encryption keys, statements of readiness, stored shares) is of one attempt, and nothing of an earlier one counts again.
 //!
 //! On a chain with threshold keys, those of epoch e+1 are made in epoch e, so the next committee has two roots in turn:
 //!
@@ -154,6 +158,8 @@ pub enum CommitteeError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committee {
     epoch: Epoch,
+    /// How often the epoch's committee was made anew before this one.
+    attempt: u32,
     members: Vec<Member>,
     threshold_keys: ThresholdKeys,
     total: Seats,
@@ -162,7 +168,7 @@ pub struct Committee {
 }
 
 impl Committee {
-    /// A committee of these members, in this order.
+    /// A committee of these members, in this order; the epoch's first.
     ///
     /// # Errors
     /// [`CommitteeError`] if the list is empty or too long, a member is doubled or weightless, or there are too many seats.
@@ -185,11 +191,20 @@ impl Committee {
         }
         let total = members.iter().try_fold(0_u32, |sum, m| sum.checked_add(m.seats.0));
         let total = Seats(total.ok_or(CommitteeError::TooManySeats)?);
-        let mut bytes = epoch.to_bytes();
-        encode_list(&members, &mut bytes);
+        let unbound =
+            Self { epoch, attempt: 0, members, threshold_keys, total, members_root: B256::ZERO, root: B256::ZERO };
+        Ok(unbound.with_attempt(0))
+    }
+
+    /// The same, as the epoch's committee that was made anew so often.
+    #[must_use]
+    pub fn with_attempt(self, attempt: u32) -> Self {
+        let mut bytes = self.epoch.to_bytes();
+        attempt.encode(&mut bytes);
+        encode_list(&self.members, &mut bytes);
         let members_root = hash::tagged(domain::COMMITTEE_MEMBERS, &[&bytes]);
-        let root = committee_root(&members_root, &threshold_keys);
-        Ok(Self { epoch, members, threshold_keys, total, members_root, root })
+        let root = committee_root(&members_root, &self.threshold_keys);
+        Self { attempt, members_root, root, ..self }
     }
 
     /// The same members with these keys.
@@ -203,6 +218,12 @@ impl Committee {
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// How often the epoch's committee was made anew before this one; 0 of the one that the schedule names.
+    #[must_use]
+    pub const fn attempt(&self) -> u32 {
+        self.attempt
     }
 
     /// Its members in order.
@@ -256,7 +277,7 @@ impl Committee {
         &self.threshold_keys
     }
 
-    /// The hash over epoch and members: what the committee is called before it has keys, and what they are made for.
+    /// The hash over epoch, attempt and members: what the committee is called before it has keys, and what they are made for.
     #[must_use]
     pub const fn members_root(&self) -> B256 {
         self.members_root
@@ -268,7 +289,7 @@ impl Committee {
         *root == self.root || *root == committee_root(&self.members_root, &ThresholdKeys::default())
     }
 
-    /// The root that headers carry: a hash over epoch, members and threshold keys.
+    /// The root that headers carry: a hash over epoch, attempt, members and threshold keys.
     #[must_use]
     pub const fn root(&self) -> B256 {
         self.root
@@ -278,6 +299,7 @@ impl Committee {
 impl Encode for Committee {
     fn encode(&self, out: &mut Vec<u8>) {
         self.epoch.encode(out);
+        self.attempt.encode(out);
         encode_list(&self.members, out);
         self.threshold_keys.encode(out);
     }
@@ -286,9 +308,11 @@ impl Encode for Committee {
 impl Decode for Committee {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let epoch = Epoch::decode(r.field("committee"))?;
+        let attempt = u32::decode(r)?;
         let members = r.list(MAX_MEMBERS)?;
         let keys = ThresholdKeys::decode(r)?;
         Self::new(epoch, members, keys)
+            .map(|committee| committee.with_attempt(attempt))
             .map_err(|_| r.error(DecodeErrorKind::NotCanonical("the members do not form a committee")))
     }
 }
@@ -360,6 +384,19 @@ mod tests {
         assert_eq!(Committee::from_slice(&c.to_bytes()).unwrap(), c);
         let keyed = c.with_keys(ThresholdKeys(Some(B256::repeat_byte(7))));
         assert_eq!(Committee::from_slice(&keyed.to_bytes()).unwrap(), keyed);
+        let again = keyed.with_attempt(3);
+        assert_eq!(Committee::from_slice(&again.to_bytes()).unwrap(), again);
+    }
+
+    #[test]
+    fn a_committee_that_is_made_anew_with_the_same_members_has_another_root() {
+        let first = committee(&[3, 2, 1]);
+        let again = first.clone().with_attempt(1);
+        assert_eq!((first.attempt(), again.attempt(), again.members()), (0, 1, first.members()));
+        assert_ne!(first.members_root(), again.members_root());
+        assert!(!again.is_named_by(&first.root()) && !first.is_named_by(&again.root()));
+        let keyed = again.with_keys(ThresholdKeys(Some(B256::repeat_byte(7))));
+        assert_eq!((keyed.attempt(), keyed.members_root()), (1, again.members_root()));
     }
 
     #[test]

@@ -38,7 +38,7 @@ domains! {
     /// Root of a committee.
     COMMITTEE = "cascade/committee/2";
     /// The members of a committee.
-    COMMITTEE_MEMBERS = "cascade/committee-members/1";
+    COMMITTEE_MEMBERS = "cascade/committee-members/2";
     /// Commitment to the public keys of an epoch's threshold schemes.
     EPOCH_KEYS = "cascade/epoch-keys/1";
     /// What belongs to these keys: the keys of all seats' shares.
@@ -90,9 +90,9 @@ domains! {
     /// Value of a block's random beacon.
     BEACON_VALUE = "cascade/beacon-value/1";
     /// A sequencer's encryption key for an epoch.
-    RECIPIENT_KEY = "cascade/recipient-key/1";
+    RECIPIENT_KEY = "cascade/recipient-key/2";
     /// Challenge of the proof that a sequencer holds its encryption key.
-    RECIPIENT_PROOF = "cascade/recipient-proof/1";
+    RECIPIENT_PROOF = "cascade/recipient-proof/2";
     /// What a dealing of key generation is bound to.
     DEALING_CONTEXT = "cascade/dealing-context/1";
     /// Commitment to the ciphertexts of one instance of a dealing.

@@ -175,6 +175,11 @@ impl Checker {
         self.committees.get(&epoch)
     }
 
+    /// The committee of the next epoch, as far as final blocks settle it.
+    pub(crate) const fn next_committee(&self) -> &Arc<Committee> {
+        &self.epochs.next
+    }
+
     /// A node opened a block.
     pub(crate) fn opened(&mut self, node: usize, height: Height, opened: Option<&Arc<Opened>>) {
         if self.honest[node] {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use cascade_consensus::{ChainContext, Effect, Input, InvalidBlock, Message};
 use cascade_primitives::{
-    B256, Block, Decode, Encode, Epoch, Height, NodeId, Ready, ScheduledCommittee, SystemItem, ThresholdKeys, View,
+    B256, Block, Committee, Decode, Encode, Epoch, Height, NodeId, Ready, ScheduledCommittee, SystemItem,
+    ThresholdKeys, View,
 };
 use proptest::prelude::*;
 
@@ -132,6 +133,54 @@ fn a_committee_that_is_made_anew_has_no_keys_and_none_who_named_others_than_most
     assert_eq!(bound(&chain), ThresholdKeys::default());
     push(&mut chain, &[(1, named(2)), (3, named(2)), (5, named(2))]);
     assert_eq!(bound(&chain), named(2), "keys made anew");
+}
+
+/// Two of four are ready when the last extension is over: fewer than may form a committee, and the members of today go on.
+/// Its roots are others, so that everything that was made for the one before is of no use, and it is made anew as often as
+/// it takes.
+#[test]
+fn a_committee_that_is_made_anew_with_the_same_members_is_another_one() {
+    let mut chain = Chain::encrypted(|genesis| genesis.params.epoch_extensions_max = 0);
+    let first = chain.tip().next_committee.clone();
+    push(&mut chain, &[(1, named(1)), (2, named(1))]);
+    let mut seen = vec![first.members_root()];
+    let mut settled = 9;
+    for attempt in 1..=3 {
+        while chain.tip().height < Height(settled) {
+            push(&mut chain, &[]);
+        }
+        let next = chain.tip().next_committee.clone();
+        assert_eq!((next.attempt(), next.members()), (attempt, first.members()));
+        assert!(!seen.contains(&next.members_root()), "attempt {attempt} is called like one before");
+        assert_eq!(chain.tip().ready.len(), 0, "who was ready was so for the one before");
+        assert_eq!(with_ready(&chain, &[]).header.next_committee_root, next.root(), "headers name it");
+        let stored = ChainContext::from_slice(&chain.tip().to_bytes()).unwrap();
+        assert_eq!(stored.next_committee, next, "and a data directory keeps which it is");
+        seen.push(next.members_root());
+        settled += 4;
+        assert_eq!(chain.tip().content_end, Height(settled), "there is time to make its keys");
+    }
+    // All are back. The epoch ends, and the next one begins with attempt 0 of its own successor.
+    push(&mut chain, &[(1, named(2)), (2, named(2)), (3, named(2)), (4, named(2))]);
+    while !chain.tip().can_hand_over() {
+        push(&mut chain, &[]);
+    }
+    assert_eq!((chain.tip().next_committee.attempt(), bound(&chain)), (3, named(2)));
+    chain.push(Next { view: View(1), ..PLAIN });
+    assert_eq!((chain.tip().committee.attempt(), chain.tip().next_committee.attempt()), (3, 0));
+}
+
+#[test]
+fn an_encryption_key_for_another_attempt_has_no_place_in_a_block() {
+    let chain = Chain::encrypted(|_| {});
+    let next = &chain.tip().next_committee;
+    let accepts = |committee: &Committee| {
+        // Points, proof and signature are not looked at here.
+        let named = [Epoch(1).to_bytes(), committee.members_root().to_bytes(), vec![1; 32], vec![0; 48 + 48 + 32 + 96]];
+        chain.tip().accepts_key_item(&SystemItem::RecipientKey(named.concat().into()))
+    };
+    assert!(accepts(next));
+    assert!(!accepts(&next.as_ref().clone().with_attempt(1)));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //!
 //! Made for the epoch, announced in the log before the committee is fixed, and erased with the epoch's shares: who takes
 //! a node later finds nothing with which the old dealings open. The proof of possession (Schnorr, bound to chain,
-//! epoch and node) keeps a key from being derived from another's.
+//! epoch, committee and node) keeps a key from being derived from another's. An announcement names the members root of the
+//! committee that it is for: if the next committee is made anew, nobody can put an old announcement into the log again,
+//! for which its node holds no secret any more.
 
 use std::fmt;
 
@@ -40,6 +42,8 @@ impl fmt::Debug for RecipientSecret {
 pub struct RecipientKey {
     /// The epoch that it is for.
     pub epoch: Epoch,
+    /// The members root of the committee that it is for.
+    pub committee: B256,
     /// Whose it is.
     pub node: NodeId,
     /// The key, a compressed point of G1.
@@ -76,18 +80,19 @@ impl RecipientSecret {
         G1::from(*ephemeral).times(&self.secret).to_affine()
     }
 
-    /// The log item that announces the key.
+    /// The log item that announces the key, as that of a member of the committee with this members root.
     #[must_use]
     pub fn announce(
         &self,
         context: &SigningContext,
-        node: NodeId,
+        (committee, node): (B256, NodeId),
         signer: &dyn VoteSigner,
         rng: &mut dyn CryptoRng,
     ) -> RecipientKey {
         let k = Zeroizing::new(Scalar::random(rng));
         let mut item = RecipientKey {
             epoch: self.epoch,
+            committee,
             node,
             key: self.public_key().to_compressed(),
             commitment: G1::generator().times(&k).to_affine().to_compressed(),
@@ -107,6 +112,7 @@ impl RecipientKey {
         context.genesis_hash.encode(&mut bytes);
         context.fork.encode(&mut bytes);
         self.epoch.encode(&mut bytes);
+        self.committee.encode(&mut bytes);
         self.node.encode(&mut bytes);
         bytes.extend_from_slice(&self.key);
         bytes.extend_from_slice(&self.commitment);
@@ -144,6 +150,7 @@ impl RecipientKey {
 impl Encode for RecipientKey {
     fn encode(&self, out: &mut Vec<u8>) {
         self.epoch.encode(out);
+        self.committee.encode(out);
         self.node.encode(out);
         out.extend_from_slice(&self.key);
         out.extend_from_slice(&self.commitment);
@@ -157,6 +164,7 @@ impl Decode for RecipientKey {
         r.field("recipient key");
         Ok(Self {
             epoch: Epoch::decode(r)?,
+            committee: B256::decode(r)?,
             node: NodeId::decode(r)?,
             key: r.array()?,
             commitment: r.array()?,

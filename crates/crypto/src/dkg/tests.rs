@@ -307,7 +307,7 @@ fn an_encryption_key_is_announced_by_its_holder_alone() {
     let mut rng = ChaCha20Rng::seed_from_u64(10);
     let (signer, other) = (BlsSecretKey::derive(&[1; 32]).unwrap(), BlsSecretKey::derive(&[2; 32]).unwrap());
     let secret = RecipientSecret::generate(EPOCH, &mut rng);
-    let item = secret.announce(&context(), NodeId([1; 32]), &signer, &mut rng);
+    let item = secret.announce(&context(), (B256::repeat_byte(1), NodeId([1; 32])), &signer, &mut rng);
     let item = RecipientKey::from_slice(&item.to_bytes()).unwrap();
     let scheme = BlsScheme::default();
     let verify = |item: &RecipientKey, context: &SigningContext, key: &BlsSecretKey| {
@@ -320,6 +320,10 @@ fn an_encryption_key_is_announced_by_its_holder_alone() {
     stolen.node = NodeId([2; 32]);
     stolen.signature = other.sign(&stolen.digest(&context()));
     assert_eq!(verify(&stolen, &context(), &other), None, "signed by the thief, who does not hold the key");
+    let mut again = item;
+    again.committee = B256::repeat_byte(2);
+    again.signature = signer.sign(&again.digest(&context()));
+    assert_eq!(verify(&again, &context(), &signer), None, "for a committee that was made anew");
     let mut epoch = item;
     epoch.epoch = Epoch(6);
     epoch.signature = signer.sign(&epoch.digest(&context()));

@@ -46,7 +46,7 @@ fn what_key_generation_and_encryption_write_is_frozen() {
     let context = SigningContext { chain_id: ChainId(20252), genesis_hash: B256::repeat_byte(1), fork: Fork(0) };
     let voting = BlsSecretKey::derive(&[1; 32]).unwrap();
     let secret = RecipientSecret::generate(EPOCH, &mut rng);
-    let announced = secret.announce(&context, NodeId([3; 32]), &voting, &mut rng);
+    let announced = secret.announce(&context, (B256::repeat_byte(2), NodeId([3; 32])), &voting, &mut rng);
     frozen::<RecipientKey>("recipient-key", &announced);
     let key = announced.verify(&context, &BlsScheme::default(), &voting.public_key()).unwrap();
 

@@ -113,6 +113,13 @@ fn a_handover_holds_only_as_a_whole() {
     forged.keys = ThresholdKeys::default();
     assert!(matches!(accepts(&forged), Err(ChainError::Committee { .. })), "no keys where it binds some");
 
+    let mut forged = right.clone();
+    forged.attempt = 1;
+    assert!(
+        matches!(accepts(&forged), Err(ChainError::Committee { .. })),
+        "another attempt than the last header names"
+    );
+
     // A header that is not the epoch's last one names the same committee; but that committee did not build on it.
     let early = chain.headers[&Height(7)].clone();
     let mut forged = right.clone();

@@ -1,13 +1,16 @@
-//! Shares are for final blocks: nothing that a peer says makes a node give one before.
+//! Shares are for final blocks: nothing that a peer says makes a node give one before. The core is told which blocks are
+//! final, and looks at no certificate itself; that a node tells it so with a commit certificate alone is what the storage
+//! actor does (it hands on what consensus finalized, once it is stored), and what `cascade sim --encrypted` checks of every
+//! share that leaves a simulated node.
 
 use std::sync::Arc;
 
 use cascade_crypto::{curve::G1Affine, threshold::BlockShares};
-use cascade_mempool::reveal::{Effect, FinalBlock, Holder, RevealMessage, Reveals};
+use cascade_mempool::reveal::{Effect, FinalBlock, RevealMessage, Reveals};
 use cascade_primitives::{Epoch, Fork, Height, Reveal, TimestampMs};
 use rand::{SeedableRng as _, rngs::StdRng};
 
-use crate::sealed::{certificate, chain, context, hash_of, node};
+use crate::sealed::{certificate, chain, context, hash_of, holder, node};
 
 /// The node that is asked.
 const ASKED: usize = 0;
@@ -45,15 +48,10 @@ fn coaxed(core: &mut Reveals, height: u64, rng: &mut StdRng) -> Vec<Effect> {
 }
 
 #[test]
-fn no_share_is_given_before_a_commit_certificate_however_it_is_asked_for() {
+fn no_share_is_given_before_a_block_is_final_however_it_is_asked_for() {
     let mut rng = StdRng::seed_from_u64(3);
     let mut core = Reveals::new(context(), node(ASKED), 500, Height(1));
-    let holder = Holder {
-        keys: Arc::clone(&chain().keys),
-        committee: Arc::clone(&chain().committee),
-        secret: Some(Arc::clone(&chain().secrets[ASKED])),
-    };
-    assert_eq!(core.on_keys(holder, &mut rng), []);
+    assert_eq!(core.on_keys(holder(ASKED), &mut rng), []);
     let heights = 1..=chain().blocks.len() as u64 + 8;
     for height in heights.clone() {
         assert_eq!(coaxed(&mut core, height, &mut rng), [], "height {height}: nothing is final");
@@ -63,6 +61,7 @@ fn no_share_is_given_before_a_commit_certificate_however_it_is_asked_for() {
     let block = FinalBlock {
         height: Height(1),
         epoch: Epoch(1),
+        committee_root: holder(ASKED).committee_root(),
         hash: hash_of(1),
         certificate: certificate(1),
         bases: chain().blocks[0].clone(),

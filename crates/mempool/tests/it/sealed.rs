@@ -11,11 +11,11 @@ use std::{
 use cascade_crypto::{
     BlsScheme, BlsSecretKey, VoteSigner,
     curve::G1Affine,
-    dkg::{RecipientSecret, dealing},
-    threshold::{BlockShares, EncryptionScheme as _, Label, SeatMap, SecretShares, Tdh2},
+    dkg::{Dealing, DealingError, KeyGeneration, RecipientSecret, dealing},
+    threshold::{BlockShares, EncryptionScheme as _, Label, SeatMap, SecretShares, Tdh2, beacon},
 };
 use cascade_mempool::{
-    keybook::{KeyBook, KeyProgress},
+    keybook::{KeyBook, KeyProgress, Offer},
     reveal::{Effect, FinalBlock, Holder, RevealMessage, Reveals},
 };
 use cascade_primitives::{
@@ -112,7 +112,8 @@ impl Generation {
     }
 
     fn announcement(&mut self, i: usize) -> SystemItem {
-        let item = self.secrets[i].announce(&context(), node(i), &voting(i), &mut self.rng);
+        let root = self.next.members_root();
+        let item = self.secrets[i].announce(&context(), (root, node(i)), &voting(i), &mut self.rng);
         SystemItem::RecipientKey(item.to_bytes().into())
     }
 
@@ -193,18 +194,23 @@ fn a_recipient_that_never_announced_is_a_silent_seat_and_nothing_more() {
 #[test]
 fn items_of_no_use_change_nothing() {
     let mut world = Generation::new(3);
+    let root = world.next.members_root();
     let forged = {
         // Somebody else's key under this name: the signature is not the node's.
-        let item = world.secrets[1].announce(&context(), node(0), &voting(1), &mut world.rng);
+        let item = world.secrets[1].announce(&context(), (root, node(0)), &voting(1), &mut world.rng);
         SystemItem::RecipientKey(item.to_bytes().into())
     };
     let other_epoch = {
         let secret = RecipientSecret::generate(Epoch(2), &mut world.rng);
-        SystemItem::RecipientKey(secret.announce(&context(), node(0), &voting(0), &mut world.rng).to_bytes().into())
+        let item = secret.announce(&context(), (root, node(0)), &voting(0), &mut world.rng);
+        SystemItem::RecipientKey(item.to_bytes().into())
     };
     let garbage = SystemItem::RecipientKey(Bytes::from_static(b"garbage"));
+    let nothing = &mut |_: &KeyGeneration, _: &Dealing| unreachable!("nobody deals yet");
+    let dishonest = Offer::Dishonest("a forged encryption key");
+    assert_eq!(world.book.on_offer(&node(0), &forged, [], nothing), dishonest);
+    assert_eq!(world.book.on_offer(&node(0), &other_epoch, [], nothing), Offer::Useless);
     for item in [forged, other_epoch, garbage, SystemItem::Dealing(Bytes::from_static(b"garbage"))] {
-        assert!(!world.book.wants(&item));
         world.feed(vec![item]);
     }
     assert_eq!(world.book.progress(), KeyProgress::Announcing { announced: 0, needed: 3 });
@@ -220,7 +226,7 @@ fn items_of_no_use_change_nothing() {
     assert_eq!((progress.dealt, progress.needed), (0, 3), "a dealing that is wrong does not count");
     let item = world.dealing(0);
     world.feed(vec![item.clone()]);
-    assert!(!world.book.wants(&item), "a second dealing of one dealer does not count");
+    assert!(!world.book.is_open(&item), "a second dealing of one dealer does not count");
     world.feed(vec![item]);
     let KeyProgress::Dealing(progress) = world.book.progress() else { panic!("two are missing") };
     assert_eq!(progress.dealt, 1);
@@ -228,12 +234,14 @@ fn items_of_no_use_change_nothing() {
 
 #[test]
 fn a_committee_that_is_made_anew_gets_keys_of_its_own_whenever_the_book_is_read() {
-    let smaller = committee(1, 0..3);
+    let smaller = Arc::new(committee(1, 0..3).as_ref().clone().with_attempt(1));
     let run = |late: bool| {
         let mut world = Generation::new(4);
         let announcements: Vec<_> = (0..NODES).map(|i| world.announcement(i)).collect();
         // Under the first committee all announce; under the second, those that are left do so again.
-        let again: Vec<_> = announcements[..3].to_vec();
+        let first = std::mem::replace(&mut world.next, Arc::clone(&smaller));
+        let again: Vec<_> = (0..3).map(|i| world.announcement(i)).collect();
+        world.next = first;
         let blocks =
             [block(1, 0, &world.next, announcements), block(2, 0, &smaller, Vec::new()), block(3, 0, &smaller, again)];
         if late {
@@ -252,6 +260,132 @@ fn a_committee_that_is_made_anew_gets_keys_of_its_own_whenever_the_book_is_read(
     };
     assert_eq!(run(false), run(true));
     assert_eq!(run(false).len(), 3);
+}
+
+/// Three of four hold shares, and only two of them say so: the next committee is made anew, of the same members. All make
+/// new keys, and an announcement for the one before counts no more, whoever puts it into the log.
+#[test]
+fn the_same_members_make_new_keys_when_their_committee_is_made_anew() {
+    let mut world = Generation::complete(11);
+    let keys = world.book.generation().unwrap().keys().unwrap().clone();
+    let old = world.announcement(3);
+    let again = Arc::new(world.next.as_ref().clone().with_attempt(1));
+    assert_eq!(again.members(), world.next.members());
+    world.next = again;
+    world.feed(vec![old.clone()]);
+    assert_eq!(world.book.progress(), KeyProgress::Announcing { announced: 0, needed: 3 });
+    assert!(!world.book.is_open(&old), "announced for the committee before");
+    let nothing = &mut |_: &KeyGeneration, _: &Dealing| unreachable!("nobody deals yet");
+    assert_eq!(world.book.on_offer(&node(3), &old, [], nothing), Offer::Useless, "its node may be behind");
+    world.secrets = (0..NODES).map(|_| RecipientSecret::generate(Epoch(1), &mut world.rng)).collect();
+    let items = (0..NODES).map(|i| world.announcement(i)).collect();
+    world.feed(items);
+    for dealer in 0..3 {
+        let item = world.dealing(dealer);
+        world.feed(vec![item]);
+    }
+    assert_eq!(world.book.progress(), KeyProgress::Complete);
+    assert_ne!(world.book.generation().unwrap().keys().unwrap().commitment(), keys.commitment());
+    assert!((0..NODES).all(|i| world.shares(i).is_some()), "also who had none");
+}
+
+/// Blocks count from the one that first names the committee that was made anew: those before have used up all patience.
+#[test]
+fn a_committee_that_is_made_anew_waits_for_its_members_again() {
+    for read_again in [false, true] {
+        let mut world = Generation::new(12);
+        (0..3 * world.window).for_each(|_| world.feed(Vec::new()));
+        world.next = Arc::new(world.next.as_ref().clone().with_attempt(1));
+        if read_again {
+            let params = ChainParams { key_window: world.window, ..ChainParams::of(Network::Regtest) };
+            let scheme = Arc::new(BlsScheme::default());
+            let (dealers, next) = (Arc::clone(&world.dealers), Arc::clone(&world.next));
+            world.book = KeyBook::new(context(), &params, scheme, Height(1), dealers, next);
+            let first = committee(1, 0..NODES);
+            let mut last = None;
+            for height in 1..=world.height {
+                let block = chained(height, &first, Vec::new(), last);
+                last = Some(block.hash());
+                let pair = (&world.dealers, &world.next);
+                world.book.on_final(&block, pair, &mut |_, _| unreachable!("nobody has dealt"));
+            }
+        }
+        let items = (0..3).map(|i| world.announcement(i)).collect();
+        world.feed(items);
+        for block in 1..world.window {
+            assert!(world.book.generation().is_none(), "it waits for the fourth in block {block}, {read_again}");
+            world.feed(Vec::new());
+        }
+        world.feed(Vec::new());
+        assert!(world.book.generation().is_some(), "not for ever, {read_again}");
+    }
+}
+
+#[test]
+fn one_item_of_each_kind_and_author_waits() {
+    let mut world = Generation::new(13);
+    let mut asked = 0;
+    let verify = &mut |generation: &KeyGeneration, item: &Dealing| {
+        asked += 1;
+        generation.verify(item, &BlsScheme::default(), &mut StdRng::seed_from_u64(1))
+    };
+    let (first, second, other) = (world.announcement(0), world.announcement(0), world.announcement(1));
+    assert_ne!(first, second, "each has a proof of its own, and both hold");
+    assert_eq!(world.book.on_offer(&node(0), &first, [], verify), Offer::Waits);
+    assert_eq!(world.book.on_offer(&node(0), &second, [&first], verify), Offer::Useless);
+    assert_eq!(world.book.on_offer(&node(0), &first, [&first], verify), Offer::Useless);
+    assert_eq!(world.book.on_offer(&node(1), &other, [&first], verify), Offer::Waits);
+    let items = (0..NODES).map(|i| world.announcement(i)).collect();
+    world.feed(items);
+    let (first, second) = (world.dealing(0), world.dealing(0));
+    assert_eq!(world.book.on_offer(&node(0), &first, [&other], verify), Offer::Waits);
+    assert_eq!(world.book.on_offer(&node(0), &second, [&first], verify), Offer::Useless);
+    assert_eq!(asked, 1, "what waits is not checked again, nor is what cannot");
+}
+
+/// Its peer may not know yet that the committee was made anew, or this node may not.
+#[test]
+fn a_dealer_is_blamed_for_what_it_signed_alone() {
+    let mut world = Generation::new(14);
+    let items = (0..NODES).map(|i| world.announcement(i)).collect();
+    world.feed(items);
+    let of_four = world.dealing(0);
+    world.next = Arc::new(committee(1, 0..2).as_ref().clone().with_attempt(1));
+    let items = (0..2).map(|i| world.announcement(i)).collect();
+    world.feed(items);
+    let verify = &mut |generation: &KeyGeneration, item: &Dealing| {
+        generation.verify(item, &BlsScheme::default(), &mut StdRng::seed_from_u64(1))
+    };
+    let parsed = world.book.parse_dealing(match &of_four {
+        SystemItem::Dealing(bytes) => bytes,
+        _ => unreachable!("it is a dealing"),
+    });
+    let refused = verify(world.book.generation().unwrap(), &parsed.expect("epoch and dealer are right"));
+    assert_eq!(refused.err(), Some(DealingError::Shape("coefficients")), "made for more seats");
+    assert_eq!(world.book.on_offer(&node(0), &of_four, [], verify), Offer::Useless);
+    let signed = &mut |_: &KeyGeneration, _: &Dealing| Err(DealingError::Proof);
+    assert_eq!(world.book.on_offer(&node(0), &of_four, [], signed), Offer::Dishonest("a wrong dealing"));
+}
+
+/// Half a megabyte is not read for a number in front of it.
+#[test]
+fn a_dealing_is_read_if_its_epoch_and_dealer_are_right() {
+    let mut world = Generation::new(15);
+    let items = (0..NODES).map(|i| world.announcement(i)).collect();
+    world.feed(items);
+    let SystemItem::Dealing(right) = world.dealing(1) else { unreachable!("it is a dealing") };
+    // Whether the rest is read shows by whether it matters: the book takes no look at it when it says what is open.
+    let with = |epoch: u64, dealer: u16| {
+        let place = [epoch.to_le_bytes().as_slice(), &dealer.to_le_bytes()].concat();
+        let garbage = SystemItem::Dealing([place.as_slice(), &[0xff; 64]].concat().into());
+        (world.book.is_open(&garbage), world.book.parse_dealing(&[place.as_slice(), &right[10..]].concat()).is_some())
+    };
+    assert_eq!(with(1, 1), (true, true));
+    assert_eq!(with(2, 1), (false, false), "of another epoch");
+    assert_eq!(with(1, 4), (false, false), "of nobody");
+    world.feed(vec![SystemItem::Dealing(right)]);
+    let item = world.dealing(1);
+    assert!(!world.book.is_open(&item), "it has dealt");
 }
 
 const LABEL: Label = Label(B256::repeat_byte(3));
@@ -289,6 +423,12 @@ pub fn chain() -> &'static Chain {
         }
         Chain { keys, committee: world.next, secrets, blocks }
     })
+}
+
+pub fn holder(i: usize) -> Holder {
+    let chain = chain();
+    let secret = Some(Arc::clone(&chain.secrets[i]));
+    Holder::new(Arc::clone(&chain.keys), Arc::clone(&chain.committee), secret)
 }
 
 pub fn hash_of(height: u64) -> BlockHash {
@@ -371,15 +511,6 @@ impl Sim {
         sim
     }
 
-    fn holder(&self, i: usize) -> Holder {
-        let chain = chain();
-        Holder {
-            keys: Arc::clone(&chain.keys),
-            committee: Arc::clone(&chain.committee),
-            secret: Some(Arc::clone(&chain.secrets[i])),
-        }
-    }
-
     /// Starts with what is on disk: executed blocks are done, final ones above are handed in again.
     fn boot(&mut self, i: usize) {
         let done = self.peers[i].opened.len() as u64;
@@ -390,7 +521,7 @@ impl Sim {
                 assert_eq!(reveal.height.0, *height);
             }
         }
-        let mut effects = core.on_keys(self.holder(i), &mut self.rng);
+        let mut effects = core.on_keys(holder(i), &mut self.rng);
         for height in done + 1..=self.peers[i].finals {
             effects.extend(core.on_final(TimestampMs(self.now), self.final_block(i, height), &mut self.rng));
         }
@@ -407,6 +538,7 @@ impl Sim {
         FinalBlock {
             height: Height(height),
             epoch: Epoch(1),
+            committee_root: holder(0).committee_root(),
             hash: hash_of(height),
             certificate: certificate(height),
             bases: chain().blocks[height as usize - 1].clone(),
@@ -581,6 +713,54 @@ fn every_final_block_is_opened_whatever_f_seats_and_the_network_do() {
     }
 }
 
+/// A block's header binds its epoch's keys. With those of a committee that was made anew since, nothing is opened, refused
+/// or blamed on anybody: it waits for the right ones.
+#[test]
+fn keys_of_another_committee_open_nothing_and_blame_nobody() {
+    let mut rng = StdRng::seed_from_u64(16);
+    let world = Generation::complete(17);
+    let stale = Arc::new(world.book.generation().unwrap().keys().unwrap().clone());
+    let stale = Holder::new(stale, Arc::clone(&world.next), Some(Arc::new(world.shares(0).unwrap())));
+    assert_eq!(stale.keys.epoch, holder(0).keys.epoch);
+    assert_ne!(stale.committee_root(), holder(0).committee_root());
+    let mut core = Reveals::new(context(), node(0), 500, Height(1));
+    assert_eq!(core.on_keys(stale, &mut rng), []);
+    let block = |height: u64| FinalBlock {
+        height: Height(height),
+        epoch: Epoch(1),
+        committee_root: holder(0).committee_root(),
+        hash: hash_of(height),
+        certificate: certificate(height),
+        bases: chain().blocks[height as usize - 1].clone(),
+        reveals: Vec::new(),
+    };
+    // What opens block 1, from a peer that has the right keys.
+    let mut peer = Reveals::new(context(), node(1), 500, Height(1));
+    let _ = peer.on_keys(holder(1), &mut rng);
+    let said = peer.on_final(TimestampMs(1), block(1), &mut rng);
+    let [Effect::Broadcast(RevealMessage::Shares(shares, _))] = said.as_slice() else { panic!("{said:?}") };
+    assert_eq!(core.on_final(TimestampMs(1), block(1), &mut rng), [], "it makes no shares with other keys");
+    let message = RevealMessage::Shares(Arc::clone(shares), certificate(1));
+    assert_eq!(core.on_message(node(1), message, &mut rng), [], "and blames nobody for right ones");
+    let from_another = RevealMessage::Shares(
+        Arc::new(BlockShares::create(
+            (Fork(0), Height(1), hash_of(1)),
+            &chain().secrets[2],
+            &beacon::base(&beacon::message(&context(), Epoch(1), Height(1), hash_of(1))),
+            chain().blocks[0].as_ref().unwrap(),
+        )),
+        certificate(1),
+    );
+    assert_eq!(core.on_message(node(2), from_another, &mut rng), []);
+    let effects = core.on_keys(holder(0), &mut rng);
+    assert!(matches!(effects.first(), Some(Effect::Broadcast(RevealMessage::Shares(..)))), "{effects:?}");
+    assert!(
+        matches!(effects.last(), Some(Effect::Revealed(Height(1), Some(_)))),
+        "what came before counts: {effects:?}"
+    );
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Misbehaved(..) | Effect::Contradiction(_))));
+}
+
 #[test]
 fn one_seat_less_than_a_quorum_opens_nothing() {
     let mut sim = Sim::new(1);
@@ -657,6 +837,6 @@ fn a_peer_that_gives_out_its_dealing_of_the_epoch_before_is_not_taken_for_a_forg
     let scheme = Arc::new(BlsScheme::default());
     let later = KeyBook::new(context(), &params, scheme, Height(9), dealers, recipients);
     assert_eq!(later.author(&item), Some(node(3)), "that is who has the place now");
-    assert!(!later.is_not_of(&item, &node(0)) && !later.wants(&item));
+    assert!(!later.is_not_of(&item, &node(0)) && !later.is_open(&item));
     assert!(later.is_not_of(&SystemItem::Dealing(Bytes::from_static(b"garbage")), &node(0)));
 }

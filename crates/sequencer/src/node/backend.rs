@@ -294,7 +294,7 @@ impl Backend for NodeBackend {
 
     fn epoch_keys(&self) -> EpochKeysView {
         let epoch = self.hub.consensus().map_or(Epoch(0), |view| view.committee.epoch());
-        let keys = self.keyring.all().into_iter().filter(|holder| holder.keys.epoch >= epoch);
+        let keys = self.keyring.agreed_from(epoch).into_iter();
         EpochKeysView {
             epoch,
             keys: keys.map(|holder| (holder.keys.public(), holder.committee.members_root())).collect(),

@@ -1,4 +1,9 @@
 //! The keys of the epochs that this node knows, shared between the actors and the RPC.
+//!
+//! An epoch number alone names no keys: if the next committee is made anew, the epoch gets others, and the actors learn of it
+//! one after the other. So a block is opened and judged with the keys that the committee root in its header binds
+//! ([`Keyring::of_block`]), and users' envelopes are taken for keys that the chain has agreed on ([`Keyring::agreed`]), which
+//! are never replaced. Whoever does not find them waits.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,7 +13,7 @@ use cascade_crypto::{
     threshold::{EpochKeys, SeatMap, SecretShares, store},
 };
 use cascade_mempool::{keybook::KeyProgress, reveal::Holder};
-use cascade_primitives::{Committee, Decode as _, Epoch, Height};
+use cascade_primitives::{B256, Committee, Decode as _, Epoch, Header, Height};
 use cascade_storage::{ChainDb, KeyKind};
 use parking_lot::RwLock;
 
@@ -17,6 +22,8 @@ use super::NodeError;
 #[derive(Debug, Default)]
 struct Ring {
     holders: BTreeMap<Epoch, Holder>,
+    /// Roots of committees whose keys the chain has agreed on.
+    agreed: BTreeMap<Epoch, B256>,
     progress: Option<(Epoch, KeyProgress)>,
 }
 
@@ -41,10 +48,12 @@ impl Keyring {
             if let Some(committee) = db.committee(epoch)?
                 && let Some(holder) = load_holder(db, &Arc::new(committee), owner)?
             {
+                ring.set_agreed(&holder.committee);
                 ring.insert(holder);
             }
         }
         for committee in [&context.committee, &context.next_committee] {
+            ring.set_agreed(committee);
             if let Some(holder) = load_holder(db, committee, owner)? {
                 ring.insert(holder);
             }
@@ -52,10 +61,40 @@ impl Keyring {
         Ok(ring)
     }
 
-    /// The keys of an epoch, if they are made.
+    /// The keys of the epoch that a block is of, as its header binds them, if they are known.
     #[must_use]
-    pub fn get(&self, epoch: Epoch) -> Option<Holder> {
-        self.0.read().holders.get(&epoch).cloned()
+    pub fn of_block(&self, header: &Header) -> Option<Holder> {
+        let ring = self.0.read();
+        ring.holders.get(&header.epoch).filter(|holder| holder.committee_root() == header.committee_root).cloned()
+    }
+
+    /// The keys that this node has for a committee: made under this attempt, whether the chain has agreed on them or not.
+    #[must_use]
+    pub fn of_committee(&self, committee: &Committee) -> Option<Holder> {
+        let ring = self.0.read();
+        let holder = ring.holders.get(&committee.epoch())?;
+        (holder.committee.members_root() == committee.members_root()).then(|| holder.clone())
+    }
+
+    /// The keys of an epoch, if they are known and the chain has agreed on them.
+    #[must_use]
+    pub fn agreed(&self, epoch: Epoch) -> Option<Holder> {
+        self.agreed_from(epoch).into_iter().next().filter(|holder| holder.keys.epoch == epoch)
+    }
+
+    /// The keys of this and later epochs that are known and that the chain has agreed on, lowest epoch first.
+    #[must_use]
+    pub fn agreed_from(&self, epoch: Epoch) -> Vec<Holder> {
+        let ring = self.0.read();
+        let agreed = |holder: &&Holder| ring.agreed.get(&holder.keys.epoch) == Some(&holder.committee_root());
+        ring.holders.range(epoch..).map(|(_, holder)| holder).filter(agreed).cloned().collect()
+    }
+
+    /// The chain says who votes in an epoch, and perhaps with which keys.
+    pub fn set_agreed(&self, committee: &Committee) {
+        if committee.threshold_keys().0.is_some() {
+            self.0.write().agreed.insert(committee.epoch(), committee.root());
+        }
     }
 
     /// The keys of an epoch are made.
@@ -72,6 +111,7 @@ impl Keyring {
     pub fn forget_before(&self, epoch: Epoch) {
         let mut ring = self.0.write();
         ring.holders = ring.holders.split_off(&epoch);
+        ring.agreed = ring.agreed.split_off(&epoch);
     }
 
     /// This node's shares of earlier epochs are erased; the public keys stay.
@@ -108,11 +148,17 @@ fn load_holder(
     let damaged = |what: String| NodeError::Damaged { path: db.path().to_owned(), what };
     let Some(record) = db.key(KeyKind::Public, epoch, &committee.members_root())? else { return Ok(None) };
     let keys = EpochKeys::from_slice(&record).map_err(|error| damaged(error.to_string()))?;
+    let agreed = committee.threshold_keys();
+    if agreed.0.is_some() && keys.commitment() != *agreed {
+        // The log says which are right, and is read again.
+        tracing::error!(%epoch, "the stored keys of an epoch are not those that the chain agreed on");
+        return Ok(None);
+    }
     let secret = match (owner, db.key(KeyKind::Shares, epoch, &committee.members_root())?) {
         (Some(owner), Some(record)) => Some(open_shares(owner, &keys, committee, &record).map_err(damaged)?),
         _ => None,
     };
-    Ok(Some(Holder { keys: Arc::new(keys), committee: Arc::clone(committee), secret }))
+    Ok(Some(Holder::new(Arc::new(keys), Arc::clone(committee), secret)))
 }
 
 fn open_shares(

@@ -5,34 +5,28 @@
 //! derives this node's shares when the keys are complete. Secrets are on disk before anything that depends on them is
 //! announced. Checking and dealing take a second and more in a large committee, on this actor's own thread.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actix::{Actor, AsyncContext, Context, Handler};
 use cascade_consensus::{ChainContext, Finalized, Input, Rules};
 use cascade_crypto::{
     BlsScheme, BlsSecretKey,
-    dkg::{Dealing, DealingError, KeyGeneration, RecipientSecret, VerifiedDealing, dealing},
+    dkg::{Dealing, KeyGeneration, RecipientSecret, dealing},
     threshold::store,
 };
 use cascade_mempool::{
     gossip::{encode_gossip, encode_system_item},
     keybook::{KeyBook, KeyEvent, Offer},
-    reveal::Holder,
 };
 use cascade_network::{Channel, Misbehaviour, Network};
-use cascade_primitives::{
-    B256, Committee, Encode as _, Epoch, Height, NodeId, SealedBlock, SystemItem, ThresholdKeys, domain, hash,
-};
+use cascade_primitives::{B256, Encode as _, Epoch, NodeId, SealedBlock, SystemItem, ThresholdKeys, domain, hash};
 use cascade_storage::{ChainDb, KeyKind};
 
 use super::{
     consensus::ConsensusActor,
     content::ContentActor,
     keyring::Keyring,
+    keystore::{KeyStore, Verdicts, compare},
     mail::Addr,
     messages::{EraseBefore, Final, KeyItem, KeysReady, NewKeys, Offers},
     reveal::RevealActor,
@@ -43,8 +37,6 @@ use super::{
 const REPEAT: Duration = Duration::from_secs(1);
 /// Rounds of that after which dealings, which are large, are given out again.
 const DEALING_ROUNDS: u64 = 5;
-/// Dealings whose check is remembered.
-const REMEMBERED: usize = 1024;
 
 /// What the actor is made with.
 pub struct KeysConfig {
@@ -75,7 +67,8 @@ pub struct KeysActor {
     /// The chain when the node started.
     context: ChainContext,
     consensus: Option<Addr<ConsensusActor>>,
-    verdicts: HashMap<B256, Result<VerifiedDealing, DealingError>>,
+    store: KeyStore,
+    verdicts: Verdicts,
     offers: BTreeMap<B256, SystemItem>,
     /// The committee root for which this node has dealt.
     dealt_for: Option<B256>,
@@ -104,24 +97,6 @@ struct Complete {
 #[rtype(result = "()")]
 pub struct SetConsensus(pub Addr<ConsensusActor>);
 
-fn verify(
-    verdicts: &mut HashMap<B256, Result<VerifiedDealing, DealingError>>,
-    generation: &KeyGeneration,
-    item: &Dealing,
-) -> Result<VerifiedDealing, DealingError> {
-    // The committee's root is part of what a dealing is bound to, so the dealing's digest names the question.
-    let key = hash::tagged(domain::DEALING, &[item.digest(generation.parameters()).as_slice(), &item.signature.0]);
-    if let Some(verdict) = verdicts.get(&key) {
-        return verdict.clone();
-    }
-    let verdict = generation.verify(item, &BlsScheme::default(), &mut rand::rng());
-    if verdicts.len() >= REMEMBERED {
-        verdicts.clear();
-    }
-    verdicts.insert(key, verdict.clone());
-    verdict
-}
-
 impl KeysActor {
     /// An actor that reads the stored blocks of the epoch when it starts.
     #[must_use]
@@ -135,12 +110,14 @@ impl KeysActor {
             Arc::clone(&context.committee),
             Arc::clone(&context.next_committee),
         );
+        let store = KeyStore { rules, db: Arc::clone(&config.db), signer: config.signer.clone(), node: config.node };
         Self {
             config,
             book,
             context,
             consensus: None,
-            verdicts: HashMap::new(),
+            store,
+            verdicts: Verdicts::default(),
             offers: BTreeMap::new(),
             dealt_for: None,
             recipient: None,
@@ -154,78 +131,21 @@ impl KeysActor {
     /// Reads the stored blocks of the epoch, and makes up for keys of earlier epochs that were complete in the log when
     /// this node stopped and not stored yet.
     fn read_stored(&mut self) -> Result<(), Cause> {
-        let (db, context) = (Arc::clone(&self.config.db), self.context.clone());
-        let oldest = db.heads().executed.unwrap_or(Height::ZERO).next().min(context.height);
-        let oldest = db.header(oldest)?.map_or(context.epoch, |(_, header)| header.epoch);
-        for epoch in (oldest.0.max(1)..=context.epoch.0).map(Epoch) {
-            if self.config.keyring.get(epoch).is_some() {
-                continue;
-            }
-            let recipients = if epoch == context.epoch {
-                Some(Arc::clone(&context.committee))
-            } else {
-                db.committee(epoch)?.map(Arc::new)
-            };
-            let dealers = db.committee(epoch.minus(1))?.map(Arc::new);
-            if let (Some(dealers), Some(recipients)) = (dealers, recipients) {
-                let end = first_of_epoch(&db, epoch, context.height)?;
-                let book = self.read_epoch(dealers, recipients, end)?;
-                if let Some(holder) = self.store_keys(&book)? {
-                    tracing::info!(%epoch, "keys that were not stored yet are made up for");
-                    self.config.keyring.insert(holder.clone());
-                    self.config.reveal.do_send(NewKeys(holder));
-                }
-            }
+        let context = self.context.clone();
+        for holder in self.store.make_up(&context, &self.config.keyring, &mut self.verdicts)? {
+            tracing::info!(epoch = %holder.keys.epoch, "keys that were not stored yet are made up for");
+            self.config.keyring.insert(holder.clone());
+            self.config.reveal.do_send(NewKeys(holder));
         }
         let (dealers, next) = (Arc::clone(&context.committee), Arc::clone(&context.next_committee));
-        self.book = self.read_epoch(dealers, next, context.height.next())?;
+        self.book = self.store.read_epoch(dealers, next, context.height.next(), &mut self.verdicts)?;
         Ok(())
-    }
-
-    /// The book of an epoch's blocks below `end`.
-    fn read_epoch(
-        &mut self,
-        dealers: Arc<Committee>,
-        recipients: Arc<Committee>,
-        end: Height,
-    ) -> Result<KeyBook, Cause> {
-        let (db, rules) = (Arc::clone(&self.config.db), Arc::clone(&self.config.rules));
-        let epoch = dealers.epoch();
-        let first = first_of_epoch(&db, epoch, end)?;
-        let scheme = Arc::new(BlsScheme::default());
-        let pair = (&dealers, &recipients);
-        let mut book =
-            KeyBook::new(rules.signing, rules.params(), scheme, first, Arc::clone(pair.0), Arc::clone(pair.1));
-        for height in (first.0..end.0).map(Height) {
-            if let Some(block) = db.block(height)?.filter(|block| block.header.epoch == epoch) {
-                let verdicts = &mut self.verdicts;
-                book.on_final(&block, pair, &mut |generation, dealing| verify(verdicts, generation, dealing));
-            }
-        }
-        Ok(book)
-    }
-
-    /// Stores a book's complete keys, and this node's shares of them.
-    fn store_keys(&self, book: &KeyBook) -> Result<Option<Holder>, Cause> {
-        let Some(keys) = book.generation().and_then(KeyGeneration::keys) else { return Ok(None) };
-        let (db, epoch, root) = (&self.config.db, book.epoch(), book.recipients().members_root());
-        db.put_key(KeyKind::Public, epoch, &root, &keys.to_bytes())?;
-        let mut secret = None;
-        if let Some(signer) = &self.config.signer
-            && let Some(record) = db.key(KeyKind::Recipient, epoch, &root)?
-            && let Ok(recipient) = store::open_recipient(signer, epoch, &record)
-            && let Some(shares) = book.shares(&self.config.node, &recipient)
-        {
-            db.put_key(KeyKind::Shares, epoch, &root, &store::seal_shares(signer, &shares, &mut rand::rng()))?;
-            secret = Some(Arc::new(shares));
-        }
-        Ok(Some(Holder { keys: Arc::new(keys.clone()), committee: Arc::clone(book.recipients()), secret }))
     }
 
     fn read(&mut self, block: &SealedBlock, context: &ChainContext) -> Vec<KeyEvent> {
         let verdicts = &mut self.verdicts;
         self.book.on_final(block, (&context.committee, &context.next_committee), &mut |generation, dealing| {
-            verify(verdicts, generation, dealing)
+            verdicts.verify(generation, dealing)
         })
     }
 
@@ -233,9 +153,9 @@ impl KeysActor {
         let context = &finalized.context;
         let before = (self.book.epoch(), self.book.recipients().members_root());
         self.read(&finalized.block, context);
+        self.agree(context)?;
         if self.book.epoch() != before.0 {
             tracing::info!(epoch = %context.epoch, "epoch begins");
-            self.compare(context)?;
             self.start_over();
         } else if self.book.recipients().members_root() != before.1 {
             tracing::warn!(epoch = %before.0, "the next committee is made anew, and so are its keys");
@@ -254,17 +174,15 @@ impl KeysActor {
         self.pursue()
     }
 
-    /// The keys that the chain agreed on are those that this node read from it, or more than f seats lie.
-    fn compare(&self, context: &ChainContext) -> Result<(), Cause> {
-        let named = context.committee.threshold_keys();
-        match self.ready.filter(|ready| ready.epoch == context.epoch) {
-            Some(Complete { keys, .. }) if keys != *named => Err(Cause::Diverged(format!(
-                "a quorum names other keys of epoch {} than those that key generation made: made are {keys:?}, named are \
-                 {named:?}",
-                context.epoch
-            ))),
-            _ => Ok(()),
+    /// What a final block says of keys that are agreed on.
+    fn agree(&self, context: &ChainContext) -> Result<(), Cause> {
+        for committee in [&context.committee, &context.next_committee] {
+            if let Some(holder) = self.config.keyring.of_committee(committee) {
+                compare(&holder, committee)?;
+            }
+            self.config.keyring.set_agreed(committee);
         }
+        Ok(())
     }
 
     fn start_over(&mut self) {
@@ -282,8 +200,8 @@ impl KeysActor {
         self.complete()?;
         self.config.keyring.set_progress(self.book.epoch(), self.book.progress());
         let wanted: BTreeMap<_, _> =
-            self.offers.iter().filter(|(_, item)| self.book.wants(item)).map(|(k, v)| (*k, v.clone())).collect();
-        self.own.retain(|item| self.book.wants(item));
+            self.offers.iter().filter(|(_, item)| self.book.is_open(item)).map(|(k, v)| (*k, v.clone())).collect();
+        self.own.retain(|item| self.book.is_open(item));
         if wanted.len() != self.offers.len() {
             self.offers = wanted;
             self.offer();
@@ -318,7 +236,7 @@ impl KeysActor {
             self.recipient = Some(secret);
         }
         let Some(secret) = &self.recipient else { return Ok(()) };
-        let item = secret.announce(&self.config.rules.signing, node, &*signer, &mut rng);
+        let item = secret.announce(&self.config.rules.signing, (root, node), &*signer, &mut rng);
         self.put_forward(SystemItem::RecipientKey(item.to_bytes().into()));
         Ok(())
     }
@@ -343,7 +261,7 @@ impl KeysActor {
         if self.ready.is_some_and(|ready| (ready.epoch, ready.members_root) == (epoch, root)) {
             return Ok(());
         }
-        let Some(holder) = self.store_keys(&self.book)? else { return Ok(()) };
+        let Some(holder) = self.store.store(&self.book)? else { return Ok(()) };
         let can_serve = holder.secret.is_some();
         self.ready = Some(Complete { epoch, members_root: root, keys: holder.keys.commitment(), can_serve });
         let member = self.book.recipients().index_of(&self.config.node).is_some();
@@ -392,7 +310,7 @@ impl KeysActor {
 
     fn on_item(&mut self, from: NodeId, item: SystemItem) {
         let (book, verdicts) = (&self.book, &mut self.verdicts);
-        let mut check = |generation: &KeyGeneration, dealing: &Dealing| verify(verdicts, generation, dealing);
+        let mut check = |generation: &KeyGeneration, dealing: &Dealing| verdicts.verify(generation, dealing);
         match book.on_offer(&from, &item, self.offers.values(), &mut check) {
             Offer::Waits => self.take(item),
             Offer::Useless => {}
@@ -402,21 +320,6 @@ impl KeysActor {
             }
         }
     }
-}
-
-/// The height of the first block of an epoch, at or below `end`, by bisection: epochs only rise.
-fn first_of_epoch(db: &ChainDb, epoch: Epoch, end: Height) -> Result<Height, Cause> {
-    let (mut low, mut high) = (0, end.0);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let below = db.header(Height(middle))?.is_some_and(|(_, header)| header.epoch < epoch);
-        if below {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    Ok(Height(low))
 }
 
 impl Actor for KeysActor {

@@ -33,6 +33,7 @@ mod items;
 mod judge;
 mod keyring;
 mod keys;
+mod keystore;
 mod lanes;
 mod light;
 mod mail;

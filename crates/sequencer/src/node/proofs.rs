@@ -123,7 +123,7 @@ impl Checker {
     }
 
     fn key(&self, envelope: &RecoveredEnvelope) -> Result<EncryptionKey, SubmitError> {
-        let holder = self.keyring.get(envelope.epoch).ok_or(SubmitError::NoKey { epoch: envelope.epoch.0 })?;
+        let holder = self.keyring.agreed(envelope.epoch).ok_or(SubmitError::NoKey { epoch: envelope.epoch.0 })?;
         Ok(holder.keys.decryption.encryption_key())
     }
 }

@@ -26,7 +26,7 @@ use cascade_mempool::{
     reveal::{Effect, FinalBlock as ToReveal, Holder, RevealMessage, Reveals},
 };
 use cascade_primitives::{
-    B256, BlockHash, BlsSignature, Certificate, Epoch, Height, NodeId, ResultEntry, Reveal, SealedBlock, SignerSet,
+    B256, BlockHash, BlsSignature, Certificate, Epoch, Header, Height, NodeId, ResultEntry, Reveal, SealedBlock, SignerSet,
     TimestampMs, TransactionRule, VoteTarget,
 };
 use cascade_storage::{ChainDb, ChainDbOptions, FinalBlock};
@@ -64,7 +64,7 @@ pub(crate) struct Replay {
 /// What an encrypted chain needs besides.
 struct Sealed {
     book: KeyBook,
-    keys: BTreeMap<Epoch, EncryptionKey>,
+    keys: BTreeMap<Epoch, Holder>,
     items: ItemBlocks,
     core: Reveals,
     waiting: VecDeque<(Arc<SealedBlock>, Option<Arc<ItemContent>>)>,
@@ -72,6 +72,17 @@ struct Sealed {
 
 fn diverged(what: impl Into<String>) -> NodeError {
     NodeError::Stopped(Cause::Diverged(what.into()))
+}
+
+/// What a block's envelopes are sealed to: the keys that were made in the log, if they are those that its header binds.
+pub(super) fn opening_key(keys: &BTreeMap<Epoch, Holder>, header: &Header) -> Result<EncryptionKey, NodeError> {
+    let epoch = header.epoch;
+    let made = keys.get(&epoch).ok_or_else(|| diverged(format!("the keys of epoch {epoch} were not made")))?;
+    if made.committee_root() != header.committee_root {
+        let height = header.height;
+        return Err(diverged(format!("block {height} names other keys of epoch {epoch} than those that were made")));
+    }
+    Ok(made.keys.decryption.encryption_key())
 }
 
 impl Replay {
@@ -152,11 +163,11 @@ impl Replay {
         let mut effects = Vec::new();
         for event in events {
             let KeyEvent::Complete(keys) = event else { continue };
-            sealed.keys.insert(keys.epoch, keys.decryption.encryption_key());
+            let holder = Holder::new(keys, Arc::clone(sealed.book.recipients()), None);
+            sealed.keys.insert(holder.keys.epoch, holder.clone());
             while sealed.keys.len() > KNOWN_EPOCHS {
                 sealed.keys.pop_first();
             }
-            let holder = Holder { keys, committee: Arc::clone(sealed.book.recipients()), secret: None };
             effects.extend(sealed.core.on_keys(holder, &mut rand::rng()));
         }
         if header.height <= self.done {
@@ -164,9 +175,8 @@ impl Replay {
         }
         let mut content = None;
         if ChainContext::is_opened(&self.rules, block) {
-            let key = sealed.keys.get(&header.epoch);
-            let key = key.ok_or_else(|| diverged(format!("the keys of epoch {} were not made", header.epoch)))?;
-            let found = sealed.items.get_or_check(block, &self.rules.signing, self.rules.params(), key, |_| None);
+            let key = opening_key(&sealed.keys, header)?;
+            let found = sealed.items.get_or_check(block, &self.rules.signing, self.rules.params(), &key, |_| None);
             content =
                 Some(found.map_err(|e| diverged(format!("block {} has an item that is none: {e}", header.height)))?);
         }
@@ -179,6 +189,7 @@ impl Replay {
         let block = ToReveal {
             height: header.height,
             epoch: header.epoch,
+            committee_root: header.committee_root,
             hash: block.hash(),
             certificate: Arc::new(certificate),
             bases,

@@ -133,7 +133,7 @@ impl RevealActor {
             let (height, epoch) = (block.header.height, block.header.epoch);
             let mut content = None;
             if finalized.is_opened {
-                let Some(holder) = self.config.keyring.get(epoch) else {
+                let Some(holder) = self.config.keyring.of_block(&block.header) else {
                     tracing::debug!(%height, %epoch, "a final block waits for its epoch's keys");
                     return Ok(());
                 };
@@ -153,6 +153,7 @@ impl RevealActor {
             let block = FinalBlock {
                 height,
                 epoch,
+                committee_root: block.header.committee_root,
                 hash: block.hash(),
                 certificate: Arc::clone(&finalized.finality.certificate),
                 bases,

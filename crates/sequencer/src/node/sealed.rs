@@ -55,7 +55,7 @@ impl SealedSources {
         params: &ChainParams,
         known: impl Fn(&Bytes) -> Option<CheckedItem>,
     ) -> Result<Arc<ItemContent>, Unjudged> {
-        let Some(holder) = self.keyring.get(block.header.epoch) else { return Err(Unjudged::Unknown) };
+        let Some(holder) = self.keyring.of_block(&block.header) else { return Err(Unjudged::Unknown) };
         let key = holder.keys.decryption.encryption_key();
         let content = self.blocks.get_or_check(block, &self.context, params, &key, known);
         content.map_err(|error| Unjudged::Invalid(error.to_string()))
@@ -323,7 +323,9 @@ impl SealedPool {
             return Some(built);
         }
         built.system = request.key_items(self.offers.iter());
-        if self.sources.keyring.get(request.epoch).is_none() {
+        let parent = &request.parent;
+        let committee = if request.epoch == parent.epoch { &parent.committee } else { &parent.next_committee };
+        if self.sources.keyring.of_committee(committee).is_none() {
             return Some(built);
         }
         let (view, in_flight) = (state.at(request.state_height).ok()?, in_flight?);

@@ -17,12 +17,14 @@ pub(super) struct Epochs {
     epoch: Epoch,
     committee: Arc<Committee>,
     /// Who takes over, as far as that is settled.
-    next: Arc<Committee>,
+    pub(super) next: Arc<Committee>,
     /// Last height that may carry transactions.
     content_end: Height,
     /// That of the two epochs before, oldest first; none of epochs before the first.
     ends: [Option<Height>; 2],
     extensions: u64,
+    /// How often the next committee was made anew in this epoch.
+    attempt: u32,
     /// Who is ready, and the keys that it named.
     ready: BTreeMap<NodeId, ThresholdKeys>,
     /// How often candidates who were not ready were dropped.
@@ -42,6 +44,7 @@ impl Epochs {
             content_end: Height(rules.params().epoch_length - 1),
             ends: [None; 2],
             extensions: 0,
+            attempt: 0,
             ready: BTreeMap::new(),
             dropped: 0,
         }
@@ -70,7 +73,7 @@ impl Epochs {
         self.committee = Arc::clone(&self.next);
         self.next = scheduled(rules, first.epoch.next());
         self.content_end = Height(first.height.0 - 1 + rules.params().epoch_length);
-        self.extensions = 0;
+        (self.extensions, self.attempt) = (0, 0);
         self.ready.clear();
         Ok(Arc::clone(&self.committee))
     }
@@ -136,10 +139,12 @@ impl Epochs {
         let left: Vec<_> = candidates.filter(|s| named(&s.node)).cloned().collect();
         let smaller = committee_of(&left, epoch, params.seats).ok();
         let enough = left.len() >= params.min_sequencers as usize;
-        self.next = Arc::new(smaller.filter(|_| enough).unwrap_or_else(|| {
+        let next = smaller.filter(|_| enough).unwrap_or_else(|| {
             let members = self.committee.members().to_vec();
             Committee::new(epoch, members, ThresholdKeys::default()).expect("they are a committee today")
-        }));
+        });
+        self.attempt += 1;
+        self.next = Arc::new(next.with_attempt(self.attempt));
         self.ready.clear();
         // Those that are left need keys of their own: the epoch goes on until they have them.
         if is_encrypted(rules) {

@@ -110,21 +110,23 @@ impl<B: Bugs> Party<B> {
         let secret = kit.vault.key(Kind::Shares, epoch, &root).map(|record| {
             Arc::new(store::open_shares(&self.who.owner, epoch, record).expect("it was sealed by this node"))
         });
-        Some(Holder { keys: Arc::new(keys), committee, secret })
+        Some(Holder::new(Arc::new(keys), committee, secret))
     }
 
     /// Reads the stored blocks, and makes up for keys that were complete in the log and not stored yet.
     pub(super) fn read_stored(&mut self, context: &ChainContext, executed: Height, kit: &mut Kit<'_, B>) {
         let oldest = oldest_epoch(context, executed, kit);
         for epoch in (oldest.0.max(1)..=context.epoch.0).map(Epoch) {
-            if self.ring.contains_key(&epoch) {
-                continue;
-            }
             let recipients = match epoch == context.epoch {
                 true => Some(Arc::clone(&context.committee)),
                 false => committee_of(epoch, kit.blocks),
             };
             if let (Some(dealers), Some(recipients)) = (committee_of(epoch.minus(1), kit.blocks), recipients) {
+                let stored = self.holder(epoch);
+                let announced = kit.vault.key(Kind::Recipient, epoch, &recipients.members_root()).is_some();
+                if stored.is_some_and(|holder| holder.secret.is_some() || !announced) {
+                    continue;
+                }
                 let book = self.read_epoch(dealers, recipients, kit);
                 if let Some(holder) = self.store_keys(&book, kit) {
                     self.keys_are_known(holder, kit);
@@ -166,23 +168,27 @@ impl<B: Bugs> Party<B> {
     fn store_keys(&mut self, book: &KeyBook<B>, kit: &mut Kit<'_, B>) -> Option<Holder> {
         let keys = book.generation()?.keys()?.clone();
         let (epoch, root) = (book.epoch(), book.recipients().members_root());
-        self.put(Kind::Public, epoch, root, keys.to_bytes(), kit);
+        let mut records = vec![(Kind::Public, keys.to_bytes())];
         let mut secret = None;
         let record = kit.vault.key(Kind::Recipient, epoch, &root);
         if let Some(recipient) = record.and_then(|r| store::open_recipient(&self.who.owner, epoch, r).ok())
             && let Some(shares) = book.shares(&self.who.node, &recipient)
         {
             let record = store::seal_shares(&self.who.owner, &shares, kit.dice);
-            self.put(Kind::Shares, epoch, root, record, kit);
+            records.push((Kind::Shares, record));
             secret = Some(Arc::new(shares));
         }
-        Some(Holder { keys: Arc::new(keys), committee: Arc::clone(book.recipients()), secret })
+        // One write: no crash takes the shares and leaves the keys.
+        self.put(epoch, root, records, kit);
+        Some(Holder::new(Arc::new(keys), Arc::clone(book.recipients()), secret))
     }
 
     /// A synced write, unless it died before.
-    fn put(&mut self, kind: Kind, epoch: Epoch, root: B256, record: Vec<u8>, kit: &mut Kit<'_, B>) {
+    fn put(&mut self, epoch: Epoch, root: B256, records: Vec<(Kind, Vec<u8>)>, kit: &mut Kit<'_, B>) {
         if self.step() {
-            kit.vault.put_key(kind, epoch, root, record);
+            for (kind, record) in records {
+                kit.vault.put_key(kind, epoch, root, record);
+            }
         }
     }
 
@@ -204,13 +210,13 @@ impl<B: Bugs> Party<B> {
             &mut |generation, dealing| verdict(bugs, scheme, generation, dealing, kit.dice),
         );
         debug_assert!(events.iter().filter(|e| matches!(e, KeyEvent::Complete(_))).count() <= 1);
+        self.agree(context);
         if self.book.epoch() != before.0 {
             self.start_over();
         } else if self.book.recipients().members_root() != before.1 {
             self.start_over();
             self.ready = None;
             self.ring.remove(&before.0);
-            self.pool.retain(|_, checked| checked.envelope.epoch != before.0);
         }
         let kept = self.who.rules.params().old_keys_kept;
         if self.erased < context.epoch && stored.block.header.height >= self.book.first().plus(kept) {
@@ -226,6 +232,15 @@ impl<B: Bugs> Party<B> {
         self.pursue(kit);
     }
 
+    /// What a final block says of keys that are agreed on.
+    pub(super) fn agree(&mut self, context: &ChainContext) {
+        for committee in [&context.committee, &context.next_committee] {
+            if committee.threshold_keys().0.is_some() {
+                self.agreed.insert(committee.epoch(), committee.root());
+            }
+        }
+    }
+
     fn start_over(&mut self) {
         self.offers.clear();
         self.own.clear();
@@ -239,8 +254,8 @@ impl<B: Bugs> Party<B> {
         self.deal(kit);
         self.complete(kit);
         let book = &self.book;
-        self.offers.retain(|_, item| book.wants(item));
-        self.own.retain(|item| book.wants(item));
+        self.offers.retain(|_, item| book.is_open(item));
+        self.own.retain(|item| book.is_open(item));
     }
 
     fn announce(&mut self, kit: &mut Kit<'_, B>) {
@@ -262,11 +277,11 @@ impl<B: Bugs> Party<B> {
         if self.recipient.is_none() {
             let secret = RecipientSecret::generate(epoch, &mut dice);
             let record = store::seal_recipient(&self.who.owner, &secret, kit.dice);
-            self.put(Kind::Recipient, epoch, root, record, kit);
+            self.put(epoch, root, vec![(Kind::Recipient, record)], kit);
             self.recipient = Some(secret);
         }
         let secret = self.recipient.as_ref().expect("it is there now");
-        let item = secret.announce(&self.who.rules.signing, node, self.who.signer.as_ref(), &mut dice);
+        let item = secret.announce(&self.who.rules.signing, (root, node), self.who.signer.as_ref(), &mut dice);
         let others = self.others_key();
         let (item, habit) = match &mut self.liar {
             Some(liar) => liar.bend_key(item, others, (&self.who.rules.signing, self.who.signer.as_ref())),

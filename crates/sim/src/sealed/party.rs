@@ -95,6 +95,8 @@ pub(crate) struct Party<B: Bugs> {
     // Keys.
     pub(super) book: KeyBook<B>,
     pub(super) ring: BTreeMap<Epoch, Holder>,
+    /// Roots of committees whose keys the chain has agreed on.
+    pub(super) agreed: BTreeMap<Epoch, B256>,
     pub(super) offers: BTreeMap<B256, SystemItem>,
     pub(super) own: Vec<SystemItem>,
     pub(super) dealt_for: Option<B256>,
@@ -141,6 +143,7 @@ impl<B: Bugs> Party<B> {
             who,
             book,
             ring: BTreeMap::new(),
+            agreed: BTreeMap::new(),
             offers: BTreeMap::new(),
             own: Vec::new(),
             dealt_for: None,
@@ -160,6 +163,7 @@ impl<B: Bugs> Party<B> {
         };
         party.load_ring(&context, executed, kit);
         party.read_stored(&context, executed, kit);
+        party.agree(&context);
         party.waiting = kit.blocks[(executed.0 as usize + 1).min(kit.blocks.len())..].iter().cloned().collect();
         party.feed(kit);
         party.pursue(kit);
@@ -216,6 +220,18 @@ impl<B: Bugs> Party<B> {
     /// The keys of an epoch.
     pub(crate) fn holder(&self, epoch: Epoch) -> Option<&Holder> {
         self.ring.get(&epoch)
+    }
+
+    /// The keys of an epoch, if the chain has agreed on them.
+    pub(crate) fn agreed(&self, epoch: Epoch) -> Option<&Holder> {
+        let agreed = self.agreed.get(&epoch);
+        self.holder(epoch).filter(|holder| agreed == Some(&holder.committee_root()))
+    }
+
+    /// The keys that open a block, as its header binds them.
+    pub(super) fn holder_of(&self, block: &SealedBlock) -> Option<&Holder> {
+        let header = &block.header;
+        self.holder(header.epoch).filter(|holder| holder.committee_root() == header.committee_root)
     }
 
     /// Key generation, as far as this node has read.

@@ -28,7 +28,7 @@ impl<B: Bugs> Party<B> {
             Ok(cascade_primitives::Item::Envelope(envelope)) => envelope.epoch,
             _ => return false,
         };
-        let Some(holder) = self.ring.get(&epoch) else { return false };
+        let Some(holder) = self.agreed(epoch) else { return false };
         let key = holder.keys.decryption.encryption_key();
         let Ok(checked) = kit.items.check(raw, &key) else { return false };
         let expired = checked.envelope.valid_until <= self.head.1;

@@ -41,6 +41,7 @@ impl<B: Bugs> Party<B> {
         let input = FinalBlock {
             height,
             epoch: block.header.epoch,
+            committee_root: block.header.committee_root,
             hash: block.hash(),
             certificate,
             bases,
@@ -61,7 +62,7 @@ impl<B: Bugs> Party<B> {
         if !is_opened {
             return Some(Ok(None));
         }
-        let key = self.ring.get(&block.header.epoch)?.keys.decryption.encryption_key();
+        let key = self.holder_of(block)?.keys.decryption.encryption_key();
         let checked: Result<Vec<_>, _> = block.body.transactions.iter().map(|raw| kit.items.check(raw, &key)).collect();
         Some(checked.map(Some))
     }
@@ -97,6 +98,7 @@ impl<B: Bugs> Party<B> {
         let epoch = block.header.epoch;
         self.reveals.forget_before(epoch);
         self.ring = self.ring.split_off(&epoch);
+        self.agreed = self.agreed.split_off(&epoch);
         self.emit(Out::Opened(block, opened));
     }
 
@@ -136,7 +138,7 @@ impl<B: Bugs> Party<B> {
         let Some(Ok(Some(envelopes))) = self.envelopes_of(block, !block.body.transactions.is_empty(), kit) else {
             return;
         };
-        let Some(secret) = self.ring.get(&block.header.epoch).and_then(|holder| holder.secret.clone()) else { return };
+        let Some(secret) = self.holder_of(block).and_then(|holder| holder.secret.clone()) else { return };
         let header = &block.header;
         let message = cascade_crypto::threshold::beacon::message(
             &self.who.rules.signing,

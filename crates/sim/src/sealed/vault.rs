@@ -34,9 +34,9 @@ impl Vault {
         self.keys.get(&(kind, epoch)).filter(|(of, _)| of == root).map(|(_, record)| record.as_slice())
     }
 
-    /// Whether the node can help to open blocks of an epoch.
-    pub(crate) fn has_shares(&self, epoch: Epoch) -> bool {
-        self.keys.contains_key(&(Kind::Shares, epoch))
+    /// Whether the node can help to open blocks of an epoch, with keys made for this committee.
+    pub(crate) fn has_shares(&self, epoch: Epoch, root: &B256) -> bool {
+        self.key(Kind::Shares, epoch, root).is_some()
     }
 
     pub(super) fn erase_secrets_before(&mut self, epoch: Epoch) {

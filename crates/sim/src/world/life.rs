@@ -1,5 +1,7 @@
 //! Starting, stopping, and everything else that happens by plan.
 
+use cascade_primitives::Committee;
+
 use super::*;
 use crate::{disk::Taken, network::Reunion};
 
@@ -68,19 +70,19 @@ impl<B: Bugs> World<'_, B> {
 
     /// Whether a node's data may be lost. Who loses its shares is silent for the rest of the epoch and counts as one of
     /// those that may be faulty; so does a member that was away while the epoch's keys were made, and here one is all that
-    /// may. Of the next epoch, whose committee may still change, as many others as a quorum has must hold shares, if any do.
+    /// may. Of the next epoch that is so of whoever may have said that it holds them; any others may be without: its keys
+    /// are made anew if too few are ready.
     fn may_lose_data(&self, i: usize) -> bool {
         let epoch = self.checker.epoch();
-        let others = || (0..self.nodes.len()).filter(|&node| node != i);
-        let holds = |node: usize, epoch| self.nodes[node].disk.vault.has_shares(epoch);
-        let next = others().filter(|&node| holds(node, epoch.next())).count();
-        let quorum = self.config.nodes - (self.config.nodes - 1) / 3;
-        if next > 0 && next < quorum {
-            return false;
-        }
-        let committee = self.checker.committee(epoch).filter(|_| self.beside.is_some() && epoch > Epoch(0));
-        let is_member = |node: usize| committee.is_some_and(|of| of.index_of(&self.ids[node]).is_some());
-        others().all(|node| !is_member(node) || holds(node, epoch))
+        let Some(current) = self.checker.committee(epoch).filter(|_| self.beside.is_some()) else { return true };
+        let next = self.checker.next_committee();
+        let holds =
+            |node: usize, of: &Committee| self.nodes[node].disk.vault.has_shares(of.epoch(), &of.members_root());
+        let matter = |of: &Committee| if of.epoch() == epoch { epoch > Epoch(0) } else { holds(i, of) };
+        [current, next].into_iter().filter(|of| matter(of)).all(|of| {
+            let mut others = (0..self.nodes.len()).filter(|&node| node != i && of.index_of(&self.ids[node]).is_some());
+            others.all(|node| holds(node, of))
+        })
     }
 
     pub(super) fn crash(&mut self, i: usize, wipe: bool) {

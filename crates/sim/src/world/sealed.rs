@@ -240,7 +240,7 @@ impl<B: Bugs> World<'_, B> {
         let Some(beside) = &mut self.beside else { return Some(app::transaction(self.submitted)) };
         let party = self.nodes[through].running.as_ref()?.party.as_ref()?;
         let (epoch, height) = party.head();
-        let key = party.holder(epoch)?.keys.decryption.encryption_key();
+        let key = party.agreed(epoch)?.keys.decryption.encryption_key();
         let (raw, text) = beside.users.seal(&self.rules.signing, &key, epoch, height);
         beside.observer.sealed(&raw, text);
         Some(raw)

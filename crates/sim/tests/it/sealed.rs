@@ -2,7 +2,8 @@
 
 use cascade_consensus::{Bug, Bugs, NoBugs};
 use cascade_crypto::bugs::{SealedBug, SealedBugs};
-use cascade_sim::{Faults, SimConfig, run_seed};
+use cascade_primitives::TransactionRule;
+use cascade_sim::{Faults, Scenario, SimConfig, run_seed};
 
 use crate::hunt::{clean, is_caught, slow};
 
@@ -33,6 +34,34 @@ fn seed_359_a_leader_leaves_out_readiness_for_a_committee_that_was_made_anew() {
     // A member loses its shares, the next committee is made anew within the epoch, and a leader still had the statements
     // of readiness for the one before: its blocks were invalid.
     clean(&SimConfig::encrypted(4, Faults::ALL), 359..360);
+}
+
+/// In epoch 1 node 2 is away while encryption keys are announced, and node 3 announces one and then loses its disk: the keys
+/// of epoch 2 are made, and two of four hold shares of them, more than f without and fewer than form a committee. The next
+/// committee is made anew, with the same members; both are back, and the epoch ends with keys that all hold.
+#[test]
+fn two_members_without_shares_of_the_next_epoch_are_dealt_new_ones_when_they_are_back() {
+    let outcome = Scenario::new(4)
+        .params(|p| {
+            p.transactions = TransactionRule::Encrypted;
+            (p.epoch_length, p.key_window, p.old_keys_kept) = (40, 8, 8);
+            (p.epoch_extension, p.epoch_extensions_max) = (6, 1);
+            p.empty_block_interval = 1;
+        })
+        // While two are without shares of epoch 1 nothing could be opened.
+        .idle(1..60_000)
+        .down(2, 9000..40_000)
+        .wiped(3, 18_000..19_000)
+        .faults_end(60_000)
+        .run();
+    outcome.assert_clean();
+    let of_epoch =
+        |epoch: u64| outcome.chain.iter().map(|(_, block)| &block.header).filter(move |h| h.epoch.0 == epoch);
+    let mut named: Vec<_> = of_epoch(1).map(|header| header.next_committee_root).collect();
+    named.dedup();
+    assert!(named.len() >= 3, "made anew, and then with keys: {named:?}");
+    let first = of_epoch(2).next().expect("the epoch ends");
+    assert_eq!(Some(&first.committee_root), named.last());
 }
 
 /// A node with one bug.

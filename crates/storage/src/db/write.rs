@@ -164,10 +164,20 @@ impl ChainDb {
     /// # Errors
     /// What the system reports.
     pub fn put_key(&self, kind: KeyKind, epoch: Epoch, owner: &B256, record: &[u8]) -> Result<()> {
+        self.put_keys(epoch, owner, &[(kind, record)])
+    }
+
+    /// Keeps several records of an epoch's keys, durably, all of them or none: see [`ChainDb::put_key`].
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn put_keys(&self, epoch: Epoch, owner: &B256, records: &[(KeyKind, &[u8])]) -> Result<()> {
         let _writer = self.lock_writer();
         let mut batch = WriteBatch::default();
-        let record = [owner.as_slice(), record].concat();
-        batch.put_cf(self.family(Family::Keys), schema::key_record(kind as u8, epoch), record);
+        for (kind, record) in records {
+            let record = [owner.as_slice(), record].concat();
+            batch.put_cf(self.family(Family::Keys), schema::key_record(*kind as u8, epoch), record);
+        }
         self.write(batch, true, self.heads())
     }
 
