@@ -25,6 +25,7 @@ use cascade_network::{Message, Misbehaviour, Network};
 use cascade_primitives::{
     Bytes, ChainParams, NodeId, SystemItem, Transaction, TransactionRule, system::MAX_DEALING_BYTES,
 };
+use parking_lot::Mutex;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{
@@ -44,8 +45,8 @@ const GOSSIP_BATCH: usize = 1024;
 /// Messages of peers outside of the committee that wait behind a batch; the next ones are dropped.
 const OF_OTHERS: usize = 16;
 
-/// Items of key generation that may wait to be checked.
-const KEY_ITEMS: usize = 64;
+/// Items of key generation of one member that may wait to be checked: one of each kind.
+const KEY_ITEMS: usize = 2;
 
 /// Starts the tasks. They end with the network.
 pub(super) fn start(
@@ -62,7 +63,8 @@ pub(super) fn start(
         network: network.clone(),
         rules: Arc::clone(rules),
         admitter: admitter.clone(),
-        keys: keys.map(forward_key_items),
+        keys: keys.map(KeyItems::start),
+        hub: Arc::clone(hub),
         doubts: Lately::new(DOUBT),
     };
     let (hub, by, submitter) = (Arc::clone(hub), admitter.clone(), submitter.clone());
@@ -91,7 +93,8 @@ struct Taker {
     network: Network,
     rules: Arc<Rules>,
     admitter: Admitter,
-    keys: Option<mpsc::Sender<KeyItem>>,
+    keys: Option<KeyItems>,
+    hub: Arc<Hub>,
     doubts: Lately<NodeId>,
 }
 
@@ -130,10 +133,10 @@ impl Taker {
     }
 
     fn read(&self, peer: NodeId, payload: &Bytes, batch: &mut Vec<Candidate>) {
-        // Nodes give their own items out again until the log has them: one that finds no room comes again.
+        // Nobody else has a part in key generation, or hands on what is another's.
         let forward = |item| {
-            if let Some(keys) = &self.keys {
-                let _ = keys.try_send(KeyItem { from: peer, item });
+            if let Some(keys) = self.keys.as_ref().filter(|_| self.hub.makes_keys(&peer)) {
+                keys.put(peer, item);
             }
         };
         if let Err(misbehaviour) = read(payload, self.rules.params(), forward, batch) {
@@ -166,17 +169,61 @@ fn may_check(doubts: &mut Lately<NodeId>, now: Instant, peer: NodeId) -> bool {
     !doubts.contains(now, &peer) && doubts.insert(now, peer)
 }
 
-/// Items of key generation, a bounded number at a time: checking one may take long.
-fn forward_key_items(keys: Addr<KeysActor>) -> mpsc::Sender<KeyItem> {
-    let (sender, mut receiver) = mpsc::channel(KEY_ITEMS);
-    tokio::spawn(async move {
-        while let Some(item) = receiver.recv().await {
-            if keys.send(item).await.is_err() {
-                return;
+/// Items of key generation on their way to the actor, a few of each member at a time: checking one may take long, and
+/// what one member says must not keep out what others do.
+#[derive(Clone)]
+struct KeyItems {
+    waiting: Waiting,
+    queue: mpsc::UnboundedSender<KeyItem>,
+}
+
+impl KeyItems {
+    fn start(keys: Addr<KeysActor>) -> Self {
+        let (queue, mut items) = mpsc::unbounded_channel::<KeyItem>();
+        let waiting = Waiting::default();
+        let of_task = waiting.clone();
+        tokio::spawn(async move {
+            while let Some(item) = items.recv().await {
+                let from = item.from;
+                if keys.send(item).await.is_err() {
+                    return;
+                }
+                of_task.leave(&from);
+            }
+        });
+        Self { waiting, queue }
+    }
+
+    /// Nodes give their own items out again until the log has them: one that finds no room comes again.
+    fn put(&self, from: NodeId, item: SystemItem) {
+        if self.waiting.enter(from) {
+            let _ = self.queue.send(KeyItem { from, item });
+        }
+    }
+}
+
+/// How many items of which member wait.
+#[derive(Clone, Debug, Default)]
+struct Waiting(Arc<Mutex<HashMap<NodeId, usize>>>);
+
+impl Waiting {
+    fn enter(&self, member: NodeId) -> bool {
+        let mut waiting = self.0.lock();
+        let mine = waiting.entry(member).or_default();
+        let room = *mine < KEY_ITEMS;
+        *mine += usize::from(room);
+        room
+    }
+
+    fn leave(&self, member: &NodeId) {
+        let mut waiting = self.0.lock();
+        if let Some(mine) = waiting.get_mut(member) {
+            *mine -= 1;
+            if *mine == 0 {
+                waiting.remove(member);
             }
         }
-    });
-    sender
+    }
 }
 
 /// Reads a message up to the first item that no honest node gossips: it gossips nothing that it could not decode itself.
@@ -226,6 +273,19 @@ mod tests {
         let many = (0..2 * MOST_REMEMBERED).filter(|i| may_check(&mut doubts, now, peer(*i))).count();
         assert_eq!(many, MOST_REMEMBERED);
         assert!(may_check(&mut doubts, now + DOUBT, peer(2 * MOST_REMEMBERED)), "there is room again");
+    }
+
+    #[test]
+    fn a_members_items_of_key_generation_keep_out_nobody_elses() {
+        let (waiting, flood, other) = (Waiting::default(), NodeId([1; 32]), NodeId([2; 32]));
+        let entered = (0..1000).filter(|_| waiting.enter(flood)).count();
+        assert_eq!(entered, KEY_ITEMS);
+        assert!(waiting.enter(other));
+        waiting.leave(&flood);
+        assert!(waiting.enter(flood) && !waiting.enter(flood));
+        (0..KEY_ITEMS).for_each(|_| waiting.leave(&flood));
+        waiting.leave(&other);
+        assert!(waiting.0.lock().is_empty(), "nobody is remembered for ever");
     }
 
     #[test]

@@ -124,6 +124,12 @@ impl Hub {
         self.consensus.read().as_ref().is_some_and(|view| view.committee.index_of(node).is_some())
     }
 
+    /// Whether a node has a part in making the next epoch's keys, as far as is known: it votes in this epoch or the next.
+    pub fn makes_keys(&self, node: &NodeId) -> bool {
+        let is_of = |committee: &Committee| committee.index_of(node).is_some();
+        self.consensus.read().as_ref().is_some_and(|view| is_of(&view.committee) || is_of(&view.next_committee))
+    }
+
     /// Consensus says how it fares.
     pub fn set_consensus(&self, view: ConsensusView) {
         *self.consensus.write() = Some(view);
