@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use cascade_consensus::{Finality, Message, Record, SkipReason, Status, SyncRequest, SyncResponse};
+use cascade_consensus::{ChainContext, Finality, Message, Record, SkipReason, Status, SyncRequest, SyncResponse};
 use cascade_primitives::{
     B256, BlockHash, ChainId, Decode, Encode, Epoch, Fork, Header, HeaderKind, Height, MemberIndex, NodeId, Ready,
     SignerSet, ThresholdKeys, View, Vote, VoteTarget,
@@ -11,7 +11,7 @@ use cascade_primitives::{
 };
 use proptest::prelude::*;
 
-use crate::chain::{Chain, RIGHT, certificate, seal};
+use crate::chain::{Chain, Next, RIGHT, certificate, seal};
 
 /// Compares with the file of this name, or writes it with `CASCADE_BLESS=1`.
 pub fn golden(name: &str, bytes: &[u8]) {
@@ -48,6 +48,26 @@ fn the_format_of_log_records_is_frozen() {
     for (name, record) in records {
         golden(name, &record.to_bytes());
     }
+}
+
+/// What a data directory holds of the chain up to its newest block: in an epoch whose next committee was made anew, of an
+/// encrypted chain, with statements of readiness and a filler's certificates above.
+#[test]
+fn the_format_of_contexts_is_frozen() {
+    let mut chain = Chain::encrypted(|genesis| genesis.params.epoch_extensions_max = 0);
+    while chain.tip().height.0 < 11 {
+        chain.push(Next {
+            view: chain.next_view(),
+            commit: chain.tip().height.0 % 2 == 0,
+            transaction: true,
+            ready: 2,
+        });
+    }
+    let context = chain.tip().as_ref();
+    assert_eq!((context.next_committee.attempt(), context.ready.len()), (1, 2));
+    let bytes = context.to_bytes();
+    assert_eq!(&ChainContext::from_slice(&bytes).unwrap(), context);
+    golden("chain-context", &bytes);
 }
 
 fn chain() -> &'static Chain {

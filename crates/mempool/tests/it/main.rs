@@ -1,6 +1,7 @@
 //! The pool against the chain's own ordering rules, which it knows nothing of; key generation and reveals against liars.
 
 mod early;
+mod formats;
 mod replay;
 mod sealed;
 

@@ -6,10 +6,10 @@ use std::{fs, path::Path};
 
 use cascade_primitives::{
     Address, B256, Block, BlockHash, BlsPublicKey, BlsSignature, Body, Bytes, Certificate, Certificates, ChainId,
-    ChainParams, Committee, DaCommitment, Decode, Encode, Epoch, Fork, Genesis, GenesisAccount, Header, HeaderKind,
-    Height, L1Origin, Member, MemberIndex, Network, NodeId, PublicKeys, Ready, ResultEntry, ScheduledCommittee, Seats,
-    SequencerSpec, SignerSet, SigningContext, SystemItem, ThresholdKeys, TimestampMs, U256, View, Vote, VoteTarget,
-    block::PROTOCOL_VERSION,
+    ChainParams, Committee, DaCommitment, Decode, Deposit, EcdsaSignature, Encode, Epoch, Fork, Genesis,
+    GenesisAccount, Header, HeaderKind, Height, L1Origin, Member, MemberIndex, Network, NodeId, PublicKeys, Ready,
+    ResultEntry, Reveal, ScheduledCommittee, Seats, SequencerSpec, SignerSet, SigningContext, SystemItem,
+    ThresholdKeys, TimestampMs, U256, View, Vote, VoteTarget, block::PROTOCOL_VERSION,
 };
 
 fn golden(name: &str, bytes: &[u8]) {
@@ -118,8 +118,29 @@ fn blocks_votes_and_committees_keep_their_encoding() {
     };
     golden("public-keys-commitment", keys.commitment().0.unwrap().as_slice());
     let bound = committee.with_keys(keys.commitment());
+    golden("committee-again-root", committee.clone().with_attempt(1).root().as_slice());
     frozen("committee-with-keys", &bound);
     golden("committee-with-keys-root", bound.root().as_slice());
+}
+
+#[test]
+fn what_encrypted_chains_write_keeps_its_encoding() {
+    let context = SigningContext { chain_id: ChainId(20252), genesis_hash: B256::repeat_byte(0x44), fork: Fork(1) };
+    let node = NodeId([0x22; 32]);
+    let keys = [ThresholdKeys::default(), ThresholdKeys(Some(B256::repeat_byte(0x99)))];
+    for (name, keys) in ["ready-digest-without-keys", "ready-digest"].iter().zip(keys) {
+        golden(name, Ready::digest(&context, Epoch(3), &node, &B256::repeat_byte(0x55), &keys).as_slice());
+    }
+    let consent = EcdsaSignature([7; 65]);
+    frozen("deposit", &Deposit { transaction: Bytes::from_static(b"transfer"), consent });
+    golden("deposit-digest", Deposit::digest(&context, &B256::repeat_byte(0x66)).as_slice());
+    let reveal = Reveal { height: Height(7), beacon: [3; 48], values: vec![[4; 48], [5; 48]] };
+    frozen("reveal", &reveal);
+    let items =
+        [SystemItem::RecipientKey(Bytes::from_static(b"key")), SystemItem::Dealing(Bytes::from_static(b"dealing"))];
+    for (name, item) in ["system-recipient-key", "system-dealing"].iter().zip(items) {
+        frozen(name, &item);
+    }
 }
 
 #[test]
