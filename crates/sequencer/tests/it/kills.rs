@@ -5,9 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cascade_primitives::Epoch;
+use cascade_sequencer::{rpc::types::KeyState, sealing::Seal};
+use cascade_storage::{ChainDb, ChainDbOptions, KeyKind};
+
 use crate::{
-    cluster::{Cluster, wait_for},
+    cluster::{Cluster, funded, wait_for},
     crash::{Load, assert_nothing_lost, urls},
+    sealed::{payer, start, transfer},
 };
 
 const NODES: usize = 4;
@@ -92,4 +97,81 @@ fn random_kills_under_load_lose_nothing_final() {
     print!("{figures}");
     assert_nothing_lost(&cluster, &finals);
     println!("height {} at the end, and all agree", cluster.height(0));
+}
+
+/// Steps of key generation at which a node is killed.
+const STEPS: [&str; 3] = ["announcing", "dealing", "complete"];
+
+/// The step at which a node is, as it says itself.
+fn step_of(cluster: &Cluster, node: usize) -> Option<&'static str> {
+    let keys = cluster.runtime.block_on(cluster.client(node).epoch_keys()).ok()?;
+    Some(match keys.progress? {
+        KeyState::Announcing { .. } => STEPS[0],
+        KeyState::Dealing { .. } => STEPS[1],
+        KeyState::Complete { .. } => STEPS[2],
+    })
+}
+
+fn epoch_of(cluster: &Cluster, node: usize) -> Option<Epoch> {
+    Some(cluster.runtime.block_on(cluster.client(node).epoch_keys()).ok()?.epoch)
+}
+
+/// Sends an envelope, if its epoch still takes it: so that there is something to reveal when a node dies.
+fn offer_envelope(cluster: &Cluster, node: usize) {
+    let client = cluster.client(node);
+    let sent = cluster.runtime.block_on(async {
+        let keys = client.epoch_keys().await.ok()?;
+        let nonce = client.payer(payer().address()).await.ok()?.nonce;
+        let (_, raw) = transfer(cluster, &funded(0), nonce, 1);
+        let seal = Seal::of(&keys, 200).ok()?;
+        let envelope = seal.transaction(&raw, payer().signing_key(), nonce, &cluster.genesis.params).ok()?;
+        client.send_item(envelope.raw()).await.ok()
+    });
+    println!("  an envelope beside it: {}", sent.is_some());
+}
+
+/// Nodes die at every step of key generation, and while blocks are opened, and come back at once. Afterwards every member
+/// holds its shares of the running epoch's keys, and the chain has gone from epoch to epoch.
+#[test]
+fn kills_at_every_step_of_key_generation_leave_all_members_with_shares() {
+    let seed = std::env::var("CASCADE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(11);
+    println!("CASCADE_SEED={seed}");
+    let mut random = Random(seed);
+    let mut cluster = start(NODES, |genesis| {
+        (genesis.params.epoch_length, genesis.params.key_window) = (60, 10);
+        genesis.params.empty_block_interval = 2;
+    });
+    wait_for("the first keys are there", || (epoch_of(&cluster, 0)? >= Epoch(1)).then_some(()));
+    let kills = if std::env::var_os("CASCADE_SLOW").is_some() { 40 } else { 4 };
+    for kill in 0..kills {
+        let victim = random.below(NODES);
+        let witness = (victim + 1 + random.below(NODES - 1)) % NODES;
+        let step = STEPS[(kill + random.below(2)) % STEPS.len()];
+        wait_for(&format!("node {victim} is {step}"), || (step_of(&cluster, victim)? == step).then_some(()));
+        println!("kill {kill}: node {victim}, {step}");
+        offer_envelope(&cluster, witness);
+        // Anywhere in the blocks that follow.
+        let after = cluster.height(witness) + random.below(4) as u64;
+        cluster.wait_height(witness, after);
+        cluster.kill(victim);
+        cluster.start_node(victim);
+        let target = cluster.height(witness);
+        cluster.wait_height(victim, target);
+    }
+    let begun = wait_for("an epoch is known", || epoch_of(&cluster, 0));
+    for i in 0..NODES {
+        wait_for("the chain goes on from epoch to epoch", || (epoch_of(&cluster, i)?.0 >= begun.0 + 2).then_some(()));
+    }
+    cluster.assert_agree();
+    (0..NODES).for_each(|i| cluster.kill(i));
+    for (i, node) in cluster.nodes.iter().enumerate() {
+        let log = cluster.log(i);
+        assert!(!log.contains("has no share of the epoch's keys"), "node {i} was passed over");
+        let db = ChainDb::open(node.home.path().join("db"), ChainDbOptions::default()).expect("its database");
+        let (height, _) = db.heads().last_final.expect("it has blocks");
+        let epoch = db.header(height).unwrap().expect("its newest block").1.epoch;
+        let root = db.committee(epoch).unwrap().expect("the epoch has begun").members_root();
+        let shares = db.key(KeyKind::Shares, epoch, &root).unwrap();
+        assert!(shares.is_some(), "node {i} holds no shares of epoch {epoch}");
+    }
 }
