@@ -354,6 +354,7 @@ fn epoch_end() -> (Header, Committee, Handover) {
         last: last.clone(),
         first,
         members: Some(committee(4).members().to_vec()),
+        attempt: 0,
         keys: ThresholdKeys::default(),
     };
     (last, committee(3), handover)

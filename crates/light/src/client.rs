@@ -33,7 +33,7 @@ use cascade_da::{
     BadEncoding, Committed, ShapeError,
     wire::{Answer as DataAnswer, Request as DataRequest},
 };
-use cascade_primitives::{BlockHash, DaCommitment, Header, Height, NodeId, ResultEntry, TimestampMs};
+use cascade_primitives::{BlockHash, Header, Height, NodeId, ResultEntry, TimestampMs};
 use rand_chacha::{
     ChaCha20Rng,
     rand_core::{RngCore, SeedableRng},

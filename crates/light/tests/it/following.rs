@@ -130,7 +130,7 @@ fn the_square_of_another_body_is_convicted_by_its_data() {
     }
     let Err(RepairError::BadEncoding(proof)) = repairer.repair() else { panic!("it is not the body") };
     assert!(matches!(*proof, BadEncoding::Body(_)), "{proof}");
-    world.chain.grow_with(Some(lying));
+    world.chain.grow_with(Some(Arc::new(lying)));
     world.run(1000);
     available(&world, 21..=21);
     world.put(0, Input::Fraud { from: NodeId([2; 32]), height: Height(21), proof, bytes: 9 });

@@ -549,8 +549,8 @@ impl World {
         let (height, ids) = match request {
             DataRequest::Samples { height, ids } => (height, ids),
             DataRequest::Roots { .. } => {
-                let (data_hash, roots) = (square.commitment().data_hash(), square.commitment().roots().to_vec());
-                return DataAnswer::Roots { data_hash, roots };
+                let roots = square.commitment().roots().to_vec();
+                return DataAnswer::Roots { roots };
             }
             DataRequest::Line { .. } => panic!("a client asks for no lines"),
         };

@@ -11,6 +11,7 @@
 //! checks at the most, in which they come first ([`super::proofs`]); so a flood of strangers holds up strangers.
 
 use std::{
+    collections::HashMap,
     future::Future,
     sync::Arc,
     time::{Duration, Instant},

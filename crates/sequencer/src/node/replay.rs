@@ -26,8 +26,8 @@ use cascade_mempool::{
     reveal::{Effect, FinalBlock as ToReveal, Holder, RevealMessage, Reveals},
 };
 use cascade_primitives::{
-    B256, BlockHash, BlsSignature, Certificate, Epoch, Header, Height, NodeId, ResultEntry, Reveal, SealedBlock, SignerSet,
-    TimestampMs, TransactionRule, VoteTarget,
+    B256, BlockHash, BlsSignature, Certificate, Epoch, Header, Height, NodeId, ResultEntry, Reveal, SealedBlock,
+    SignerSet, TimestampMs, TransactionRule, VoteTarget,
 };
 use cascade_storage::{ChainDb, ChainDbOptions, FinalBlock};
 use prometheus::Registry;
