@@ -103,14 +103,26 @@ impl Client {
         Self::patient(url, Duration::from_secs(20))
     }
 
+    /// A client of somebody who may be hostile: an answer has at most so many bytes.
+    ///
+    /// # Errors
+    /// [`ClientError::Url`].
+    pub fn wary(url: &str, within: Duration, max_answer: u32) -> Answer<Self> {
+        Self::with_limits(url, within, max_answer)
+    }
+
     /// A client that gives a request up after `within`.
     ///
     /// # Errors
     /// [`ClientError::Url`].
     pub fn patient(url: &str, within: Duration) -> Answer<Self> {
+        Self::with_limits(url, within, 256 << 20)
+    }
+
+    fn with_limits(url: &str, within: Duration, max_answer: u32) -> Answer<Self> {
         let http = HttpClientBuilder::default()
             .request_timeout(within)
-            .max_response_size(256 << 20)
+            .max_response_size(max_answer)
             .build(url)
             .map_err(|error| ClientError::Url { url: url.to_owned(), what: error.to_string() })?;
         Ok(Self { url: url.to_owned(), http })

@@ -9,9 +9,10 @@
 //! ```
 //!
 //! Not all at once, although that would be quicker: whoever is asked for an account learns that somebody wants to know of it.
-//! Whoever asks this RPC waits for longer than [`WITHIN`].
+//! Whoever asks this RPC waits for longer than [`WITHIN`]. Who lied is told the client that follows the chain, and the other
+//! way round ([`Dropped`]): neither asks it again.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
@@ -23,6 +24,25 @@ use crate::cli::{Client, Failure, output};
 const PATIENCE: Duration = Duration::from_millis(750);
 /// A question has no answer after this.
 pub(super) const WITHIN: Duration = Duration::from_secs(6);
+/// Longest answer, in bytes: what is asked for is an account with its proof, or the code of a contract (24 KiB), in hex.
+const MAX_ANSWER_BYTES: u32 = 1 << 20;
+
+/// Nodes that lied, by authority.
+#[derive(Clone, Debug, Default)]
+pub struct Dropped(Arc<Mutex<BTreeSet<String>>>);
+
+impl Dropped {
+    /// Whether this one did.
+    #[must_use]
+    pub fn contains(&self, authority: &str) -> bool {
+        self.0.lock().contains(authority)
+    }
+
+    /// This one did. Answers whether that is new.
+    pub fn insert(&self, authority: &str) -> bool {
+        self.0.lock().insert(authority.to_owned())
+    }
+}
 
 /// Why a node's answer is none.
 #[derive(Debug)]
@@ -38,19 +58,20 @@ pub(super) struct Peers {
     all: Vec<(Peer, Client)>,
     /// Places of those that have not lied: who answered last stands first, who kept silent last.
     queue: Mutex<Vec<usize>>,
+    dropped: Dropped,
     patience: Duration,
     within: Duration,
 }
 
 impl Peers {
-    pub(super) fn new(peers: &[Peer]) -> Result<Self, Failure> {
+    pub(super) fn new(peers: &[Peer], dropped: Dropped) -> Result<Self, Failure> {
         let with_client = |peer: &Peer| {
-            let client = Client::patient(&format!("http://{}", peer.authority), WITHIN)?;
+            let client = Client::wary(&format!("http://{}", peer.authority), WITHIN, MAX_ANSWER_BYTES)?;
             Ok((peer.clone(), client))
         };
         let all: Vec<_> = peers.iter().map(with_client).collect::<Result<_, Failure>>()?;
         let queue = Mutex::new((0..all.len()).collect());
-        Ok(Self { all, queue, patience: PATIENCE, within: WITHIN })
+        Ok(Self { all, queue, dropped, patience: PATIENCE, within: WITHIN })
     }
 
     /// The first answer that checks, with the place of who gave it. The error is what the last one said.
@@ -58,7 +79,7 @@ impl Peers {
     where
         F: Future<Output = Result<T, Wanting>>,
     {
-        let mut left = self.queue.lock().clone().into_iter();
+        let mut left = self.left().into_iter();
         let mut last = "no node is left to ask".to_owned();
         let (mut asked, mut silent) = (FuturesUnordered::new(), Vec::new());
         let end = tokio::time::sleep(self.within);
@@ -96,6 +117,13 @@ impl Peers {
         found
     }
 
+    /// Places of those that are asked, in order.
+    fn left(&self) -> Vec<usize> {
+        let mut queue = self.queue.lock();
+        queue.retain(|place| !self.dropped.contains(&self.all[*place].0.authority));
+        queue.clone()
+    }
+
     /// Whoever answered is asked first from now on; whoever kept silent while others were asked, last.
     fn remember(&self, answered: Option<usize>, silent: &[usize]) {
         let mut queue = self.queue.lock();
@@ -109,9 +137,10 @@ impl Peers {
     /// Drops a node that lied, and says so.
     pub(super) fn convict(&self, place: usize, what: &str) {
         let authority = &self.all[place].0.authority;
-        tracing::warn!(peer = %authority, what, "a node's answer does not check");
-        output::note(&format!("light: dropped {authority}: {what}"));
-        self.queue.lock().retain(|other| *other != place);
+        if self.dropped.insert(authority) {
+            tracing::warn!(peer = %authority, what, "a node's answer does not check");
+            output::note(&format!("light: dropped {authority}: {what}"));
+        }
     }
 }
 
@@ -141,7 +170,7 @@ mod tests {
         fn new(ways: &[Way]) -> Self {
             let url = |place: usize| Peer::of_url(&format!("http://127.0.0.1:{}", place + 1)).unwrap();
             let all: Vec<Peer> = (0..ways.len()).map(url).collect();
-            let peers = Peers { patience: Duration::from_millis(20), ..Peers::new(&all).unwrap() };
+            let peers = Peers { patience: Duration::from_millis(20), ..Peers::new(&all, Dropped::default()).unwrap() };
             Self { peers, ways: ways.to_vec(), asked: Arc::default() }
         }
 
@@ -183,6 +212,10 @@ mod tests {
         let world = World::new(&[Way::Lies]);
         world.ask().await.0.unwrap_err();
         assert_eq!(world.ask().await.0, Err("no node is left to ask".to_owned()));
+        // Who lied to the client that follows is not asked here either.
+        let world = World::new(&[Way::Answers, Way::Answers]);
+        world.peers.dropped.insert(&world.peers.all[0].0.authority);
+        assert_eq!(world.ask().await, (Ok(1), vec![1]));
     }
 
     #[tokio::test]

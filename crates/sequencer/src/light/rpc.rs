@@ -9,8 +9,11 @@
 //! | `eth_getBlockReceipts`, `eth_getTransactionReceipt` | the receipts root in the results |
 //! | `l2_epochKey` | the committee roots in the newest followed header, each key with its `membersRoot`; the rest of the answer is that header's, and `proved` is true |
 //!
-//! Tags mean the newest proved height, `pending` too: what is not final cannot be proved. Heights that were not followed, or
-//! long ago, are refused rather than answered unproved. A node whose answer does not check is dropped, and the next one is asked;
+//! Tags mean the newest proved height, `pending` too: what is not final cannot be proved. If the newest followed header is older
+//! than [`MAX_AGE_MS`], they are refused, since the client may have lost the chain: an old balance must not pass for the newest;
+//! `eth_syncing` says so. Answers do not wait for samples of their block: where data is withheld, the client stops, and this RPC
+//! with it. Heights that were not followed, or long ago, are refused rather than answered unproved; of heights to come there is
+//! nothing yet, as at a node. A node whose answer does not check is dropped, and the next one is asked;
 //! so it is, without waiting long, where one keeps silent (module `peers`). Blocks and receipts of encrypted chains are refused: what their envelopes held is proved by the state alone.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
@@ -21,23 +24,24 @@ use cascade_execution::{Receipt, StateProof, receipts_root};
 use cascade_light::{Ask, Chain, Client as LightClient, Reply};
 use cascade_primitives::{
     BlockHash, ChainParams, Committee, Decode as _, Epoch, Height, ResultEntry, SealedBlock, SigningContext,
-    TransactionRule, View,
+    TimestampMs, TransactionRule, View,
 };
 use jsonrpsee::{
     RpcModule,
     server::{Server, ServerConfig, ServerHandle},
     types::{ErrorObjectOwned, Params},
 };
-use parking_lot::RwLock;
-use serde_json::Value;
+use parking_lot::{Mutex, RwLock};
+use serde_json::{Value, json};
 
 use super::{
     Peer, http,
     keys::Known,
-    peers::{Peers, Wanting},
+    peers::{Dropped, Peers, Wanting},
 };
 use crate::{
     cli::{Client, Failure},
+    home::unix_ms,
     node::randao_of,
     rpc::{
         backend::{BlockData, BlockResult},
@@ -51,6 +55,8 @@ const KEPT: usize = 4096;
 const CONNECTIONS: u32 = 64;
 /// Longest request, in bytes.
 const REQUEST_BYTES: u32 = 64 << 10;
+/// Age of the newest followed header, by this machine's clock, beyond which nothing passes for the newest.
+const MAX_AGE_MS: u64 = 60_000;
 /// Server error.
 const FAILED: i32 = -32000;
 /// Invalid parameters.
@@ -59,6 +65,8 @@ const PARAMS: i32 = -32602;
 /// What the client has proved.
 #[derive(Debug, Default)]
 pub struct Proven {
+    /// Nodes that lied.
+    pub dropped: Dropped,
     results: BTreeMap<Height, ResultEntry>,
     hashes: BTreeMap<Height, BlockHash>,
     committees: BTreeMap<Epoch, Arc<Committee>>,
@@ -124,7 +132,8 @@ pub async fn serve(
     peers: &[Peer],
     proven: Arc<RwLock<Proven>>,
 ) -> Result<(SocketAddr, ServerHandle), Failure> {
-    let shared = Shared { params, signing, proven, peers: Peers::new(peers)?, keys: Known::default() };
+    let peers = Peers::new(peers, proven.read().dropped.clone())?;
+    let shared = Shared { params, signing, proven, peers, keys: Known::default() };
     let config = ServerConfig::builder().max_connections(CONNECTIONS).max_request_body_size(REQUEST_BYTES).build();
     let server = Server::builder().set_config(config).build(listen).await;
     let server = server.map_err(|error| Failure::io(format!("--rpc-listen {listen}"), &error))?;
@@ -139,6 +148,15 @@ fn methods(shared: Shared) -> RpcModule<Shared> {
     module.register_method("net_version", |_, shared, _| Answer::Ok(shared.params.chain_id.0.to_string())).expect(once);
     module
         .register_method("eth_blockNumber", |_, shared, _| shared.newest().map(|entry| U64::from(entry.height.0)))
+        .expect(once);
+    module
+        .register_method("eth_syncing", |_, shared, _| match shared.newest() {
+            Ok(_) => json!(false),
+            Err(_) => {
+                let height = shared.proven.read().chain.as_ref().map_or(0, |chain| chain.tip().height.0);
+                json!({ "startingBlock": "0x0", "currentBlock": U64::from(height), "highestBlock": U64::from(height) })
+            }
+        })
         .expect(once);
     module
         .register_async_method("eth_getBalance", |params, shared, _| async move {
@@ -171,17 +189,18 @@ fn methods(shared: Shared) -> RpcModule<Shared> {
         .register_async_method("eth_getBlockByNumber", |params, shared, _| async move {
             let mut all = params.sequence();
             let (block, full): (Option<Value>, Option<bool>) = (all.optional_next()?, all.optional_next()?);
-            let entry = shared.height(block)?;
+            let Some(entry) = shared.height_if_there(block)? else { return Ok(Value::Null) };
             let (data, receipts) = shared.content(entry).await?;
             block_json(&data, &shared.params, &receipts, full.unwrap_or(false)).map_err(failed)
         })
         .expect(once);
     module
         .register_async_method("eth_getBlockReceipts", |params, shared, _| async move {
-            let entry = shared.height(params.sequence().optional_next()?)?;
+            let entry = shared.height_if_there(params.sequence().optional_next()?)?;
+            let Some(entry) = entry else { return Ok(Value::Null) };
             let (data, receipts) = shared.content(entry).await?;
             let all = receipts.iter().enumerate().map(|(index, receipt)| receipt_json(&data, receipt, index));
-            all.collect::<Result<Vec<_>, _>>().map_err(failed)
+            all.collect::<Result<Vec<_>, _>>().map(Value::from).map_err(failed)
         })
         .expect(once);
     module
@@ -203,23 +222,57 @@ fn two<T: for<'a> serde::Deserialize<'a>>(params: &Params<'_>) -> Answer<(T, Opt
     Ok((all.next()?, all.optional_next()?))
 }
 
+/// The height in a parameter; none for a tag.
+fn number(block: Option<&Value>) -> Answer<Option<Height>> {
+    match block {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(tag)) if matches!(tag.as_str(), "latest" | "safe" | "finalized" | "pending") => Ok(None),
+        Some(value) => serde_json::from_value::<U64>(value.clone())
+            .map(|height| Some(Height(height.to())))
+            .map_err(|_| ErrorObjectOwned::owned(PARAMS, format!("{value} is no tag or height"), None::<()>)),
+    }
+}
+
+/// Why nothing passes for the newest, if the newest header has this time.
+fn too_old(newest: TimestampMs, now: u64) -> Option<String> {
+    let age = now.saturating_sub(newest.0);
+    (age > MAX_AGE_MS).then(|| {
+        format!(
+            "the newest proved block is {} s old by this machine's clock: the client still catches up, no node gives newer \
+             ones, or the clock is fast; heights that are proved are answered by number",
+            age / 1000
+        )
+    })
+}
+
 impl Shared {
     fn newest(&self) -> Answer<ResultEntry> {
-        let newest = self.proven.read().results.last_key_value().map(|(_, entry)| *entry);
-        newest.ok_or_else(|| failed("nothing is proved yet: the client still catches up"))
+        let proven = self.proven.read();
+        let newest = proven.results.last_key_value().map(|(_, entry)| *entry).zip(proven.chain.as_ref());
+        let (entry, chain) = newest.ok_or_else(|| failed("nothing is proved yet: the client still catches up"))?;
+        match too_old(chain.tip().timestamp, unix_ms()) {
+            Some(what) => Err(failed(what)),
+            None => Ok(entry),
+        }
+    }
+
+    /// The results of the height that a tag or number stands for; none if it is above all that are proved.
+    fn height_if_there(&self, block: Option<Value>) -> Answer<Option<ResultEntry>> {
+        let above = number(block.as_ref())?.is_some_and(|height| self.is_to_come(height));
+        if above { Ok(None) } else { self.height(block).map(Some) }
+    }
+
+    /// Whether a height is above all that are proved.
+    fn is_to_come(&self, height: Height) -> bool {
+        self.proven.read().results.last_key_value().is_some_and(|(newest, _)| height > *newest)
     }
 
     /// The results of the height that a tag or number stands for.
     fn height(&self, block: Option<Value>) -> Answer<ResultEntry> {
-        let height = match &block {
-            None | Some(Value::Null) => return self.newest(),
-            Some(Value::String(tag)) if matches!(tag.as_str(), "latest" | "safe" | "finalized" | "pending") => {
-                return self.newest();
-            }
-            Some(value) => serde_json::from_value::<U64>(value.clone())
-                .map_err(|_| ErrorObjectOwned::owned(PARAMS, format!("{value} is no tag or height"), None::<()>))?,
-        };
-        let height = Height(height.to());
+        number(block.as_ref())?.map_or_else(|| self.newest(), |height| self.results(height))
+    }
+
+    fn results(&self, height: Height) -> Answer<ResultEntry> {
         let proven = self.proven.read();
         proven.results.get(&height).copied().ok_or_else(|| {
             let range = proven.results.keys().next().zip(proven.results.keys().next_back());
@@ -359,12 +412,28 @@ impl Shared {
     /// A receipt. Where its transaction stands a node says; that it stands there is proved.
     async fn receipt(&self, hash: B256) -> Answer<Value> {
         loop {
-            let question = |_, client: Client| async move {
-                let height = client.block_of(hash).await.map_err(|error| Wanting::Nothing(error.to_string()))?;
-                height.ok_or_else(|| Wanting::Nothing("it knows no such transaction".to_owned()))
+            // A height that somebody named and that is not proved here. It may be a lie: others are asked.
+            let unproved = Mutex::new(None);
+            let question = |_, client: Client| {
+                let unproved = &unproved;
+                async move {
+                    let height = client.block_of(hash).await.map_err(|error| Wanting::Nothing(error.to_string()))?;
+                    let height = height.ok_or_else(|| Wanting::Nothing("it knows no such transaction".to_owned()))?;
+                    self.results(Height(height)).map_err(|error| {
+                        *unproved.lock() = Some((Height(height), error.clone()));
+                        Wanting::Nothing(error.message().to_owned())
+                    })
+                }
             };
-            let Ok((place, height)) = self.peers.ask(question).await else { return Ok(Value::Null) };
-            let entry = self.height(Some(Value::String(format!("{height:#x}"))))?;
+            let (place, entry) = match self.peers.ask(question).await {
+                Ok(found) => found,
+                // One that ran just now is proved a moment later.
+                Err(_) => match unproved.into_inner() {
+                    Some((height, error)) if !self.is_to_come(height) => return Err(error),
+                    _ => return Ok(Value::Null),
+                },
+            };
+            let height = entry.height;
             let (data, receipts) = self.content(entry).await?;
             let found = receipts.iter().enumerate().find(|(_, receipt)| receipt.transaction_hash == hash);
             match found {
@@ -372,6 +441,30 @@ impl Shared {
                 // One less to ask, each time.
                 None => self.peers.convict(place, &format!("transaction {hash} does not stand in block {height}")),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_block_does_not_pass_for_the_newest() {
+        let now = 1_000_000_000;
+        assert_eq!(too_old(TimestampMs(now - MAX_AGE_MS), now), None);
+        assert_eq!(too_old(TimestampMs(now + 5000), now), None, "another machine's clock is ahead");
+        assert!(too_old(TimestampMs(now - MAX_AGE_MS - 1), now).unwrap().contains("60 s old"));
+    }
+
+    #[test]
+    fn tags_and_heights_are_told_apart() {
+        for tag in [None, Some(json!(null)), Some(json!("latest")), Some(json!("pending"))] {
+            assert_eq!(number(tag.as_ref()), Ok(None));
+        }
+        assert_eq!(number(Some(&json!("0x10"))), Ok(Some(Height(16))));
+        for wrong in [json!("newest"), json!(-1), json!({}), json!("0x10000000000000000")] {
+            assert_eq!(number(Some(&wrong)).unwrap_err().code(), PARAMS, "{wrong}");
         }
     }
 }

@@ -152,6 +152,7 @@ impl Follower {
                 () = tokio::time::sleep(wait) => Input::Tick,
             };
             self.stopped = self.step(input).err();
+            self.part_with_liars();
         }
         if self.stopped.is_some() {
             // A proof that convinced this client has to get out before its process ends.
@@ -163,6 +164,16 @@ impl Follower {
             self.save()?;
         }
         Ok(())
+    }
+
+    /// Asks nobody any more who lied to the verified RPC.
+    fn part_with_liars(&mut self) {
+        let dropped = self.proven.read().dropped.clone();
+        let liars: Vec<NodeId> =
+            self.peers.extract_if(.., |_, authority| dropped.contains(authority)).map(|(peer, _)| peer).collect();
+        for peer in liars {
+            self.stopped = self.stopped.take().or(self.step(Input::PeerDown(peer)).err());
+        }
     }
 
     /// Saves what is known of the chain and may be relied on, if there is a place for it, and what may not be.
@@ -235,7 +246,9 @@ impl Follower {
                 }
                 Effect::Drop { peer, why } => {
                     let authority = self.peers.remove(&peer).unwrap_or_default();
-                    output::note(&format!("light: dropped {authority}: {why}"));
+                    if self.proven.read().dropped.insert(&authority) {
+                        output::note(&format!("light: dropped {authority}: {why}"));
+                    }
                 }
                 Effect::Report(report) => self.tell(report),
                 Effect::WakeAt(at) => self.wake = Some(at),
