@@ -16,7 +16,6 @@ use super::{
     checks, forward,
     keeper::Submission,
     news::Seen,
-    sending::refused,
     source::Accounts,
 };
 use crate::{
@@ -112,7 +111,7 @@ impl Methods {
     async fn send(&self, raw: Bytes) -> Answer<B256> {
         let transaction = checks::decode(&raw, &self.params)?;
         let hash = transaction.hash();
-        let sender = self.accounts.sender(transaction.sender()).await.map_err(refused)?;
+        let sender = self.accounts.sender(transaction.sender()).await?;
         let is_past = transaction.nonce() < sender.next && self.book.lock().find(&hash).is_none();
         // What has run already gets the same answer again, and no second envelope.
         if is_past && !self.ask::<Value>("eth_getTransactionByHash", serde_json::json!([hash])).await?.is_null() {

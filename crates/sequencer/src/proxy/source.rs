@@ -16,13 +16,14 @@ use std::{
 
 use alloy_primitives::{Address, Bytes};
 use cascade_primitives::{Epoch, Height};
+use jsonrpsee::types::ErrorObjectOwned;
 use thiserror::Error;
 
-use super::checks::Sender;
+use super::{checks::Sender, sending::refused};
 use crate::{
     cli::{Client, ClientError, Failure},
     exit::ExitCode,
-    rpc::types::EpochKeys,
+    rpc::{error::server, types::EpochKeys},
 };
 
 /// How long the light client is waited for.
@@ -265,23 +266,36 @@ impl Source {
     /// Where accounts are asked for.
     #[must_use]
     pub fn accounts(&self) -> Accounts {
-        Accounts(self.light.as_ref().map_or(&self.node, |light| &light.client).clone())
+        match &self.light {
+            Some(light) => Accounts { client: light.client.clone(), proved: true },
+            None => Accounts { client: self.node.clone(), proved: false },
+        }
     }
 }
 
 /// What senders have: proved by the light client, so that the node is not asked for a sender right before its envelope comes; as
 /// the node says where there is none. What is proved is some blocks old.
 #[derive(Clone)]
-pub struct Accounts(Client);
+pub struct Accounts {
+    client: Client,
+    proved: bool,
+}
 
 impl Accounts {
     /// A sender's executed nonce and balance.
     ///
     /// # Errors
-    /// [`ClientError`].
-    pub async fn sender(&self, address: Address) -> Result<Sender, ClientError> {
-        let (next, balance) = tokio::try_join!(self.0.executed_nonce(address), self.0.balance(address))?;
-        Ok(Sender { next, balance })
+    /// What a wallet is told.
+    pub async fn sender(&self, address: Address) -> Result<Sender, ErrorObjectOwned> {
+        let found = tokio::try_join!(self.client.executed_nonce(address), self.client.balance(address));
+        match found {
+            Ok((next, balance)) => Ok(Sender { next, balance }),
+            Err(ClientError::Refused { message, .. }) if self.proved => {
+                let light = self.client.url();
+                Err(server(format!("the light client {light} does not prove the sender's account: {message}")))
+            }
+            Err(error) => Err(refused(error)),
+        }
     }
 
     /// A sender's executed nonce.
@@ -289,6 +303,6 @@ impl Accounts {
     /// # Errors
     /// [`ClientError`].
     pub async fn executed_nonce(&self, address: Address) -> Result<u64, ClientError> {
-        self.0.executed_nonce(address).await
+        self.client.executed_nonce(address).await
     }
 }
