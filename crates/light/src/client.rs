@@ -56,6 +56,10 @@ const RETRY_MS: u64 = 200;
 const IDLE_MS: u64 = 2_000;
 /// Time that passed between two steps, or went backwards, by more than this was spent asleep, or the clock was set: in ms.
 const SLEPT_MS: u64 = 5_000;
+/// Shortest time between two looks at whether a height is withheld, in ms.
+const JUDGE_MS: u64 = 100;
+/// Heights that samples are asked of at once, the lowest first: so many open ones mean that nodes cannot keep up.
+const MAX_OPEN: usize = 32;
 /// Proofs that a peer may name and not have before it is dropped: it keeps few and may have had to forget one.
 const MAX_EMPTY_CLAIMS: u32 = 3;
 
@@ -124,6 +128,8 @@ pub struct Client {
     /// When any peer last answered anything, and when the user was told that none does.
     heard: TimestampMs,
     told_unreachable: bool,
+    /// When it was last looked whether heights are withheld.
+    judged: TimestampMs,
     asked: BTreeMap<RequestId, Asked>,
     next_request: u64,
     /// The next question about the chain and when to ask it.
@@ -179,6 +185,7 @@ impl Client {
             stepped: None,
             heard: TimestampMs(0),
             told_unreachable: false,
+            judged: TimestampMs(0),
             asked: BTreeMap::new(),
             next_request: 0,
             unanswered: 0,
@@ -438,8 +445,9 @@ impl Client {
     fn ask_for_samples(&mut self, now: TimestampMs) {
         let peers: Vec<Peer> = self.peers.values().copied().collect();
         let mut room = self.config.max_requests.saturating_sub(self.asked.len());
-        let heights: Vec<Height> = self.heights.keys().copied().collect();
-        for height in heights {
+        let is_open = |followed: &Followed| followed.availability() == Availability::Sampling;
+        let open = self.heights.iter().filter(|(_, followed)| is_open(followed)).map(|(height, _)| *height);
+        for height in open.take(MAX_OPEN).collect::<Vec<Height>>() {
             while room > 0 {
                 let followed = self.heights.get_mut(&height).expect("it was just listed");
                 let Some(sampler) = &mut followed.sampler else { break };
@@ -561,6 +569,10 @@ impl Client {
     }
 
     fn give_up(&mut self, now: TimestampMs) {
+        if now < self.judged.plus(JUDGE_MS) && now >= self.judged {
+            return;
+        }
+        self.judged = now;
         let peers: Vec<Peer> = self.peers.values().copied().collect();
         let withheld: Vec<(Height, Availability, usize)> = self
             .heights

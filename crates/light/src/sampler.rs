@@ -26,7 +26,8 @@ use rand_chacha::{
     rand_core::{RngCore as _, SeedableRng as _},
 };
 
-/// Shortest time between two rounds of asking all peers for one sample, in ms.
+/// Shortest time between the first two rounds of asking all peers for one sample, in ms. It doubles with each round, three
+/// times.
 pub const ROUND_MS: u64 = 1_000;
 /// What a peer said of a sample counts for so long after the last answer of any kind from it, in ms.
 pub const FRESH_MS: u64 = 10_000;
@@ -86,7 +87,8 @@ struct Want {
     tried: BTreeSet<NodeId>,
     /// What peers said of it.
     said: BTreeMap<NodeId, Said>,
-    /// When the next round may begin.
+    /// Rounds that began, and when the next one may.
+    rounds: u32,
     round_from: TimestampMs,
     state: State,
 }
@@ -122,6 +124,8 @@ impl Said {
 pub(crate) struct Sampler {
     shape: Shape,
     wants: Vec<Want>,
+    /// Until then there is nothing to ask for, unless something happens.
+    idle_until: TimestampMs,
     give_up: TimestampMs,
     availability: Availability,
 }
@@ -139,10 +143,18 @@ impl Sampler {
         give_up_ms: u64,
     ) -> Result<Self, ShapeError> {
         let shape = Shape::of_commitment(commitment)?;
-        let want = |id| Want { id, tried: BTreeSet::new(), said: BTreeMap::new(), round_from: now, state: State::Open };
+        let want = |id| Want {
+            id,
+            tried: BTreeSet::new(),
+            said: BTreeMap::new(),
+            rounds: 0,
+            round_from: now,
+            state: State::Open,
+        };
         Ok(Self {
             shape,
             wants: sampling::draw(&shape, samples, seed).into_iter().map(want).collect(),
+            idle_until: TimestampMs(0),
             give_up: now.plus(give_up_ms),
             availability: Availability::Sampling,
         })
@@ -163,13 +175,15 @@ impl Sampler {
         peers: &[Peer],
         mut pick: impl FnMut(usize) -> usize,
     ) -> Option<(usize, NodeId)> {
-        if self.availability != Availability::Sampling {
+        if self.availability != Availability::Sampling || now < self.idle_until || peers.is_empty() {
             return None;
         }
+        let mut idle_until = TimestampMs(u64::MAX);
         for (index, want) in self.wants.iter_mut().enumerate().filter(|(_, want)| want.state == State::Open) {
             let mut candidates: Vec<&Peer> = peers.iter().filter(|peer| !want.tried.contains(&peer.id)).collect();
             if candidates.is_empty() {
-                if now < want.round_from || peers.is_empty() {
+                if now < want.round_from {
+                    idle_until = idle_until.min(want.round_from);
                     continue;
                 }
                 want.tried.clear();
@@ -179,14 +193,21 @@ impl Sampler {
                 candidates.retain(|peer| !peer.slow);
             }
             if want.tried.is_empty() {
-                want.round_from = now.plus(ROUND_MS);
+                want.round_from = now.plus(ROUND_MS << want.rounds.min(3));
+                want.rounds += 1;
             }
             let peer = candidates[pick(candidates.len())].id;
             want.tried.insert(peer);
             want.state = State::Asked;
             return Some((index, peer));
         }
+        self.idle_until = idle_until;
         None
+    }
+
+    /// There may be something to ask for: a peer came.
+    pub(crate) const fn wake(&mut self) {
+        self.idle_until = TimestampMs(0);
     }
 
     /// A sample was answered, with a proof that was checked.
@@ -220,6 +241,7 @@ impl Sampler {
 
     /// A sample was asked for in vain, which says nothing of anybody.
     pub(crate) fn reopen(&mut self, index: usize) {
+        self.wake();
         if self.wants[index].state == State::Asked {
             self.wants[index].state = State::Open;
         }
@@ -227,11 +249,12 @@ impl Sampler {
 
     /// The time for giving up begins again, and what peers did so far is forgotten: the machine slept, or was cut off.
     pub(crate) fn begin_again(&mut self, now: TimestampMs, give_up_ms: u64) {
+        self.wake();
         self.give_up = now.plus(give_up_ms);
         for want in &mut self.wants {
             want.said.clear();
             want.tried.clear();
-            want.round_from = now;
+            (want.rounds, want.round_from) = (0, now);
         }
     }
 
@@ -248,7 +271,7 @@ impl Sampler {
         let withheld = |want: &&Want| {
             let evidence = |peer: &&Peer| want.said.get(&peer.id).is_some_and(|said| said.is_evidence(peer, now));
             let against = peers.iter().filter(evidence).count();
-            want.state == State::Open
+            want.state != State::Answered
                 && against > 0
                 && peers.iter().all(|peer| evidence(&peer) || (is_late && want.said.contains_key(&peer.id)))
         };
@@ -265,8 +288,7 @@ impl Sampler {
         if self.availability != Availability::Sampling {
             return None;
         }
-        let open = self.wants.iter().filter(|want| want.state == State::Open);
-        open.map(|want| want.round_from.min(self.give_up)).min()
+        Some(self.idle_until.min(self.give_up))
     }
 
     /// Samples answered, and the confidence that they give by themselves.

@@ -6,7 +6,7 @@ use cascade_primitives::{NodeId, TimestampMs};
 use super::{Asked, Client, MAX_LIARS, Phase, Purpose, RETRY_MS, SLEPT_MS, pick};
 use crate::{
     api::{Answer, Effect, Failure, Report, Request, RequestId, Stop},
-    sampler::Peer,
+    sampler::{Peer, Sampler},
 };
 
 impl Client {
@@ -49,6 +49,7 @@ impl Client {
             self.effects.push(Effect::Drop { peer, why: "it lied before".to_owned() });
         } else {
             self.peers.entry(peer).or_insert(Peer { id: peer, heard: now, slow: false });
+            self.heights.values_mut().filter_map(|followed| followed.sampler.as_mut()).for_each(Sampler::wake);
         }
     }
 

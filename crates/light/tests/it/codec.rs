@@ -1,6 +1,6 @@
 //! Decoders on hostile bytes, and frozen encodings.
 
-use cascade_light::{Chain, ChainAnswer, ChainRequest, Checkpoint, Handover, wire};
+use cascade_light::{Ask, Chain, ChainAnswer, ChainRequest, Checkpoint, Handover, Reply, ask::MAX_FRAUDS, wire};
 use cascade_primitives::{Decode, Encode, Epoch, Height};
 use proptest::prelude::*;
 
@@ -16,6 +16,8 @@ fn all(bytes: &[u8]) {
     canonical::<ChainRequest>(bytes);
     canonical::<ChainAnswer>(bytes);
     canonical::<Handover>(bytes);
+    canonical::<Ask>(bytes);
+    canonical::<Reply>(bytes);
     canonical::<Checkpoint>(bytes);
     if let Ok(chain) = Chain::restore(signing(), bytes) {
         assert_eq!(chain.to_bytes(), bytes);
@@ -57,6 +59,23 @@ fn damaged_answers_never_panic_and_answers_round_trip() {
             all(&damaged);
             all(&bytes[..at]);
         }
+    }
+}
+
+#[test]
+fn lists_of_proofs_are_short_and_rise() {
+    let ask = Ask::Frauds { from: Height(0x0102) };
+    assert_eq!(hex::encode(ask.to_bytes()), "060201000000000000");
+    assert_eq!(Ask::from_slice(&ask.to_bytes()), Ok(ask.clone()));
+    let list = |heights: &[u64]| Reply::Frauds(heights.iter().copied().map(Height).collect()).to_bytes();
+    let most: Vec<u64> = (1..=MAX_FRAUDS as u64).collect();
+    for right in [&[][..], &[7], &[7, 9], &most] {
+        assert!(Reply::from_slice(&list(right)).is_ok(), "{right:?}");
+        assert!(list(right).len() <= ask.max_reply());
+    }
+    let too_many: Vec<u64> = (1..=MAX_FRAUDS as u64 + 1).collect();
+    for wrong in [&[7, 7][..], &[9, 7], &too_many] {
+        assert!(Reply::from_slice(&list(wrong)).is_err(), "{wrong:?}");
     }
 }
 

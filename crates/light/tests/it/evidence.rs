@@ -120,7 +120,8 @@ fn a_peer_that_is_behind_for_a_moment_is_no_evidence_and_one_that_says_so_for_ev
 #[test]
 fn peers_too_busy_for_shares_are_no_evidence_by_themselves() {
     let mut world = world(&[Kind::Busy(Height(22)); 4]);
-    grow(&mut world, 200);
+    grow(&mut world, 100);
+    world.run(60_000);
     assert_eq!(world.stopped, None);
     assert_eq!(world.client.availability(Height(22)), Some(Availability::Sampling));
     all_become(&mut world, Kind::Honest);
@@ -132,6 +133,8 @@ fn peers_too_busy_for_shares_are_no_evidence_by_themselves() {
 #[test]
 fn one_peer_that_says_what_it_does_not_have_is_enough_whatever_the_others_do() {
     let mut world = world(&[Kind::Corner(Height(22)), Kind::Cut, Kind::Silent, Kind::Busy(Height(22))]);
+    // It takes a while to find one that answers.
+    world.run(20_000);
     grow(&mut world, 200);
     assert!(matches!(world.stopped, Some(Stop::Withheld { height: Height(22), .. })), "{:?}", world.stopped);
 }

@@ -272,7 +272,7 @@ fn peers_that_are_behind_only_delay() {
     let mut world = world(&[Kind::Stale(Height(22)), Kind::Stale(Height(40)), Kind::Honest]);
     world.run(1000);
     grow(&mut world, 40);
-    world.run(3000);
+    world.run(8000);
     available(&world, 21..=60);
     assert!(world.dropped.is_empty());
 }
