@@ -299,3 +299,94 @@ impl History {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cascade_execution::genesis_changes;
+    use cascade_primitives::{
+        BlsSignature, Body, ChainParams, DaCommitment, Fork, Genesis, HeaderKind, L1Origin, Network, ResultEntry,
+        SealedBlock, SignerSet, View, VoteTarget, block::PROTOCOL_VERSION,
+    };
+    use cascade_storage::{ChainDbOptions, FinalBlock};
+    use prometheus::{Histogram, HistogramOpts};
+
+    use super::*;
+    use crate::config::SquaresSection;
+
+    fn certificate(header: &Header) -> Certificate {
+        let target = VoteTarget::commit(header.epoch, header.view, header.hash());
+        Certificate { target, signers: SignerSet::new(4), signature: BlsSignature([1; 96]) }
+    }
+
+    /// A door to a chain of so many blocks above genesis that one certificate made final.
+    fn door(dir: &std::path::Path, blocks: u64) -> LightDoor {
+        let params = ChainParams::of(Network::Regtest);
+        let genesis = Genesis { params, timestamp: TimestampMs(1), committees: Vec::new(), alloc: BTreeMap::new() };
+        let changes = genesis_changes(&genesis).expect("no accounts are a state");
+        let first = Header {
+            version: PROTOCOL_VERSION,
+            kind: HeaderKind::Block,
+            chain_id: genesis.params.chain_id,
+            genesis_hash: B256::ZERO,
+            fork: Fork(0),
+            epoch: Epoch(0),
+            view: View(0),
+            height: Height(0),
+            parent: BlockHash::ZERO,
+            timestamp: TimestampMs(1),
+            l1_origin: L1Origin::default(),
+            committee_root: B256::ZERO,
+            next_committee_root: B256::ZERO,
+            history_root: B256::ZERO,
+            da: DaCommitment::default(),
+            body_root: Body::default().root(),
+            base_fee: 1,
+            ordered_gas: 0,
+            results: vec![ResultEntry { state_root: changes.root(), ..ResultEntry::default() }],
+        };
+        let sealed = |header: &Header| {
+            Arc::new(SealedBlock::new(cascade_primitives::Block { header: header.clone(), body: Body::default() }))
+        };
+        let db = ChainDb::open(dir, ChainDbOptions::default()).expect("a database");
+        db.init_genesis(&sealed(&first), &changes).expect("a genesis block");
+        let mut headers = vec![first];
+        for height in 1..=blocks {
+            let parent = headers.last().expect("there is genesis");
+            let (parent, timestamp) = (parent.hash(), TimestampMs(height + 1));
+            headers.push(Header {
+                height: Height(height),
+                view: View(height),
+                parent,
+                timestamp,
+                results: Vec::new(),
+                ..headers[0].clone()
+            });
+        }
+        let certificate = certificate(headers.last().expect("there is genesis"));
+        let finality = cascade_storage::Finality { certificate, fillers: Vec::new() };
+        let of =
+            |header| FinalBlock { block: sealed(header), finality: Some(finality.clone()), transactions: Vec::new() };
+        let blocks: Vec<FinalBlock> = headers[1..].iter().map(of).collect();
+        db.append_final(&blocks).expect("they follow each other");
+        let histogram = Histogram::with_opts(HistogramOpts::new("h", "h")).expect("a name");
+        let squares = Squares::new(&genesis.params, &SquaresSection::default(), histogram);
+        LightDoor::new(Arc::new(db), Arc::new(squares), Clock::start())
+    }
+
+    #[test]
+    fn a_run_under_one_certificate_that_is_longer_than_an_answer_is_crossed_by_the_head() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let blocks = MAX_HEADERS as u64 + 44;
+        let door = door(dir.path(), blocks);
+        let chain = |request| door.chain(&request).expect("the database can be read");
+        assert_eq!(chain(ChainRequest::Headers { from: Height(1) }), None);
+        match chain(ChainRequest::Head { ancestor: Height(0) }) {
+            Some(ChainAnswer::Head(head)) => assert_eq!(head.header.height, Height(blocks)),
+            other => panic!("{other:?}"),
+        }
+        match chain(ChainRequest::Headers { from: Height(45) }) {
+            Some(ChainAnswer::Headers(run, _)) => assert_eq!(run.len(), MAX_HEADERS),
+            other => panic!("{other:?}"),
+        }
+    }
+}
