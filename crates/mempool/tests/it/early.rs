@@ -1,7 +1,7 @@
 //! Shares are for final blocks: nothing that a peer says makes a node give one before. The core is told which blocks are
-//! final, and looks at no certificate itself; that a node tells it so with a commit certificate alone is what the storage
-//! actor does (it hands on what consensus finalized, once it is stored), and what `cascade sim --encrypted` checks of every
-//! share that leaves a simulated node.
+//! final, and looks at no certificate itself. That a node tells it so with a commit certificate alone is shown by
+//! `every_share_that_leaves_a_node_comes_with_a_commit_certificate` in the sequencer's tests, on real processes, and checked
+//! of every share that leaves a simulated node (`cascade sim --encrypted`).
 
 use std::sync::Arc;
 

@@ -1,11 +1,19 @@
 //! An encrypted chain: keys made by the nodes themselves, envelopes ordered and then opened, restarts at any point.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use alloy_primitives::{Address, B256, Bytes, U256};
-use cascade_mempool::gossip::encode_gossip;
+use cascade_consensus::seats::scheduled_committee;
+use cascade_crypto::{BlsScheme, verify_certificate};
+use cascade_mempool::{gossip::encode_gossip, reveal::RevealMessage};
 use cascade_network::Channel;
-use cascade_primitives::{Deposit, Genesis, GenesisAccount, Item, RecoveredEnvelope, SigningContext, TransactionRule};
+use cascade_primitives::{
+    Decode as _, Deposit, Encode as _, Genesis, GenesisAccount, Height, Item, NodeId, RecoveredEnvelope,
+    SigningContext, TransactionRule, VoteKind,
+};
 use cascade_sequencer::{
     cli::Client,
     rpc::types::{EnvelopeState, EnvelopeStatus},
@@ -331,6 +339,52 @@ fn a_stranger_that_gossips_damaged_envelopes_is_cut_off_and_others_are_served() 
     let (_, raw) = transfer(&cluster, &funded(0), 0, 1);
     let hash = send(&cluster, 0, &seal, &raw, 0);
     assert_eq!(wait_done(&cluster, 3, hash).status, EnvelopeState::Executed);
+}
+
+/// How nodes wire the core of reveals, which believes what it is told of final blocks: a peer that listens to all nodes, and
+/// asks them for what is not final yet, gets no share without a right commit certificate of its block or one above it.
+#[test]
+fn every_share_that_leaves_a_node_comes_with_a_commit_certificate() {
+    const BLOCKS: usize = 3;
+    let cluster = start(4, |_| ());
+    let seal = wait_key(&cluster, 0, 1);
+    let (network, mut receivers) = cluster.runtime.block_on(cluster.stranger(&[0, 1, 2, 3]));
+    let nodes: Vec<_> = cluster.nodes.iter().map(|node| node.file.as_ref().expect("it runs").node_id).collect();
+    let mut heard: BTreeMap<Height, BTreeSet<NodeId>> = BTreeMap::new();
+    let mut certificates = Vec::new();
+    for nonce in 0.. {
+        let head = cluster.height(0);
+        for (node, ahead) in nodes.iter().flat_map(|node| (0..8).map(move |ahead| (node, ahead))) {
+            let asked = RevealMessage::Request(Height(head + ahead)).to_bytes();
+            let _ = network.send(*node, Channel::Data, asked.into());
+        }
+        let (_, raw) = transfer(&cluster, &funded(0), nonce, 1);
+        wait_done(&cluster, 0, send(&cluster, 0, &seal, &raw, nonce));
+        while let Ok(message) = receivers.data.try_recv() {
+            let said = RevealMessage::from_slice(&message.payload).expect("nodes say what can be read");
+            if let RevealMessage::Shares(shares, certificate) = said {
+                heard.entry(shares.height).or_default().insert(message.peer);
+                certificates.push((shares, certificate));
+            }
+        }
+        if heard.values().filter(|from| from.len() == nodes.len()).count() >= BLOCKS {
+            break;
+        }
+        assert!(nonce < 60, "shares of few blocks are heard of: {heard:?}");
+    }
+    let committee = scheduled_committee(&cluster.genesis, seal.epoch).expect("the schedule is right");
+    for (shares, certificate) in certificates {
+        let (target, height) = (&certificate.target, shares.height.0);
+        assert_eq!((target.kind, target.epoch), (VoteKind::Commit, shares.epoch), "block {height}");
+        let hash_at =
+            |height| cluster.runtime.block_on(cluster.client(0).block(height)).unwrap().map(|block| block.hash);
+        assert_eq!(hash_at(height), Some(shares.block), "block {height} is final");
+        let covers = (height..height + 8).any(|height| hash_at(height) == Some(target.block));
+        assert!(covers, "block {height} is shared by a certificate of {target:?}");
+        let right = verify_certificate(&BlsScheme::default(), &context(&cluster), &committee, &certificate);
+        assert!(right.is_ok(), "block {height}: {right:?}");
+    }
+    cluster.runtime.block_on(network.shutdown());
 }
 
 #[test]
