@@ -160,9 +160,10 @@ fn wrong_square(at: usize, change: u8) -> Square {
 /// What convicts whoever made a square, of which all is known.
 fn conviction(square: &Square) -> Option<BadEncoding> {
     let mut repairer = Repairer::new(square.commitment().clone());
-    for row in 0..square.shape().side() as u16 {
-        let line = square.line(Line::row(row)).expect("the line is in the square");
-        repairer.insert_line(&line).expect("it is the line that the square commits to");
+    let side = square.shape().side() as u16;
+    for (row, column) in (0..side).flat_map(|row| (0..side).map(move |column| (row, column))) {
+        let share = square.share_proof(row, column, Axis::Row).expect("the place is in the square");
+        repairer.insert(row, column, &share).expect("it is the share that the square commits to");
     }
     match repairer.repair() {
         Err(cascade_da::RepairError::BadEncoding(proof)) => Some(*proof),

@@ -209,7 +209,8 @@ mod tests {
         let mean = mean_of(&|x| x);
         // Optimal stopping without recall: take a draw if it is worth more than what is to be expected of the rest.
         let chosen = (1..DRAWS).fold(mean, |rest, _| mean_of(&|x| x.max(rest)));
-        assert_eq!((mean.round(), chosen.round()), (72.0, 80.0), "{mean} {chosen}");
+        assert_eq!(mean.round(), 72.0, "{mean}");
+        assert!((79.0..81.0).contains(&chosen), "{chosen}");
     }
 
     #[test]

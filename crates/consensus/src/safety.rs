@@ -173,14 +173,25 @@ impl SignState {
             *lowest = (*lowest).min(view);
         }
         let mut merged = Self {
-            prepare: self.prepare.max(other.prepare),
-            commit: self.commit.max(other.commit),
+            prepare: newest(self.prepare, other.prepare),
+            commit: newest(self.commit, other.commit),
             floor: self.floor.max(other.floor),
             skips,
             ..other
         };
         merged.forget_old_skips();
         merged
+    }
+}
+
+/// The newer of two votes. If the key has voted for two blocks in one view, which two copies of it can, that is a vote for
+/// neither: none has this hash, so nothing may be signed in that view again.
+fn newest(a: Option<(View, BlockHash)>, b: Option<(View, BlockHash)>) -> Option<(View, BlockHash)> {
+    match (a, b) {
+        (Some((view, block)), Some((other, another))) if view == other && block != another => {
+            Some((view, BlockHash::ZERO))
+        }
+        _ => a.max(b),
     }
 }
 
@@ -275,6 +286,23 @@ mod tests {
         for term in (0..2 * terms).map(Term) {
             let commit = VoteTarget::commit(Epoch(0), term.last_view(PER_TERM), BlockHash([1; 32]));
             assert!(state.allow(Fork(0), &commit, PER_TERM).is_err(), "term {term:?}");
+        }
+    }
+
+    #[test]
+    fn where_two_records_have_votes_for_two_blocks_neither_is_signed_again() {
+        for make in [VoteTarget::prepare, VoteTarget::commit] {
+            let target = |block: u8| make(Epoch(2), View(9), BlockHash([block; 32]));
+            let run = |block: u8| {
+                let mut state = SignState::new(&context());
+                state.allow(Fork(0), &target(block), PER_TERM).unwrap();
+                state
+            };
+            let merged = run(1).merge(run(3));
+            assert_eq!(merged, run(3).merge(run(1)));
+            for block in 1..4 {
+                assert_eq!(merged.check(Fork(0), &target(block), PER_TERM), Err(Refusal::Voted(View(9))));
+            }
         }
     }
 

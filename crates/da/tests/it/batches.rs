@@ -204,7 +204,7 @@ fn pieces_have_hardly_more_bytes_than_their_content() {
     assert!(manifest.check(|_, _| true).is_ok());
     let piece = |bytes| cascade_da::batch::Piece { hash: B256::ZERO, bytes };
     // Empty frames by the gigabyte, pieces without bytes, or with more than one may have.
-    for more in [vec![piece(2_000)], vec![piece(0)], vec![piece((4 << 20) + 1)], vec![piece(1); 1 << 16]] {
+    for more in [vec![piece(20_000)], vec![piece(0)], vec![piece((4 << 20) + 1)], vec![piece(1); 1 << 16]] {
         let long = Manifest { pieces: [manifest.pieces.clone(), more].concat(), ..manifest.clone() };
         assert!(matches!(long.check(|_, _| true), Err(BatchError::Manifest { what, .. }) if what.contains("pieces")));
     }
