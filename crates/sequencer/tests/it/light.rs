@@ -274,6 +274,7 @@ fn behind_a_line(target: String, cut: &Arc<AtomicU64>) -> String {
 #[test]
 fn a_client_that_loses_its_connection_says_so_and_goes_on_when_it_is_back() {
     let cluster = Cluster::start(4);
+    let _traffic = Traffic::start(&cluster);
     cluster.wait_height(0, 5);
     let cut = Arc::new(AtomicU64::new(0));
     let urls: Vec<String> = (0..3).map(|node| behind_a_line(authority(&cluster, node), &cut)).collect();
