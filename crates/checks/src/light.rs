@@ -11,7 +11,9 @@ use cascade_da::{
 use cascade_light::{Ask, Chain, ChainAnswer, Checkpoint, Finality, Handover, Reply};
 use cascade_primitives::{
     B256, Block, BlockHash, BlsPublicKey, BlsSignature, Certificate, ChainId, Committee, Encode, Epoch, Fork, Header,
-    HeaderKind, Height, Member, NodeId, Seats, SignerSet, SigningContext, ThresholdKeys, VoteTarget, domain, hash,
+    HeaderKind, Height, Member, NodeId, Seats, SignerSet, SigningContext, ThresholdKeys, VoteTarget,
+    block::PROTOCOL_VERSION,
+    domain, hash,
     merkle::{MountainProof, MountainRange},
 };
 
@@ -162,8 +164,8 @@ fn conviction(square: &Square) -> Option<BadEncoding> {
     let mut repairer = Repairer::new(square.commitment().clone());
     let side = square.shape().side() as u16;
     for (row, column) in (0..side).flat_map(|row| (0..side).map(move |column| (row, column))) {
-        let share = square.share_proof(row, column, Axis::Row).expect("the place is in the square");
-        repairer.insert(row, column, &share).expect("it is the share that the square commits to");
+        let proof = square.share_proof(row, column, Axis::Row).expect("the place is in the square");
+        repairer.insert(row, column, &proof).expect("the square commits to the share");
     }
     match repairer.repair() {
         Err(cascade_da::RepairError::BadEncoding(proof)) => Some(*proof),
@@ -332,6 +334,7 @@ fn epoch_end() -> (Header, Committee, Handover) {
         Committee::new(Epoch(epoch), (1..5).map(member).collect(), ThresholdKeys::default()).expect("four members")
     };
     let of_epoch = |epoch: u64, height: u64, parent: BlockHash| Header {
+        version: PROTOCOL_VERSION,
         kind: HeaderKind::Block,
         chain_id: SIGNING.chain_id,
         genesis_hash: SIGNING.genesis_hash,
