@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use cascade_da::{
-    Axis, BadEncoding, Commitment, Line, LineData, Repairer, Sample, ShareProof, Square,
+    Axis, BadEncoding, Commitment, Extended, Line, LineData, Repairer, Sample, ShareProof, Square,
     batch::{BatchError, BatchReader, BatchWriter, Manifest, Piece, Position, Seal},
     dispersal::Chunk,
     wire,
@@ -159,6 +159,14 @@ fn wrong_square(at: usize, change: u8) -> Square {
     Square::commit_unchecked(*square().shape(), shares, square().commitment().body_root())
 }
 
+/// The square of something else than the body, encoded as it should be.
+fn other_square(at: usize, change: u8) -> Square {
+    let mut data = square().data();
+    let at = at % data.len();
+    data[at] ^= change;
+    Extended::new(&data).expect("it is as long").commit_as(square().commitment().body_root())
+}
+
 /// What convicts whoever made a square, of which all is known.
 fn conviction(square: &Square) -> Option<BadEncoding> {
     let mut repairer = Repairer::new(square.commitment().clone());
@@ -173,13 +181,14 @@ fn conviction(square: &Square) -> Option<BadEncoding> {
     }
 }
 
-/// A square with a wrong share is always convicted, and what convicts it convicts no other.
+/// A square with a wrong share, or of something else than the body, is always convicted, and what convicts it convicts no
+/// other.
 fn check_conviction(source: &mut Source<'_>) {
     let (at, change) = (source.number() as usize, source.byte());
     if change == 0 {
         return;
     }
-    let wrong = wrong_square(at, change);
+    let wrong = if source.coin() { other_square(at, change) } else { wrong_square(at, change) };
     let proof = conviction(&wrong).expect("a wrong square was taken for an honest one");
     survives(&proof);
     assert_eq!(proof.verify(&wrong.committed()), Ok(()), "a wrong square was not convicted");
@@ -400,7 +409,8 @@ pub fn seeds() -> Vec<(u8, Vec<u8>)> {
         (4, saved),
         (5, wire::Answer::BadEncoding(Box::new(proof.clone())).to_bytes()),
         (8, proof.to_bytes()),
-        (8, vec![70, 1]),
+        (8, vec![70, 1, 0]),
+        (8, vec![70, 1, 1]),
         (10, manifest.to_bytes()),
         (12, [vec![40, 0, 9, 1], drawn].concat()),
     ]
