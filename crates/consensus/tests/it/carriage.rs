@@ -134,6 +134,8 @@ struct Net {
 }
 
 type Sent = (usize, NodeId, Carried);
+/// What a liar does to a piece.
+type Change = fn(&mut Piece);
 
 impl Net {
     fn new(seats: &[u32], leader: usize) -> Self {
@@ -336,12 +338,12 @@ fn what_is_wrong_is_blamed_on_who_sent_it_and_goes_no_further() {
     // Seats 1 and 2 are member 1's.
     let own = pieces(&sent).into_iter().find(|(to, _)| *to == node(1)).expect("it has two").1;
     let of_member_4 = pieces(&sent).into_iter().find(|(to, _)| *to == node(4)).expect("it has one").1;
-    let bend = |piece: &Piece, change: fn(&mut Piece)| {
+    let bend = |piece: &Piece, change: Change| {
         let mut bent = piece.clone();
         change(&mut bent);
         bent
     };
-    let changes: [(&str, fn(&mut Piece)); 7] = [
+    let changes: [(&str, Change); 7] = [
         ("bytes", |p| p.chunk.bytes = vec![0; p.chunk.bytes.len()].into()),
         ("path", |p| p.chunk.path[0].0[0] ^= 1),
         ("block", |p| p.block.0[0] ^= 1),
