@@ -165,7 +165,7 @@ fn a_committee_that_is_made_anew_with_the_same_members_is_another_one() {
     while !chain.tip().can_hand_over() {
         push(&mut chain, &[]);
     }
-    let next = chain.tip().next_committee.clone();
+    let next = &chain.tip().next_committee;
     assert_eq!((next.attempt(), *next.threshold_keys()), (3, named(2)));
     chain.push(Next { view: View(1), ..PLAIN });
     assert_eq!((chain.tip().committee.attempt(), chain.tip().next_committee.attempt()), (3, 0));

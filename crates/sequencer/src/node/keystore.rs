@@ -277,6 +277,9 @@ mod tests {
             context.epoch = Epoch(1);
             context.height = Height(3);
             context.committee = Arc::clone(&committee);
+            let members = committee.members().to_vec();
+            let after = Committee::new(Epoch(2), members, ThresholdKeys::default()).expect("as today");
+            context.next_committee = Arc::new(after);
             let record = store::seal_recipient(&signer, &secret, &mut rng);
             Self { _dir: dir, store, context, committee, record }
         }
