@@ -34,7 +34,7 @@
 //! it knows the beacon of a block before it makes the next one, so it fills block after block, and leaves the rest empty as
 //! soon as it likes the draw. That is one draw for each view of a term, and the one that it found before them; it sees them
 //! one by one, and cannot go back to an earlier one. With 10 views in a term, 720 terms in an epoch and ten sequencers of
-//! equal weight, it may expect to lead 80 terms of that epoch in place of 72 (the test below counts). More views in a term
+//! equal weight, it may expect to lead 79 terms of that epoch in place of 72 (the test below counts). More views in a term
 //! are more draws.
 //!
 //! To open the block at C even if it is empty would leave it none, and was tried: an epoch in which fewer than q seats hold
@@ -196,7 +196,7 @@ mod tests {
     /// The figure of the module's documentation: the mean of what one leads, and what one leads who may take the first of
     /// eleven draws that it likes, or the last.
     #[test]
-    fn the_leader_of_an_epochs_last_term_can_choose_a_draw_in_which_it_leads_a_ninth_more() {
+    fn the_leader_of_an_epochs_last_term_can_choose_a_draw_in_which_it_leads_a_tenth_more() {
         const DRAWS: usize = 11;
         let committee = committee(&[1; 10]);
         let led = |i: u64| {
@@ -209,8 +209,7 @@ mod tests {
         let mean = mean_of(&|x| x);
         // Optimal stopping without recall: take a draw if it is worth more than what is to be expected of the rest.
         let chosen = (1..DRAWS).fold(mean, |rest, _| mean_of(&|x| x.max(rest)));
-        assert_eq!(mean.round(), 72.0, "{mean}");
-        assert!((79.0..81.0).contains(&chosen), "{chosen}");
+        assert_eq!((mean.round(), chosen.round()), (72.0, 79.0), "{mean} {chosen}");
     }
 
     #[test]
