@@ -209,7 +209,7 @@ mod tests {
         let text = std::fs::read_to_string(dir.path().join(VERSION)).unwrap();
         assert_eq!(
             text,
-            "cascade data directory\nversion = 5\nnetwork = regtest\nchain_id = 20252\ngenesis_hash = \
+            "cascade data directory\nversion = 6\nnetwork = regtest\nchain_id = 20252\ngenesis_hash = \
              0x0707070707070707070707070707070707070707070707070707070707070707\n"
         );
         assert_eq!(DataDir::peek(dir.path()).unwrap(), Some(identity()));
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn damage_to_the_version_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        for text in ["", "x", "cascade data directory\nversion = 5\nnetwork = regtest\n"] {
+        for text in ["", "x", "cascade data directory\nversion = 6\nnetwork = regtest\n"] {
             std::fs::write(dir.path().join(VERSION), text).unwrap();
             let error = DataDir::open(dir.path(), &identity()).unwrap_err();
             assert!(matches!(error, StorageError::Corrupt { .. }), "{error}");
