@@ -65,7 +65,7 @@ fn repair(c: &mut Criterion) {
 fn samples(c: &mut Criterion) {
     for (name, size) in SIZES {
         let square = Square::new(&noise(size, 1)).expect("it fits");
-        let header = square.header_field();
+        let header = square.committed();
         let samples: Vec<_> = sampling::draw(square.shape(), 64, [1; 32])
             .iter()
             .map(|id| square.sample(id.row, id.column, id.axis).expect("inside"))

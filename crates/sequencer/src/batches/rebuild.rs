@@ -311,16 +311,18 @@ fn forged(manifest: &Manifest, error: NodeError) -> RebuildError {
 }
 
 fn check_result(first: Height, found: &ResultEntry, expected: &ResultEntry) -> Result<(), RebuildError> {
-    let parts: [fn(&ResultEntry) -> (&'static str, String); 6] = [
-        |entry| ("state root", entry.state_root.to_string()),
-        |entry| ("receipts root", entry.receipts_root.to_string()),
-        |entry| ("gas", entry.gas_used.to_string()),
-        |entry| ("beacon", entry.beacon.to_string()),
-        |entry| ("root of reveals", entry.reveals_root.to_string()),
-        |entry| ("height", entry.height.to_string()),
-    ];
+    let parts = |entry: &ResultEntry| {
+        [
+            ("state root", entry.state_root.to_string()),
+            ("receipts root", entry.receipts_root.to_string()),
+            ("gas", entry.gas_used.to_string()),
+            ("beacon", entry.beacon.to_string()),
+            ("root of reveals", entry.reveals_root.to_string()),
+            ("height", entry.height.to_string()),
+        ]
+    };
     let height = expected.height;
-    match parts.iter().map(|part| (part(found), part(expected))).find(|(found, expected)| found != expected) {
+    match parts(found).into_iter().zip(parts(expected)).find(|(found, expected)| found != expected) {
         Some(((what, found), (_, expected))) => Err(RebuildError::Result { first, height, what, found, expected }),
         None => Ok(()),
     }

@@ -153,7 +153,7 @@ mod tests {
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("a connection");
             let mut request = [0; 4096];
-            stream.read(&mut request).await.expect("a request");
+            let _begun = stream.read(&mut request).await.expect("a request");
             // The client may hang up before it has read all.
             let _ = stream.write_all(&http).await;
         });

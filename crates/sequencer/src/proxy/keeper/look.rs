@@ -294,7 +294,10 @@ impl Keeper {
             return Ok(());
         }
         let reason = match send(&self.client, &deposit.raw).await {
-            Ok(()) => return Ok(self.hitch(place, None)),
+            Ok(()) => {
+                self.hitch(place, None);
+                return Ok(());
+            }
             // Executed meanwhile, or the node is away.
             Err(Unsent::NonceTooLow | Unsent::Unanswered(_)) => return Ok(()),
             Err(Unsent::Refused(reason)) => reason.message().to_owned(),

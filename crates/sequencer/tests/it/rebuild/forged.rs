@@ -54,7 +54,12 @@ fn blocks(dir: &Path, manifest: &Manifest) -> Vec<Block> {
     let (mut reader, mut blocks) = (BatchReader::new(manifest), Vec::new());
     for index in 0..manifest.pieces.len() {
         let piece = fs::read(batch(dir, manifest.first().0).join(format!("piece-{index:05}"))).unwrap();
-        reader.push(index, &piece, |block| -> Result<(), BatchError> { Ok(blocks.push(block)) }).unwrap();
+        reader
+            .push(index, &piece, |block| {
+                blocks.push(block);
+                Ok::<_, BatchError>(())
+            })
+            .unwrap();
     }
     blocks
 }
