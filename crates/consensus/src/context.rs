@@ -639,9 +639,16 @@ impl ChainContext {
         self.ready.clear();
         if rules.params().transactions == TransactionRule::Encrypted {
             self.extensions = 0;
-            self.content_end = self.content_end.plus(rules.params().epoch_extension);
+            self.content_end = self.content_end.plus(attempt_length(rules.params(), self.next_committee.attempt()));
         }
     }
+}
+
+/// Blocks that an encrypted chain's epoch goes on for when its next committee is made anew for the n-th time, before it is
+/// extended again: as long as announcing and dealing may take, and up to eight times as much if that did not suffice.
+fn attempt_length(params: &ChainParams, attempt: u32) -> u64 {
+    let least = params.epoch_extension.max(params.key_window.saturating_mul(2));
+    least.saturating_mul(1 << attempt.saturating_sub(1).min(3))
 }
 
 /// The views below a block, first and first not, that the skip certificates in it do not reach because it carries as

@@ -25,7 +25,7 @@
 //! If the next committee is made anew because too few of it were ready, key generation starts over for the new one, from
 //! the first block whose header names it, also where its members are the same ([`Committee::attempt`]): who lost its
 //! shares, or was away while they were dealt, announces another encryption key. Blocks are counted from there, and its
-//! recipients are fixed after `key_window` of them, or half of those that the new attempt has if that is less.
+//! recipients are fixed after `key_window` of them; an attempt has at least as many again for dealing.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -116,8 +116,6 @@ pub struct KeyBook<B: SealedBugs = NoBugs> {
     context: SigningContext,
     window: u64,
     epoch_length: u64,
-    /// Blocks after which a committee that was made anew is made anew again.
-    attempt_length: u64,
     results_lag: u64,
     scheme: Arc<dyn VoteScheme>,
     first: Height,
@@ -160,7 +158,6 @@ impl<B: SealedBugs> KeyBook<B> {
             context,
             window: params.key_window,
             epoch_length: params.epoch_length,
-            attempt_length: params.epoch_extension.saturating_mul(params.epoch_extensions_max.saturating_add(1)),
             results_lag: params.results_lag,
             scheme,
             first,
@@ -405,11 +402,9 @@ impl<B: SealedBugs> KeyBook<B> {
         let announced = self.announced_seats();
         // An epoch leaves time for those that are away, and what it keeps for dealing; epoch 0 has nothing else to do, and
         // one whose next committee was made anew waits for nothing else.
-        let patience = match (self.recipients.attempt(), self.dealers.epoch()) {
-            (1.., _) => self.window.min(self.attempt_length / 2),
-            (0, Epoch(0)) => self.window,
-            (0, _) => self.epoch_length.saturating_sub(self.window),
-        };
+        let waits_for_nothing_else = self.dealers.epoch() == Epoch(0) || self.recipients.attempt() > 0;
+        let whole = if waits_for_nothing_else { self.window.saturating_mul(2) } else { self.epoch_length };
+        let patience = whole.saturating_sub(self.window);
         announced == self.recipients.total_seats().0
             || announced >= self.recipients.quorum().0 && self.chances.count > patience
     }

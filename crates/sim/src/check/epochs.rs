@@ -149,7 +149,9 @@ impl Epochs {
         // Those that are left need keys of their own: the epoch goes on until they have them.
         if is_encrypted(rules) {
             self.extensions = 0;
-            self.content_end = self.content_end.plus(params.epoch_extension);
+            // Time for announcing and for dealing, and more where that was too little before.
+            let longer = [1, 2, 4, 8][(self.attempt as usize - 1).min(3)];
+            self.content_end = self.content_end.plus(longer * params.epoch_extension.max(2 * params.key_window));
         }
     }
 }
