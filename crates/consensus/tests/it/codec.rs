@@ -58,7 +58,7 @@ fn the_format_of_contexts_is_frozen() {
     while chain.tip().height.0 < 11 {
         chain.push(Next {
             view: chain.next_view(),
-            commit: chain.tip().height.0 % 2 == 0,
+            commit: chain.tip().height.0.is_multiple_of(2),
             transaction: true,
             ready: 2,
         });

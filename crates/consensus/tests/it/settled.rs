@@ -42,7 +42,8 @@ fn results_are_carried_over_the_end_of_an_epoch_whose_next_committee_was_open_be
         let mut chain = chain(encrypted, 0);
         while chain.tip().epoch < Epoch(4) {
             // One too few say that they are ready: who did not is left out, and on an encrypted chain keys are made anew.
-            let ready = if encrypted && chain.tip().extensions == 0 && chain.tip().height.0 % 2 == 0 { 5 } else { 3 };
+            let ready =
+                if encrypted && chain.tip().extensions == 0 && chain.tip().height.0.is_multiple_of(2) { 5 } else { 3 };
             chain.push(Next { view: chain.next_view(), commit: true, transaction: true, ready });
         }
         assert!(carried_over(&chain).is_some_and(|count| count >= 4), "{:?}", carried_over(&chain));
