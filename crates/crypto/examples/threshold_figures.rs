@@ -187,7 +187,7 @@ fn false_proofs(count: usize, wrong: usize) {
     let label = |i: usize| Label(B256::left_padding_from(&i.to_be_bytes()));
     let sealed: Vec<_> =
         (0..count).map(|i| Tdh2.seal(&key, &label(i), &[7; 110], &mut rng).expect("it is small")).collect();
-    let is_wrong = |i: usize| wrong > 0 && i % (count / wrong) == 0;
+    let is_wrong = |i: usize| wrong > 0 && i.is_multiple_of(count / wrong);
     let items: Vec<_> =
         sealed.iter().enumerate().map(|(i, c)| (c, label(if is_wrong(i) { i + count } else { i }))).collect();
     let authors: Vec<usize> = (0..count).map(|i| if is_wrong(i) { 0 } else { i + 1 }).collect();
