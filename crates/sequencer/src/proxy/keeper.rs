@@ -349,16 +349,18 @@ impl Keeper {
         let mut moments = MOMENTS;
         loop {
             let keys = self.view().await?.keys.clone();
-            let seal = match Seal::of(&keys, VALID_FOR) {
-                Ok(seal) => seal.with_classes(&self.classes),
-                Err(error @ SealingError::NoKey(_)) => {
-                    self.view = None;
-                    return Err(server(format!("{error}; send it again in a moment")));
-                }
-                Err(error) => return Err(server(error.to_string())),
-            };
+            // Before anything is made of a key: one that is false may be no key at all.
             match self.source.prove(&keys).await {
-                Ok(()) => return Ok(seal),
+                Ok(()) => {
+                    return match Seal::of(&keys, VALID_FOR) {
+                        Ok(seal) => Ok(seal.with_classes(&self.classes)),
+                        Err(error @ SealingError::NoKey(_)) => {
+                            self.view = None;
+                            Err(server(format!("{error}; send it again in a moment")))
+                        }
+                        Err(error) => Err(server(error.to_string())),
+                    };
+                }
                 Err((_, true)) if moments > 0 => {
                     moments -= 1;
                     tokio::time::sleep(MOMENT).await;
