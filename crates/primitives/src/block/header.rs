@@ -147,7 +147,7 @@ impl Decode for ResultEntry {
 /// A block header.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Header {
-    /// [`PROTOCOL_VERSION`] of the rules that it follows.
+    /// [`super::PROTOCOL_VERSION`] of the rules that it follows.
     pub version: u16,
     /// Part of the chain, or a filler above an epoch's last block.
     pub kind: HeaderKind,

@@ -10,7 +10,7 @@
 //! | `l2_epochKey` | the committee roots in the newest followed header, each key with its `membersRoot`; the rest of the answer is that header's, and `proved` is true |
 //!
 //! Tags mean the newest proved height, `pending` too: what is not final cannot be proved. If the newest followed header is older
-//! than [`MAX_AGE_MS`], they are refused, since the client may have lost the chain: an old balance must not pass for the newest;
+//! than a minute, they are refused, since the client may have lost the chain: an old balance must not pass for the newest;
 //! `eth_syncing` says so. Answers do not wait for samples of their block: where data is withheld, the client stops, and this RPC
 //! with it. Heights that were not followed, or long ago, are refused rather than answered unproved; of heights to come there is
 //! nothing yet, as at a node. A node whose answer does not check is dropped, and the next one is asked;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A key that was proved once in its epoch is proved for good, so the light client is asked once an epoch, and for accounts.
-//! Its own questions to nodes end after 6 s; it is waited for [`WITHIN`].
+//! Its own questions to nodes end after 6 s; it is waited for `WITHIN`.
 
 use std::{
     collections::BTreeMap,
