@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     items::{CheckError, CheckedItem},
-    proofs::{Asked, Checked, Proved, Recovered, Request, Work},
+    proofs::{Asked, Checked, Crypto, Proved, Recovered, Request, Work},
     stop::{Cause, Stop},
     turns::{Lately, Lines},
 };
@@ -33,6 +33,9 @@ const ENOUGH: usize = 256;
 const SUSPICION: Duration = Duration::from_secs(5);
 /// Payers that are asked on the spot, since handing them to another thread costs as much.
 const ON_THE_SPOT: usize = 16;
+/// Signatures of a round that are checked at ordinary priority: a few milliseconds of a core. On a machine that is busy a
+/// thread that stands back waits long for its turn, and one turn for each round is enough (benches/README.md).
+const FEW_SIGNATURES: usize = 64;
 
 /// Where an item's answer goes.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +63,7 @@ pub(super) struct Desk {
     raw: Lines<u64, (Ticket, Bytes)>,
     due: Lines<Address, Due>,
     suspects: Lately<Address>,
+    crypto: Arc<Crypto>,
     thread: std_mpsc::Sender<Work>,
     proofs: IntCounter,
     ask: Ask,
@@ -70,13 +74,14 @@ pub(super) struct Desk {
 struct Gone;
 
 impl Desk {
-    pub(super) fn new(thread: std_mpsc::Sender<Work>, proofs: IntCounter, ask: Ask) -> Self {
+    pub(super) fn new(crypto: Arc<Crypto>, thread: std_mpsc::Sender<Work>, proofs: IntCounter, ask: Ask) -> Self {
         Self {
             requests: HashMap::new(),
             next_request: 0,
             raw: Lines::default(),
             due: Lines::default(),
             suspects: Lately::new(SUSPICION),
+            crypto,
             thread,
             proofs,
             ask,
@@ -114,9 +119,8 @@ impl Desk {
     async fn round(&mut self) -> Result<(), Gone> {
         let (tickets, raw): (Vec<_>, Vec<_>) = self.raw.take(ENOUGH).into_iter().unzip();
         if !raw.is_empty() {
-            let (reply, recovered) = oneshot::channel();
-            self.thread.send(Work::Recover(raw, reply)).map_err(|_| Gone)?;
-            self.recovered(tickets, recovered.await.map_err(|_| Gone)?).await?;
+            let recovered = self.recover(raw).await?;
+            self.recovered(tickets, recovered).await?;
         }
         let mut by_key: Vec<(EncryptionKey, Vec<Ticket>, Vec<RecoveredEnvelope>)> = Vec::new();
         for (ticket, key, envelope) in self.due.take(ENOUGH) {
@@ -135,6 +139,16 @@ impl Desk {
             self.proved(tickets, envelopes, proved);
         }
         Ok(())
+    }
+
+    async fn recover(&self, raw: Vec<Bytes>) -> Result<Recovered, Gone> {
+        if raw.len() <= FEW_SIGNATURES {
+            let crypto = Arc::clone(&self.crypto);
+            return tokio::task::spawn_blocking(move || crypto.recover(raw)).await.map_err(|_| Gone);
+        }
+        let (reply, recovered) = oneshot::channel();
+        self.thread.send(Work::Recover(raw, reply)).map_err(|_| Gone)?;
+        recovered.await.map_err(|_| Gone)
     }
 
     /// Puts envelopes of payers that can pay and are not suspected into line.
@@ -234,10 +248,7 @@ mod tests {
     };
     use parking_lot::Mutex;
 
-    use super::{
-        super::proofs::{Crypto, low_priority_thread},
-        *,
-    };
+    use super::{super::proofs::low_priority_thread, *};
 
     const REQUESTS: usize = 64;
     const LINGER: Duration = Duration::from_millis(1);
@@ -288,14 +299,15 @@ mod tests {
 
     /// A desk whose payers can all pay, and which notes how many it asks of in each round.
     fn desk() -> (Desk, Arc<Mutex<Vec<usize>>>, IntCounter) {
-        let thread = low_priority_thread(Crypto { context: context(), params: params() }).unwrap();
+        let crypto = Arc::new(Crypto { context: context(), params: params() });
+        let thread = low_priority_thread(Arc::clone(&crypto)).unwrap();
         let (rounds, proofs) = (Arc::<Mutex<Vec<usize>>>::default(), IntCounter::new("proofs", "of a test").unwrap());
         let seen = Arc::clone(&rounds);
         let ask = move |envelopes: Vec<RecoveredEnvelope>| {
             seen.lock().push(envelopes.len());
             envelopes.into_iter().map(|envelope| (envelope, Ok(key()))).collect()
         };
-        (Desk::new(thread, proofs.clone(), Arc::new(ask)), rounds, proofs)
+        (Desk::new(crypto, thread, proofs.clone(), Arc::new(ask)), rounds, proofs)
     }
 
     fn office(linger: Duration) -> Office {

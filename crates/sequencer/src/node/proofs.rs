@@ -12,8 +12,8 @@
 //! one multi-scalar multiplication for all). Envelopes come by ones and twos, so whatever comes within a few milliseconds
 //! of the last round waits for the next one; what comes after a pause is checked at once.
 //!
-//! Signatures and proofs are checked on a thread that stands back behind all others (nice, where the system has that for
-//! threads): under load the shares, the opening and the execution of what is ordered come first, and who submits more waits
+//! Proofs, and the signatures of rounds that have many, are checked on a thread that stands back behind all others (nice,
+//! where the system has that for threads): under load the shares, the opening and the execution of what is ordered come first, and who submits more waits
 //! longer for the answer. It takes no lock and starts no thread, so nobody of ordinary priority ever waits for it. What is
 //! asked of payers needs the pool's lock, so that is done between, by who hands the thread its work.
 //!
@@ -144,10 +144,10 @@ impl Proofs {
     #[must_use]
     pub fn start(checker: Checker, stop: Stop) -> Self {
         let (queue, requests) = mpsc::channel(REQUESTS);
-        let crypto = Crypto { context: checker.rules.signing, params: checker.rules.params().clone() };
-        let thread = low_priority_thread(crypto).expect("the system has a thread left");
+        let crypto = Arc::new(Crypto { context: checker.rules.signing, params: checker.rules.params().clone() });
+        let thread = low_priority_thread(Arc::clone(&crypto)).expect("the system has a thread left");
         let (by, proofs) = (checker.clone(), checker.proofs.clone());
-        let desk = Desk::new(thread, proofs, Arc::new(move |envelopes| by.ask(envelopes)));
+        let desk = Desk::new(crypto, thread, proofs, Arc::new(move |envelopes| by.ask(envelopes)));
         tokio::spawn(desk::run(requests, LINGER, desk, stop));
         Self { queue, checker }
     }
@@ -198,7 +198,7 @@ impl Crypto {
 }
 
 /// A thread for checks that leaves the processors to everything else: what is ordered already comes first.
-pub(super) fn low_priority_thread(crypto: Crypto) -> io::Result<std_mpsc::Sender<Work>> {
+pub(super) fn low_priority_thread(crypto: Arc<Crypto>) -> io::Result<std_mpsc::Sender<Work>> {
     let (sender, work) = std_mpsc::channel::<Work>();
     std::thread::Builder::new().name("proofs".to_owned()).spawn(move || {
         // Where threads have no priority of their own, they are all the same.
