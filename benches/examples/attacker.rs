@@ -25,7 +25,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     attackers: usize,
     /// Chains, each from a genesis of its own: the batches of the statistics
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 400, value_parser = batches)]
     chains: usize,
     /// Rounds of each chain
     #[arg(long, default_value_t = 50)]
@@ -51,6 +51,15 @@ enum Part {
     Fee,
     /// Where trades can be foretold
     Foretold,
+}
+
+/// Batches of the statistics: an interval needs two.
+fn batches(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0 | 1) => Err("an interval needs at least 2".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(format!("{error}")),
+    }
 }
 
 /// Sixteen of them, and the attacker leaves no trade out.
