@@ -33,12 +33,9 @@ use crate::{
     code,
     commitment::{Axis, Commitment, CommitmentError, Committed, Line},
     proof::{ShareProof, line_root},
-    shape::{MAX_SHARE_BYTES, MAX_WIDTH, Shape},
+    shape::{MAX_DATA_BYTES, MAX_WIDTH, Shape},
     square::Extended,
 };
-
-/// Most bytes of the encoding of a proof: the data of the largest square, padded.
-pub const MAX_PROOF_BYTES: usize = MAX_WIDTH * MAX_WIDTH * MAX_SHARE_BYTES + 64;
 
 /// A share of the accused line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,7 +218,7 @@ impl Decode for BadEncoding {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         match u8::decode(r.field("bad-encoding proof"))? {
             1 => Ok(Self::Line(BadLine::decode(r)?)),
-            2 => Ok(Self::Body(r.field("data of a square").byte_string(MAX_PROOF_BYTES - 64)?)),
+            2 => Ok(Self::Body(r.field("data of a square").byte_string(MAX_DATA_BYTES)?)),
             tag => Err(r.error(DecodeErrorKind::UnknownTag(u64::from(tag)))),
         }
     }

@@ -15,27 +15,8 @@ use cascade_primitives::{B256, BlockHash, Encode as _, View};
 
 use crate::rng::Rng;
 
-macro_rules! habits {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// Something that a liar does.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        enum Habit {
-            $($(#[$doc])* $variant,)*
-        }
-
-        impl Habit {
-            const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)*
-                }
-            }
-        }
-    };
-}
-
 habits! {
+    enum Habit
     /// Sends no chunks at all.
     Mute = "no-chunks",
     /// Sends its chunks to some alone.

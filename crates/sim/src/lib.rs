@@ -21,6 +21,9 @@
 //! parents and gaps covered, timestamps that increase (P15), equal results at equal heights (P11), and that no honest
 //! node says of another that it misbehaved.
 
+#[macro_use]
+mod habits;
+
 mod adversary;
 mod app;
 mod check;

@@ -3,7 +3,7 @@
 use cascade_light::{Availability, Config, Failure, Input, Report, RequestId, Start, Stop, Unsampled};
 use cascade_primitives::{Height, NodeId};
 
-use super::world::{Kind, TestChain, World, noise, signing};
+use super::world::{Kind, TestChain, World, grow, signing};
 
 fn world(peers: &[Kind]) -> World {
     let mut chain = TestChain::new(4, 300, 500, false);
@@ -14,14 +14,6 @@ fn world(peers: &[Kind]) -> World {
     let mut world = World::new(chain, start, peers);
     world.run(1000);
     world
-}
-
-fn grow(world: &mut World, blocks: u64) {
-    for _ in 0..blocks {
-        let seed = world.chain.hashes.len() as u64;
-        world.chain.grow(Some(&noise(4 * 4 * 512, seed)));
-        world.run(500);
-    }
 }
 
 fn all_become(world: &mut World, kind: Kind) {

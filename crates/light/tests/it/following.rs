@@ -6,7 +6,7 @@ use cascade_da::{BadEncoding, RepairError, Repairer, Square};
 use cascade_light::{Availability, Input, Report, Start, Stop};
 use cascade_primitives::{Height, NodeId, block::body_root};
 
-use super::world::{Kind, TestChain, World, noise};
+use super::world::{Kind, TestChain, World, grow, noise};
 
 /// A chain of 20 blocks and a client that follows it for as many blocks as are asked for.
 fn world(peers: &[Kind]) -> World {
@@ -16,14 +16,6 @@ fn world(peers: &[Kind]) -> World {
     }
     let start = Start::Checkpoint(chain.checkpoint(5));
     World::new(chain, start, peers)
-}
-
-fn grow(world: &mut World, blocks: u64) {
-    for _ in 0..blocks {
-        let seed = world.chain.hashes.len() as u64;
-        world.chain.grow(Some(&noise(4 * 4 * 512, seed)));
-        world.run(500);
-    }
 }
 
 fn availability(world: &World, height: u64) -> Option<Availability> {

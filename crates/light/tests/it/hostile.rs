@@ -6,7 +6,7 @@ use cascade_light::{
 };
 use cascade_primitives::{Decode, Encode, Epoch, Header, HeaderKind, Height, NodeId, block::MAX_FILLER_HEADERS};
 
-use super::world::{Kind, TestChain, World, noise, signing};
+use super::world::{Kind, TestChain, World, grow, noise, signing};
 
 fn chain(blocks: u64, epoch_length: u64) -> TestChain {
     let mut chain = TestChain::new(4, epoch_length, 500, true);
@@ -20,14 +20,6 @@ fn world(blocks: u64, epoch_length: u64, peers: &[Kind]) -> World {
     let chain = chain(blocks, epoch_length);
     let start = Start::Checkpoint(chain.checkpoint(5));
     World::new(chain, start, peers)
-}
-
-fn grow(world: &mut World, blocks: u64) {
-    for _ in 0..blocks {
-        let seed = world.chain.hashes.len() as u64;
-        world.chain.grow(Some(&noise(4 * 4 * 512, seed)));
-        world.run(500);
-    }
 }
 
 fn caught_up(world: &World) -> Vec<u64> {

@@ -3,7 +3,7 @@
 use cascade_light::{Availability, Config, Input, Report, Start, Stop, Unsampled};
 use cascade_primitives::Height;
 
-use super::world::{Kind, TestChain, World, noise, signing};
+use super::world::{Kind, TestChain, World, grow, noise, signing};
 
 fn chain(blocks: u64) -> TestChain {
     let mut chain = TestChain::new(4, 600, 500, false);
@@ -22,14 +22,6 @@ fn world(ahead_ms: u64, retention_ms: u64, peers: &[Kind]) -> World {
     let mut world = World::with(chain, config, peers, now);
     world.run(1000);
     world
-}
-
-fn grow(world: &mut World, blocks: u64) {
-    for _ in 0..blocks {
-        let seed = world.chain.hashes.len() as u64;
-        world.chain.grow(Some(&noise(4 * 4 * 512, seed)));
-        world.run(500);
-    }
 }
 
 fn unsampled(world: &World) -> Vec<(u64, u64, Unsampled)> {

@@ -581,3 +581,12 @@ fn encoded(answer: &Answer) -> Vec<u8> {
         Answer::Frauds(heights) => Reply::Frauds(heights.clone()).to_bytes(),
     }
 }
+
+/// Blocks with data, half a second apart, each followed by the client.
+pub fn grow(world: &mut World, blocks: u64) {
+    for _ in 0..blocks {
+        let seed = world.chain.hashes.len() as u64;
+        world.chain.grow(Some(&noise(4 * 4 * 512, seed)));
+        world.run(500);
+    }
+}

@@ -108,7 +108,12 @@ impl Client {
     /// # Errors
     /// [`ClientError::Url`].
     pub fn wary(url: &str, within: Duration, max_answer: u32) -> Answer<Self> {
-        Self::with_limits(url, within, max_answer)
+        let http = HttpClientBuilder::default()
+            .request_timeout(within)
+            .max_response_size(max_answer)
+            .build(url)
+            .map_err(|error| ClientError::Url { url: url.to_owned(), what: error.to_string() })?;
+        Ok(Self { url: url.to_owned(), http })
     }
 
     /// A client that gives a request up after `within`.
@@ -116,16 +121,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Url`].
     pub fn patient(url: &str, within: Duration) -> Answer<Self> {
-        Self::with_limits(url, within, 256 << 20)
-    }
-
-    fn with_limits(url: &str, within: Duration, max_answer: u32) -> Answer<Self> {
-        let http = HttpClientBuilder::default()
-            .request_timeout(within)
-            .max_response_size(max_answer)
-            .build(url)
-            .map_err(|error| ClientError::Url { url: url.to_owned(), what: error.to_string() })?;
-        Ok(Self { url: url.to_owned(), http })
+        Self::wary(url, within, 256 << 20)
     }
 
     /// Where it asks.

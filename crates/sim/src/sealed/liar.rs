@@ -30,27 +30,8 @@ const MEMORY: usize = 16;
 /// Envelopes of its own that it tries to get into blocks.
 const CONTRABAND: usize = 8;
 
-macro_rules! habits {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// Something that a liar does.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Habit {
-            $($(#[$doc])* $variant,)*
-        }
-
-        impl Habit {
-            const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)*
-                }
-            }
-        }
-    };
-}
-
 habits! {
+    pub(crate) enum Habit
     /// Keeps its shares to itself, and answers nobody.
     Withheld = "withheld-shares",
     /// Shares that are points, and wrong.
