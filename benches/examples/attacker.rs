@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use cascade_benches::market::{
-    Guess, Report, Role, Sealing, Settings, Strategy, Sums, advantage, chains,
+    Guess, Prices, Report, Role, Sealing, Settings, Strategy, Sums, advantage, chains,
     cipher::Keys,
     copies::copies,
     duel::duel,
@@ -37,12 +37,14 @@ struct Arguments {
     #[arg(long, default_value_t = 20_261_121)]
     seed: u64,
     /// Which parts to run
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["ways", "seat", "fee", "foretold"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["whole", "ways", "seat", "fee", "foretold"])]
     parts: Vec<Part>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
+    /// The whole profit, where prices come from the users' trades alone
+    Whole,
     /// All strategies on a sealed chain, against the plain one
     Ways,
     /// What a seat is worth: the same by an outsider, and one against the other
@@ -85,6 +87,7 @@ impl Bench {
             nodes: self.arguments.nodes,
             attackers: self.arguments.attackers,
             role: Role::Sequencer,
+            prices: Prices::Anchored,
             fee,
             habits,
             seed: self.arguments.seed,
@@ -95,6 +98,36 @@ impl Bench {
 
     fn sealed(&self, name: &str, strategy: Strategy) -> Vec<Sums> {
         row(name, &self.settings(strategy, 0, UNFORESEEN), Some(self.margin))
+    }
+
+    /// All that the attacker gains, where nothing says what a token is worth but its price.
+    fn whole(&self) {
+        println!("\nprices that wander, the attacker ends every round without tokens: the whole profit");
+        let wandering = |strategy| Settings { prices: Prices::Wandering, ..self.settings(strategy, 0, UNFORESEEN) };
+        let plain = Report::of(&row("plain: sandwich", &wandering(Strategy::Sandwich), None));
+        let margin = 0.05 * plain.total.low();
+        println!("margin: 5% of the lower end of the total, {:.4}", margin * 1e3);
+        let whole = |name: &str, strategy| {
+            let total = Report::of(&row(name, &wandering(strategy), None)).total;
+            println!("  whole profit {}, {}", cell(&total), verdict(&total, margin));
+        };
+        for size in [0.0005, 0.001, 0.0025, 0.005] {
+            whole(&format!("blind, {}", percent(size)), Strategy::Blind { size });
+        }
+        for (count, size) in [(2, 0.001), (8, 0.001), (32, 0.001), (16, 0.0005), (16, 0.001), (16, 0.0025), (16, 0.005)]
+        {
+            whole(&format!("strewn {count}, {}", percent(size)), strew(count, size, Guess::Coin));
+        }
+        for size in [0.001, 0.0025] {
+            let name = |what: &str| format!("strewn 16, {}, {what}", percent(size));
+            whole(&name("no trade left out"), strew_open(size));
+            whole(&name("by payers' history"), strew(16, size, Guess::History));
+            for (how, guess) in [("along", Guess::Along), ("against", Guess::Against)] {
+                let open = Strategy::Strew { count: 16, size, guess, isolate: false, withhold: false };
+                whole(&name(&format!("{how} the last")), strew(16, size, guess));
+                whole(&name(&format!("{how} the last, none left out")), open);
+            }
+        }
     }
 
     fn ways(&self) {
@@ -200,7 +233,8 @@ fn main() {
     bench.margin = 0.05 * plain.front.low();
     println!("margin: 5% of the lower end, {:.4}", bench.margin * 1e3);
     for (part, run) in [
-        (Part::Ways, Bench::ways as fn(&Bench)),
+        (Part::Whole, Bench::whole as fn(&Bench)),
+        (Part::Ways, Bench::ways),
         (Part::Seat, Bench::seat),
         (Part::Fee, Bench::fee),
         (Part::Foretold, Bench::foretold),

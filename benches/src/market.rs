@@ -17,9 +17,20 @@
 //!
 //! # What counts as profit
 //!
-//! A token is worth a fixed number of coins, at which the pool stands when a round begins; so each trade has a gain, and
-//! holding something for longer has none. All fees are paid; tips of the attacker's own transactions come back to it in its
-//! own blocks. Of each block three things are measured:
+//! All fees are paid; tips of the attacker's own transactions come back to it in its own blocks. There are two markets
+//! ([`Prices`]).
+//!
+//! **Wandering.** What a token is worth nobody knows but from what others pay for it. Users buy and sell so that the price is
+//! expected to stay where their trades have left it: whatever is public by then is worth nothing, and what an attacker gains
+//! it gains from trades that it knows of before they run. It ends each round with the tokens that it began with, so its
+//! profit is coins and needs no price. This is the measure of what it takes from the users: its *whole* profit, in the
+//! clear and sealed. (Efficient markets in the sense of Fama; in the model of Kyle, 1985, the price after each trade is
+//! what the token is expected to be worth.)
+//!
+//! **Anchored.** A token is worth a fixed number of coins, at which the pool stands when a round begins; so each trade has a
+//! gain, and holding something for longer has none. Here whoever trades moves the price away from what all know to be
+//! right, and whoever comes behind can take that back. To keep the two apart, of each block three things are measured, in
+//! both markets:
 //!
 //! - `total`: what the attacker gains, if nobody is faster than it in closing what is left open after the block.
 //! - `back`: what it would have gained in the very same block, at the same places, had it not traded *ahead* of anybody
@@ -40,7 +51,8 @@
 //! Encrypted, it sees payers and gas limits. It sends a contract (testnet/contracts/Sandwich.sol) that looks at the pool when
 //! it comes to run, so that it needs no luck to know whether a trade has come before it. [`Strategy::Blind`] enters and
 //! closes once. [`Strategy::Strew`] fills the block with transactions of which each enters if nobody has traded yet and
-//! closes if somebody has; the direction is a guess ([`Guess`]), and as the leader it may leave out all but one trade of
+//! closes if somebody has; the direction is a guess ([`Guess`]), drawn when it is sent or, from what others have traded
+//! last, when it runs; and as the leader it may leave out all but one trade of
 //! others. It may withhold its shares. [`copies`] tries what else one can do with others' ciphertexts.
 //!
 //! # The outsider
@@ -78,6 +90,10 @@ pub enum Guess {
     History,
     /// What trades with such gas limits were.
     Gas,
+    /// What others traded last, in this block or before: the next goes on like it.
+    Along,
+    /// The same, and the next goes back.
+    Against,
 }
 
 /// What the attacker does.
@@ -103,6 +119,15 @@ pub enum Strategy {
         /// Whether it withholds its shares of every block.
         withhold: bool,
     },
+}
+
+/// Where prices come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prices {
+    /// A token is worth a fixed number of coins, whoever trades: what users do to the price can be taken back at a gain.
+    Anchored,
+    /// From the trades alone: users buy or sell so that the price is expected to stay where their trades left it.
+    Wandering,
 }
 
 /// Who the attacker is. What only a sequencer has counts on an encrypted chain alone.
@@ -136,6 +161,8 @@ pub struct Settings {
     pub attackers: usize,
     /// Who the attacker is.
     pub role: Role,
+    /// Where prices come from.
+    pub prices: Prices,
     /// The exchange's fee in millionths.
     pub fee: u32,
     /// The users.

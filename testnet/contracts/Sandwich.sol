@@ -9,14 +9,17 @@ interface Pool {
     function sell(uint256 paid, uint256 least) external returns (uint256 got);
 }
 
-/// What an attacker trades with on an Exchange: it holds coins and tokens, knows what a token is worth, and can look at
-/// the pool before it acts, wherever in a block it comes to run.
+/// What an attacker trades with on an Exchange: it holds coins and tokens, and can look at the pool before it acts, wherever
+/// in a block it comes to run. It knows what a token is worth and brings the price back to that, or else it only undoes
+/// what it did itself.
 contract Sandwich {
     address public immutable owner;
     Pool public immutable pool;
-    /// What a token is worth: so many coins for so many tokens.
+    /// What a token is worth: so many coins for so many tokens; for no tokens if nobody knows.
     uint256 public immutable worthCoins;
     uint256 public immutable worthTokens;
+    /// Tokens that it has gained and not given back; kept only where it does not know what they are worth.
+    int256 private held;
 
     struct Lurking {
         uint64 number;
@@ -42,18 +45,26 @@ contract Sandwich {
         if (paid == 0) {
             return;
         }
+        int256 gained = -int256(paid);
         if (buying) {
-            pool.buy{value: paid}(0);
+            gained = int256(pool.buy{value: paid}(0));
         } else {
             pool.sell(paid, 0);
         }
+        if (worthTokens == 0) {
+            held += gained;
+        }
     }
 
-    /// Brings the pool's price back to what a token is worth, as far as that gains: ends a sandwich, and takes whatever
-    /// others left to gain.
+    /// Ends a sandwich. Brings the pool's price back to what a token is worth, as far as that gains, and so takes whatever
+    /// others left to gain; or where nobody knows that, gives back the tokens that it gained, or buys those that it lost.
     function close() public {
         require(msg.sender == owner, "Sandwich: not the owner");
         (uint256 coins, uint256 tokens, uint256 kept) = (pool.coins(), pool.tokens(), 1_000_000 - pool.fee());
+        if (worthTokens == 0) {
+            undo(coins, tokens, kept);
+            return;
+        }
         uint256 product = kept * 1_000_000 * coins * tokens;
         gain(true, root(product / worthTokens * worthCoins), coins * 1_000_000, kept);
         gain(false, root(product / worthCoins * worthTokens), tokens * 1_000_000, kept);
@@ -66,6 +77,26 @@ contract Sandwich {
         if (seen.number == block.number && seen.coins == pool.coins()) {
             return;
         }
+        change(seen, buying, paid, entries);
+    }
+
+    /// The same where the next trade may follow from the last one: enters along with what others traded last, or against
+    /// it, for so many coins. `buying` is the direction while nobody has traded since the pool held `coins`.
+    function lean(bool buying, bool along, uint256 paid, uint256 entries, uint256 coins) external {
+        Lurking memory seen = lurking;
+        uint256 pooled = pool.coins();
+        uint256 last = seen.number == block.number ? seen.coins : coins;
+        if (seen.number == block.number && last == pooled) {
+            return;
+        }
+        if (last != pooled) {
+            buying = (pooled > last) == along;
+        }
+        change(seen, buying, buying ? paid : paid * pool.tokens() / pooled, entries);
+    }
+
+    /// Out of what it holds, and in again unless it was often enough.
+    function change(Lurking memory seen, bool buying, uint256 paid, uint256 entries) private {
         close();
         uint64 entered = seen.number == block.number ? seen.entered : 0;
         if (entered < entries) {
@@ -73,6 +104,18 @@ contract Sandwich {
             entered += 1;
         }
         lurking = Lurking(uint64(block.number), entered, uint128(pool.coins()));
+    }
+
+    function undo(uint256 coins, uint256 tokens, uint256 kept) private {
+        if (held > 0) {
+            enter(false, uint256(held));
+        } else if (held < 0) {
+            uint256 owed = uint256(-held);
+            uint256 counted = owed * coins * 1_000_000 / (tokens - owed) + 1;
+            enter(true, counted / kept + 1);
+        }
+        // But for what rounding up bought too much.
+        held = 0;
     }
 
     function gain(bool buying, uint256 target, uint256 reserve, uint256 kept) private {

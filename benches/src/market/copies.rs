@@ -10,7 +10,7 @@ use super::{
     Settings,
     chain::payer,
     cipher::{EPOCH, context},
-    round::{TIP, WORTH},
+    round::TIP,
     sealed::Market,
 };
 
@@ -49,7 +49,7 @@ pub fn copies(settings: &Settings, rounds: usize) -> Vec<Tried> {
         Tried { what: "what was inside, once revealed, in an envelope of one's own", attempts: 0, taken: 0 };
     for _ in 0..rounds {
         let pool = market.ground.pool();
-        for order in market.ground.users.orders(&pool, WORTH) {
+        for order in market.ground.users.orders(&pool, market.ground.worth) {
             let params = market.ground.chain.params.clone();
             let call = market.ground.call(&order, TIP);
             let transaction = market.ground.users.all[order.user].wallet.sign(&params, &call);

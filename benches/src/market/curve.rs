@@ -58,21 +58,45 @@ impl Curve {
         gain(buying, paid, got, worth)
     }
 
-    /// What entering with `paid` ahead of a victim's trade and closing after it gains. A victim that would get less than
+    /// The trade that gives back so many tokens, or buys so many if it is less than none; none for dust.
+    #[must_use]
+    pub fn undoing(&self, held: f64) -> Option<(bool, f64)> {
+        if held.abs() < self.tokens * DUST {
+            return None;
+        }
+        let cost = -held * self.coins / (self.tokens + held) / self.kept;
+        Some(if held > 0.0 { (false, held) } else { (true, cost) })
+    }
+
+    /// How somebody gets out who holds so many tokens more than before: by closing if it is known what they are worth,
+    /// else by giving them back.
+    #[must_use]
+    pub fn leaving(&self, worth: Option<f64>, held: f64) -> Option<(bool, f64)> {
+        worth.map_or_else(|| self.undoing(held), |worth| self.closing(worth))
+    }
+
+    /// Makes that trade; answers what it gains in coins, tokens counting for what they are known to be worth.
+    pub fn leave(&mut self, worth: Option<f64>, held: f64) -> f64 {
+        let Some((buying, paid)) = self.leaving(worth, held) else { return 0.0 };
+        let got = self.trade(buying, paid);
+        gain(buying, paid, got, worth.unwrap_or(0.0))
+    }
+
+    /// What entering with `paid` ahead of a victim's trade and leaving after it gains. A victim that would get less than
     /// it asks for does not trade.
-    fn sandwich(mut self, worth: f64, paid: f64, victim: &Victim) -> f64 {
+    fn sandwich(mut self, worth: Option<f64>, paid: f64, victim: &Victim) -> f64 {
         let got = self.trade(victim.buying, paid);
-        let ahead = gain(victim.buying, paid, got, worth);
+        let ahead = gain(victim.buying, paid, got, worth.unwrap_or(0.0));
         if self.quote(victim.buying, victim.paid) >= victim.least {
             self.trade(victim.buying, victim.paid);
         }
-        ahead + self.close(worth)
+        ahead + self.leave(worth, tokens_of(victim.buying, paid, got))
     }
 
     /// The payment with which to enter ahead of a victim so that the sandwich gains most; zero if none gains anything
-    /// beyond closing alone.
+    /// beyond leaving alone.
     #[must_use]
-    pub fn best_entry(&self, worth: f64, victim: &Victim) -> f64 {
+    pub fn best_entry(&self, worth: Option<f64>, victim: &Victim) -> f64 {
         let reserve = if victim.buying { self.coins } else { self.tokens };
         let bears = |paid: f64| {
             let mut pool = *self;
@@ -111,6 +135,12 @@ pub struct Victim {
     pub least: f64,
 }
 
+/// By how many tokens a trade makes richer.
+#[must_use]
+pub const fn tokens_of(buying: bool, paid: f64, got: f64) -> f64 {
+    if buying { got } else { -paid }
+}
+
 /// What a trade gains in coins, a token being worth so many.
 #[must_use]
 pub fn gain(buying: bool, paid: f64, got: f64, worth: f64) -> f64 {
@@ -130,8 +160,8 @@ mod tests {
         let mut fair = pool(1.0);
         let least = fair.quote(true, 10.0) * 0.99;
         let victim = Victim { buying: true, paid: 10.0, least };
-        let paid = pool(1.0).best_entry(0.001, &victim);
-        let all = pool(1.0).sandwich(0.001, paid, &victim);
+        let paid = pool(1.0).best_entry(Some(0.001), &victim);
+        let all = pool(1.0).sandwich(Some(0.001), paid, &victim);
         fair.trade(true, 10.0);
         let back_run = fair.close(0.001);
         // The pool ends as it began, so what the attacker gains the victim has paid.
@@ -158,7 +188,39 @@ mod tests {
     #[test]
     fn where_the_fee_eats_the_gain_nothing_is_entered() {
         let least = pool(0.97).quote(true, 1.0) * 0.999;
-        assert_eq!(pool(0.97).best_entry(0.001, &Victim { buying: true, paid: 1.0, least }), 0.0);
+        assert_eq!(pool(0.97).best_entry(Some(0.001), &Victim { buying: true, paid: 1.0, least }), 0.0);
+    }
+
+    #[test]
+    fn who_undoes_what_it_did_ends_where_it_began() {
+        for (kept, buying, paid) in [(1.0, true, 30.0), (1.0, false, 3000.0), (0.997, true, 5.0), (0.997, false, 900.0)]
+        {
+            let mut moved = pool(kept);
+            let got = moved.trade(buying, paid);
+            let held = tokens_of(buying, paid, got);
+            let (back, cost) = moved.undoing(held).expect("more than dust");
+            let returned = moved.trade(back, cost);
+            assert!((held + tokens_of(back, cost, returned)).abs() < 1e-6, "no token more or less");
+            let coins = moved.coins - 1000.0;
+            assert!(coins > -1e-9 && (kept < 1.0 || coins < 1e-9), "the fee alone stays: {coins}");
+        }
+    }
+
+    #[test]
+    fn whoever_ends_flat_takes_no_more_than_the_victim_tolerates() {
+        for buying in [true, false] {
+            let paid = if buying { 10.0 } else { 10_000.0 };
+            let victim = Victim { buying, paid, least: pool(1.0).quote(buying, paid) * 0.99 };
+            let entry = pool(1.0).best_entry(None, &victim);
+            let mut robbed = pool(1.0);
+            let got = robbed.trade(buying, entry);
+            assert!((robbed.trade(buying, paid) / victim.least - 1.0).abs() < 1e-6, "all that it tolerates");
+            let gained = robbed.leave(None, tokens_of(buying, entry, got)) + gain(buying, entry, got, 0.0);
+            assert!((gained - pool(1.0).sandwich(None, entry, &victim)).abs() < 1e-9);
+            assert!(gained > 0.09 && gained < 0.11, "a hundredth of ten coins: {gained}");
+        }
+        let still = Victim { buying: true, paid: 0.0, least: 0.0 };
+        assert!(pool(1.0).sandwich(None, 20.0, &still).abs() < 1e-9, "in and out again gains nothing");
     }
 
     impl Curve {

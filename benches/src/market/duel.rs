@@ -153,7 +153,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::{
-        super::{Guess, Role, Sealing, users::UNFORESEEN},
+        super::{Guess, Prices, Role, Sealing, users::UNFORESEEN},
         *,
     };
 
@@ -164,6 +164,7 @@ mod tests {
             nodes: 4,
             attackers: 1,
             role: Role::Sequencer,
+            prices: Prices::Anchored,
             fee: 0,
             habits: UNFORESEEN,
             seed: 5,

@@ -9,7 +9,8 @@ use rand::Rng as _;
 use super::{
     Settings, Sums,
     chain::sender,
-    round::{Ground, Round, TIP, WORTH, attack, close, enter},
+    curve::tokens_of,
+    round::{Ground, Round, TIP, attack, close, enter},
     users::Order,
 };
 
@@ -91,7 +92,7 @@ impl Market {
     fn orders(&mut self) -> Vec<Waiting> {
         let pool = self.ground.pool();
         let params = self.ground.chain.params.clone();
-        let orders = self.ground.users.orders(&pool, WORTH);
+        let orders = self.ground.users.orders(&pool, self.ground.worth);
         let mut waiting: Vec<Waiting> = Vec::new();
         for order in orders {
             // Each bids something else, with room in between.
@@ -111,20 +112,18 @@ impl Market {
 
     /// Two transactions for each trade, in and out.
     fn attacks(&mut self, waiting: &[Waiting]) -> Vec<Attack> {
-        let mut pool = self.ground.pool();
+        let (mut pool, worth) = (self.ground.pool(), self.ground.worth);
         let mut attacks = Vec::new();
         for Waiting { order, tip, .. } in waiting {
-            let paid = pool.best_entry(WORTH, &order.victim);
+            let paid = pool.best_entry(worth, &order.victim);
             let buying = order.victim.buying;
             attacks.push(self.attack(enter(buying, paid), enter(buying, 0.0), tip + 1));
             attacks.push(self.attack(close(), close(), tip - 1));
-            if paid > 0.0 {
-                pool.trade(buying, paid);
-            }
+            let got = if paid > 0.0 { pool.trade(buying, paid) } else { 0.0 };
             if pool.quote(buying, order.victim.paid) >= order.victim.least {
                 pool.trade(buying, order.victim.paid);
             }
-            pool.close(WORTH);
+            pool.leave(worth, tokens_of(buying, paid, got));
         }
         attacks
     }

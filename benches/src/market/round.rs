@@ -8,10 +8,10 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
 
 use super::{
-    Role, Settings, Sums, artifact,
+    Prices, Role, Settings, Sums, artifact,
     chain::{Account, Call, Chain},
     cipher,
-    curve::{Curve, gain},
+    curve::{Curve, gain, tokens_of},
     users::{Gas, Order, UNIT, Users, units},
 };
 
@@ -19,7 +19,7 @@ use super::{
 const POOL_COINS: f64 = 1000.0;
 /// Tokens in it.
 const POOL_TOKENS: f64 = 1_000_000.0;
-/// Coins that a token is worth.
+/// Coins that a token is worth where that is known.
 pub(super) const WORTH: f64 = POOL_COINS / POOL_TOKENS;
 /// Who trades on one chain.
 const USERS: usize = 24;
@@ -52,6 +52,8 @@ pub(super) struct Ground {
     pub honest: usize,
     pub nodes: usize,
     pub kept: f64,
+    /// Coins that a token is worth, if that is known.
+    pub worth: Option<f64>,
     pub habits: super::Habits,
     pub rng: ChaCha20Rng,
 }
@@ -81,6 +83,13 @@ pub(super) fn close() -> Vec<u8> {
 
 pub(super) fn lurk(buying: bool, paid: f64, entries: usize) -> Vec<u8> {
     words("lurk(bool,uint256,uint256)", &[U256::from(u8::from(buying)), units(paid), U256::from(entries)])
+}
+
+/// Looks at what was traded last, the pool having been left with so many coins.
+pub(super) fn lean(buying: bool, along: bool, paid: f64, entries: usize, coins: U256) -> Vec<u8> {
+    let flags = [buying, along].map(|flag| U256::from(u8::from(flag)));
+    let arguments = [&flags[..], &[units(paid), U256::from(entries), coins]].concat();
+    words("lean(bool,bool,uint256,uint256,uint256)", &arguments)
 }
 
 fn create(artifact_: &str, arguments: Vec<u8>, value: f64) -> Call {
@@ -129,6 +138,10 @@ impl Ground {
             },
             nodes: settings.nodes,
             kept: 1.0 - f64::from(settings.fee) / 1e6,
+            worth: match settings.prices {
+                Prices::Anchored => Some(WORTH),
+                Prices::Wandering => None,
+            },
             habits: settings.habits,
             rng: ChaCha20Rng::seed_from_u64(seed ^ 0x5a5a),
         }
@@ -153,8 +166,9 @@ impl Ground {
     }
 
     fn create_sandwich(&self) -> Call {
-        let worth = [word(self.contracts.exchange), U256::from(POOL_COINS), U256::from(POOL_TOKENS)];
-        create(SANDWICH, words("", &worth), 10_000.0)
+        let worth = if self.worth.is_some() { [POOL_COINS, POOL_TOKENS] } else { [0.0; 2] }.map(U256::from);
+        let arguments = [&[word(self.contracts.exchange)], &worth[..]].concat();
+        create(SANDWICH, words("", &arguments), 10_000.0)
     }
 
     fn give(&self, to: Address, amount: f64) -> Call {
@@ -169,12 +183,17 @@ impl Ground {
 
     /// The pool as it stands.
     pub fn pool(&self) -> Curve {
-        let view = self.chain.executed();
-        let slot = |n: u64| {
-            let value = view.storage(&self.contracts.exchange, &U256::from(n)).expect("a store that works");
-            value.to::<u128>() as f64 / UNIT
-        };
-        Curve { coins: slot(0), tokens: slot(1), kept: self.kept }
+        let whole = |n| self.slot(n).to::<u128>() as f64 / UNIT;
+        Curve { coins: whole(0), tokens: whole(1), kept: self.kept }
+    }
+
+    /// The coins in it, in wei.
+    pub fn pool_coins(&self) -> U256 {
+        self.slot(0)
+    }
+
+    fn slot(&self, n: u64) -> U256 {
+        self.chain.executed().storage(&self.contracts.exchange, &U256::from(n)).expect("a store that works")
     }
 
     /// Whether the attacker leads the next block.
@@ -247,6 +266,12 @@ fn trade_of(receipt: &Receipt) -> impl Iterator<Item = Trade> + '_ {
     })
 }
 
+/// Whether the last of these transactions that traded in a block bought.
+pub(super) fn traded_last(block: &ExecutedBlock, orders: &[B256]) -> Option<bool> {
+    let of_users = block.receipts.iter().rev().filter(|receipt| orders.contains(&receipt.transaction_hash));
+    of_users.flat_map(trade_of).map(|trade| trade.buying).next()
+}
+
 /// What the trades of a transaction gained, fees apart.
 pub(super) fn gains(receipt: &Receipt, worth: f64) -> f64 {
     trade_of(receipt).map(|trade| gain(trade.buying, trade.paid, trade.got, worth)).sum()
@@ -260,32 +285,38 @@ pub(super) fn fees(receipt: &Receipt, base_fee: u64, tips: bool) -> f64 {
 }
 
 impl Round {
-    /// Accounts for a block that ran on a pool. The trades of users are those with the given hashes.
+    /// Accounts for a block that ran on a pool. The trades of users are those with the given hashes; where nobody knows what
+    /// a token is worth, theirs count at the pool's price, and the attacker's count in coins, since it ends without tokens.
     pub fn of(ground: &Ground, block: &ExecutedBlock, mut pool: Curve, orders: &[B256], leads: bool) -> Self {
         let mut round = Self { worth: vec![None; orders.len()], ..Self::default() };
         let mut undisturbed = pool;
+        let mut held = 0.0;
+        let price = ground.worth.unwrap_or(pool.coins / pool.tokens);
         for receipt in &block.receipts {
             if orders.contains(&receipt.transaction_hash) {
                 round.charged += receipt.gas_used;
             }
             for trade in trade_of(receipt) {
                 pool.apply(trade.buying, trade.paid, trade.got);
-                let gained = gain(trade.buying, trade.paid, trade.got, WORTH);
+                let gained = |worth| gain(trade.buying, trade.paid, trade.got, worth);
                 match orders.iter().position(|hash| *hash == receipt.transaction_hash) {
                     Some(order) => {
-                        round.worth[order] = Some(gained);
+                        round.worth[order] = Some(gained(price));
                         let fair = undisturbed.trade(trade.buying, trade.paid);
-                        round.harm += gain(trade.buying, trade.paid, fair, WORTH) - gained;
+                        round.harm += gain(trade.buying, trade.paid, fair, price) - gained(price);
                     }
-                    None => round.gained += gained,
+                    None => {
+                        round.gained += gained(ground.worth.unwrap_or(0.0));
+                        held += tokens_of(trade.buying, trade.paid, trade.got);
+                    }
                 }
             }
             if receipt.from == ground.attacker.address || receipt.from == ground.payer.address {
                 round.fees += fees(receipt, ground.chain.base_fee, leads);
             }
         }
-        round.closes = pool.closing(WORTH);
-        round.closing = pool.close(WORTH);
+        round.closes = pool.leaving(ground.worth, held);
+        round.closing = pool.leave(ground.worth, held);
         round
     }
 

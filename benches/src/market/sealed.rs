@@ -16,7 +16,7 @@ use super::{
     chain::{Account, payer},
     cipher::{Cipher, EPOCH, terms},
     plain::limits,
-    round::{Ground, Round, TIP, WORTH, attack, close, enter, lurk},
+    round::{Ground, Round, TIP, attack, close, enter, lean, lurk, traded_last},
     users::{Gas, Knowledge, Order, Seen},
 };
 
@@ -110,6 +110,7 @@ impl Market {
         let Outcomes { done, alone, undisturbed } = self.commit_against(&block, &silent, &without);
         assert_eq!(base_fee, self.ground.chain.params.base_fee_floor, "blocks are far from full");
         let hashes: Vec<B256> = self.reveal(chosen).iter().map(|trade| trade.inside).collect();
+        self.knowledge.last = traded_last(&done, &hashes).or(self.knowledge.last);
         let [round, alone, undisturbed] =
             [done, alone, undisturbed].map(|block| Round::of(&self.ground, &block, start, &hashes, leads));
         if round.closes.is_some() {
@@ -150,7 +151,7 @@ impl Market {
 
     pub fn orders(&mut self) {
         let (pool, params) = (self.ground.pool(), self.ground.chain.params.clone());
-        for order in self.ground.users.orders(&pool, WORTH) {
+        for order in self.ground.users.orders(&pool, self.ground.worth) {
             let call = self.ground.call(&order, TIP);
             let transaction = self.ground.users.all[order.user].wallet.sign(&params, &call);
             let sealed = self.seal_for(order.user, &transaction);
@@ -172,11 +173,17 @@ impl Market {
                 Guess::Coin => 0,
                 Guess::History => seen.map(|seen| market.knowledge.by_history(&seen)).sum(),
                 Guess::Gas => seen.map(|seen| market.knowledge.by_gas(&seen)).sum(),
+                Guess::Along | Guess::Against => match market.knowledge.last {
+                    Some(bought) if bought == (guess == Guess::Along) => 1,
+                    Some(_) => -1,
+                    None => 0,
+                },
             };
             if sum == 0 { market.ground.rng.random_bool(0.5) } else { sum > 0 }
         };
-        let coins = self.ground.pool().coins;
-        let amount = |buying: bool, size: f64| if buying { coins * size } else { coins * size / WORTH };
+        let pool = self.ground.pool();
+        let price = self.ground.worth.unwrap_or(pool.coins / pool.tokens);
+        let amount = |buying: bool, size: f64| pool.coins * size / if buying { 1.0 } else { price };
         let calls: Vec<(Vec<u8>, Vec<u8>)> = match self.strategy {
             Strategy::Sandwich => unreachable!("it needs a chain in the clear"),
             Strategy::Blind { size } => {
@@ -187,7 +194,15 @@ impl Market {
                 let buying = votes(guess, self);
                 // The last one to run only closes: nobody is left to be ahead of.
                 let one = |i| if i + 1 < count { amount(buying, size) } else { 0.0 };
-                (0..count).map(|i| (lurk(buying, one(i), entries), lurk(buying, 0.0, entries))).collect()
+                let coins = self.ground.pool_coins();
+                let with = |paid: f64| match guess {
+                    Guess::Along | Guess::Against => {
+                        let paid = if paid > 0.0 { pool.coins * size } else { 0.0 };
+                        lean(buying, guess == Guess::Along, paid, entries, coins)
+                    }
+                    _ => lurk(buying, paid, entries),
+                };
+                (0..count).map(|i| (with(one(i)), with(0.0))).collect()
             }
         };
         let params = self.ground.chain.params.clone();

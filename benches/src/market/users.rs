@@ -94,19 +94,23 @@ impl Users {
     }
 
     /// What comes in before the next block: one to three trades of users of whom none waits, each between a thousandth
-    /// and a hundredth of the pool, with the least price that its user takes reckoned from the pool as it is.
-    pub fn orders(&mut self, pool: &Curve, worth: f64) -> Vec<Order> {
+    /// and a hundredth of the pool, with the least price that its user takes reckoned from the pool as it is. A sale is of
+    /// tokens for so many coins at what they are known to be worth, or else at the pool's price.
+    pub fn orders(&mut self, pool: &Curve, worth: Option<f64>) -> Vec<Order> {
         let count = [1, 1, 1, 2, 2, 3][self.rng.random_range(0..6)];
         (0..count).filter_map(|_| self.order(pool, worth)).collect()
     }
 
-    fn order(&mut self, pool: &Curve, worth: f64) -> Option<Order> {
+    fn order(&mut self, pool: &Curve, worth: Option<f64>) -> Option<Order> {
         let free: Vec<usize> = (0..self.all.len()).filter(|&i| !self.all[i].waits).collect();
         let user = *free.get(self.rng.random_range(0..free.len().max(1)))?;
         let prefers = self.all[user].prefers;
-        let buying = if self.rng.random_bool(self.habits.repeats) { prefers } else { !prefers };
+        let mut buying = if self.rng.random_bool(self.habits.repeats) { prefers } else { !prefers };
         let coins = pool.coins / 1000.0 * 10f64.powf(self.rng.random());
-        let paid = if buying { coins } else { coins / worth };
+        if worth.is_none() && buying {
+            buying = !self.rng.random_bool(tilt(coins / pool.coins));
+        }
+        let paid = if buying { coins } else { coins / worth.unwrap_or(pool.coins / pool.tokens) };
         let tolerated = TOLERATED[self.rng.random_range(0..TOLERATED.len())] / 10_000.0;
         let least = pool.quote(buying, paid) * (1.0 - tolerated);
         self.all[user].waits = true;
@@ -114,9 +118,19 @@ impl Users {
     }
 }
 
+/// How many of the purchases for such a share of the pool, which are half of all trades, have to be sales in their place, so
+/// that the price is expected to stay where it is: a purchase raises it by `(1 + share)^2`, a sale lowers it by as much
+/// again, and the mean of both lies above what it was.
+fn tilt(share: f64) -> f64 {
+    let step = (1.0 + share).powi(2);
+    1.0 - 2.0 / (1.0 + step)
+}
+
 /// What an attacker has learned from trades that were revealed.
 #[derive(Debug, Default)]
 pub struct Knowledge {
+    /// Whether the last one that ran bought.
+    pub last: Option<bool>,
     /// For each payer how often it bought more than it sold.
     payers: std::collections::HashMap<Address, i64>,
     /// Of sales and purchases: how many, and the sum of their gas limits.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cascade_benches::market::{
-    Guess, Report, Role, Sealing, Settings, Strategy, advantage, chains,
+    Guess, Prices, Report, Role, Sealing, Settings, Strategy, advantage, chains,
     cipher::Keys,
     copies::copies,
     duel::duel,
@@ -22,6 +22,7 @@ fn settings(strategy: Strategy) -> Settings {
         nodes: 4,
         attackers: 1,
         role: Role::Sequencer,
+        prices: Prices::Anchored,
         fee: 0,
         habits: UNFORESEEN,
         seed: 1,
@@ -55,6 +56,27 @@ fn trading_ahead_pays_in_the_clear_and_nothing_when_sealed() {
     let hidden = by_gas(Habits { gas: Gas::Classes, ..UNFORESEEN });
     assert!(hidden.front.equivalent_to_zero(margin), "margin {margin}: {hidden:?}");
     assert!(hidden.gas.mean > told.gas.mean, "it is paid for: {hidden:?}");
+}
+
+/// Where nothing but trades makes the price, there is nothing to be had behind them either: the whole profit.
+#[test]
+fn the_whole_profit_is_zero_when_sealed_where_trades_alone_make_the_price() {
+    let wandering = |strategy| Settings { prices: Prices::Wandering, ..settings(strategy) };
+    let plain = measure(&wandering(Strategy::Sandwich)).total;
+    assert!(plain.low() > 0.02, "clearly positive on a chain in the clear: {plain:?}");
+    let margin = 0.05 * plain.low();
+    let open = Strategy::Strew { count: 8, size: 0.0005, guess: Guess::Against, isolate: false, withhold: false };
+    for strategy in [Strategy::Blind { size: 0.001 }, strewn(8, 0.0005, Guess::Coin), open] {
+        let total = measure(&wandering(strategy)).total;
+        assert!(
+            total.equivalent_to_zero(margin) && total.power(margin) > 0.9,
+            "margin {margin}: {strategy:?} {total:?}"
+        );
+    }
+    // The control: with gas limits that give the direction away the same test finds a profit.
+    let habits = Habits { gas: Gas::Estimated, ..UNFORESEEN };
+    let told = measure(&Settings { habits, ..wandering(strewn(8, 0.001, Guess::Gas)) }).total;
+    assert!(told.low() > margin, "margin {margin}: {told:?}");
 }
 
 /// What a seat is worth: the same strategies with the same seeds by one who runs no sequencer.
