@@ -122,10 +122,18 @@ impl Bench {
             let name = |what: &str| format!("strewn 16, {}, {what}", percent(size));
             whole(&name("no trade left out"), strew_open(size));
             whole(&name("by payers' history"), strew(16, size, Guess::History));
-            for (how, guess) in [("along", Guess::Along), ("against", Guess::Against)] {
-                let open = Strategy::Strew { count: 16, size, guess, isolate: false, withhold: false };
-                whole(&name(&format!("{how} the last")), strew(16, size, guess));
-                whole(&name(&format!("{how} the last, none left out")), open);
+            whole(&name("along the last"), strew(16, size, Guess::Along));
+        }
+        for size in [0.0005, 0.001, 0.0025, 0.005] {
+            let name = |what: &str| format!("strewn 16, {}, against the last{what}", percent(size));
+            let open = Strategy::Strew { count: 16, size, guess: Guess::Against, isolate: false, withhold: false };
+            whole(&name(""), strew(16, size, Guess::Against));
+            whole(&name(", none left out"), open);
+        }
+        if self.arguments.real > 1 {
+            for (name, settings) in self.with_real_keys(Prices::Wandering) {
+                let total = Report::of(&row(name, &settings, None)).total;
+                println!("  whole profit {}, {}", cell(&total), verdict(&total, margin));
             }
         }
     }
@@ -146,17 +154,27 @@ impl Bench {
         }
     }
 
-    fn real(&self) {
+    fn with_real_keys(&self, prices: Prices) -> [(&'static str, Settings); 2] {
         let keys = Keys::generate(self.arguments.nodes, self.arguments.seed);
-        let real = |strategy| Settings {
+        let real = |withhold| Settings {
             sealing: Sealing::Real(keys.clone()),
+            prices,
             chains: self.arguments.real,
-            ..self.settings(strategy, 0, UNFORESEEN)
+            ..self.settings(
+                Strategy::Strew { count: 16, size: 0.001, guess: Guess::Coin, isolate: true, withhold },
+                0,
+                UNFORESEEN,
+            )
         };
-        let withheld = Strategy::Strew { count: 16, size: 0.001, guess: Guess::Coin, isolate: true, withhold: true };
-        row("real keys: strewn 16, 0.1%", &real(strew(16, 0.001, Guess::Coin)), Some(self.margin));
-        row("the same, shares withheld", &real(withheld), Some(self.margin));
-        for tried in copies(&real(withheld), 20) {
+        [("real keys: strewn 16, 0.1%", real(false)), ("the same, shares withheld", real(true))]
+    }
+
+    fn real(&self) {
+        let rows = self.with_real_keys(Prices::Anchored);
+        for (name, settings) in &rows {
+            row(name, settings, Some(self.margin));
+        }
+        for tried in copies(&rows[1].1, 20) {
             println!("tried: {:60} {} times, taken {}", tried.what, tried.attempts, tried.taken);
         }
     }
