@@ -10,7 +10,10 @@ use cascade_mempool::reveal::{Effect, FinalBlock, RevealMessage, Reveals};
 use cascade_primitives::{Epoch, Fork, Height, Reveal, TimestampMs};
 use rand::{SeedableRng as _, rngs::StdRng};
 
-use crate::sealed::{certificate, chain, context, hash_of, holder, node};
+use crate::{
+    keys::{context, node},
+    reveals::{certificate, chain, hash_of, holder},
+};
 
 /// The node that is asked.
 const ASKED: usize = 0;

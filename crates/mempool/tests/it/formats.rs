@@ -9,7 +9,7 @@ use cascade_primitives::{
     View, VoteTarget,
 };
 
-use crate::sealed::hash_of;
+use crate::reveals::hash_of;
 
 fn frozen(name: &str, message: &RevealMessage) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.hex"));

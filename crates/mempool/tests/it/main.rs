@@ -2,8 +2,9 @@
 
 mod early;
 mod formats;
+mod keys;
 mod replay;
-mod sealed;
+mod reveals;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -19,7 +19,7 @@ use cascade_primitives::{
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 
-use crate::sealed::{chain, context};
+use crate::{keys::context, reveals::chain};
 
 fn key(byte: u8) -> SecretKey {
     SecretKey::from_byte_array([byte; 32]).unwrap()
