@@ -57,6 +57,7 @@ fn argument(key: &'static Key, flag: &'static str) -> Arg {
         Kind::Texts => "LIST",
         Kind::Choice(_) => "NAME",
         Kind::Text => "TEXT",
+        Kind::Account => "ADDRESS",
         Kind::Filter => "FILTER",
     };
     Arg::new(key.name)

@@ -27,6 +27,7 @@ fn write_key(text: &mut String, key: &Key) {
         Kind::Path => "path".to_owned(),
         Kind::Text => "text".to_owned(),
         Kind::Address => "address".to_owned(),
+        Kind::Account => "account (0x and 40 hex digits)".to_owned(),
         Kind::Count(_) => "number".to_owned(),
         Kind::Switch => "true or false".to_owned(),
         Kind::Texts => "list of texts".to_owned(),

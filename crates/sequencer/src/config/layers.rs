@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cascade_primitives::Address;
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -278,7 +279,9 @@ fn from_text(key: &'static Key, text: &str, origin: &Origin) -> Result<Value, Co
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
             Value::Array(parts.map(|part| Value::String(part.to_owned())).collect())
         }
-        Kind::Path | Kind::Address | Kind::Choice(_) | Kind::Text | Kind::Filter => Value::String(text.to_owned()),
+        Kind::Path | Kind::Address | Kind::Account | Kind::Choice(_) | Kind::Text | Kind::Filter => {
+            Value::String(text.to_owned())
+        }
     };
     check_kind(key, &value, origin)?;
     // What is typed is meant from where it is typed; what stands in a file, from the home.
@@ -297,6 +300,8 @@ fn check_kind(key: &'static Key, value: &Value, origin: &Origin) -> Result<(), C
         (Kind::Path, _) => fail("must be a path"),
         (Kind::Address, Value::String(text)) if text.parse::<SocketAddr>().is_ok() => Ok(()),
         (Kind::Address, _) => fail("must be IP:PORT, such as 127.0.0.1:8545 or [::1]:8545"),
+        (Kind::Account, Value::String(text)) if text.parse::<Address>().is_ok() => Ok(()),
+        (Kind::Account, _) => fail("must be 0x and 40 hex digits"),
         (Kind::Count(most), Value::Integer(n)) if u64::try_from(*n).is_ok_and(|n| n <= most) => Ok(()),
         (Kind::Count(most), _) => fail(&format!("must be a number from 0 to {}", most.min(i64::MAX as u64))),
         (Kind::Switch, Value::Boolean(_)) => Ok(()),
@@ -331,7 +336,7 @@ fn finish(mut values: Values, data: &Path) -> Result<Resolved, ConfigError> {
                 .insert(key.to_owned(), value.clone()),
         };
     }
-    for section in ["metrics", "batches"] {
+    for section in ["metrics", "batches", "pool"] {
         tree.entry(section).or_insert_with(|| Value::Table(Table::new()));
     }
     let config: NodeConfig = tree.try_into().expect("every value was checked against its kind");

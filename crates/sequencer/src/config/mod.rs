@@ -33,6 +33,7 @@ use std::{
     path::PathBuf,
 };
 
+use cascade_primitives::Address;
 use serde::{Deserialize, Serialize};
 
 pub use bucket::{BUCKET_SCHEME, parse_bucket, shown_bucket};
@@ -138,6 +139,24 @@ pub struct MetricsSection {
     pub listen: Option<SocketAddr>,
 }
 
+/// What this node puts into its blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolSection {
+    /// The sender, or payer, whose transactions its blocks hold around one of somebody else. For tests, and refused outside
+    /// regtest.
+    #[serde(default)]
+    pub favour: Option<Address>,
+}
+
+/// This node's shares of what opens blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharesSection {
+    /// Tells nobody. For tests, and refused outside regtest.
+    pub withhold: bool,
+}
+
 /// What a node keeps from those who ask it for shares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -213,6 +232,10 @@ pub struct NodeConfig {
     pub network: NetworkSection,
     /// The JSON-RPC server.
     pub rpc: RpcConfig,
+    /// What it puts into its blocks.
+    pub pool: PoolSection,
+    /// Its shares of what opens blocks.
+    pub shares: SharesSection,
     /// Squares of blocks, and how they are served.
     pub squares: SquaresSection,
     /// Batches that it publishes.
@@ -246,6 +269,13 @@ impl NodeConfig {
     #[must_use]
     pub fn node_file(&self) -> PathBuf {
         self.data.join("node.json")
+    }
+
+    /// Whether something is set that a node would do to harm others, which only tests on regtest may.
+    #[must_use]
+    pub fn is_harmful(&self) -> bool {
+        let squares = &self.squares;
+        squares.withhold != Withhold::None || squares.misencode || self.pool.favour.is_some() || self.shares.withhold
     }
 
     /// The addresses of `network.bootstrap`, with names resolved.

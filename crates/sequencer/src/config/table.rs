@@ -7,6 +7,8 @@ pub enum Kind {
     Path,
     /// IP:PORT.
     Address,
+    /// An account of the chain: 0x and 40 hex digits.
+    Account,
     /// A number, at most this.
     Count(u64),
     /// `true` or `false`.
@@ -275,6 +277,25 @@ pub const KEYS: &[Key] = &[
         "ms",
         None,
         "How long eth_sendRawTransactionSync waits for a receipt.",
+    ),
+    key(
+        "pool.favour",
+        Kind::Account,
+        None,
+        "",
+        None,
+        "For tests of what a sequencer can take from users: as a leader, order what this sender (on an encrypted chain: payer) \
+         has waiting around one transaction of somebody else, and leave all others out. Refused by any node whose chain is not a \
+         regtest one.",
+    ),
+    key(
+        "shares.withhold",
+        Kind::Switch,
+        Some("false"),
+        "",
+        None,
+        "For tests: tell nobody this node's shares of blocks, neither for opening envelopes nor for the beacon. Refused by any \
+         node whose chain is not a regtest one.",
     ),
     key(
         "squares.memory_mib",

@@ -51,7 +51,8 @@ fn every_key_has_a_place_in_the_configuration_and_the_other_way_round() {
     let mut layers = at(dir.path());
     // batches.url excludes batches.dir.
     for key in KEYS.iter().filter(|key| key.default.is_none() && !["data", "batches.url"].contains(&key.name)) {
-        layers.flags.push(flag("--set", key.name, "127.0.0.1:7"));
+        let text = if key.kind == Kind::Account { "0x0707070707070707070707070707070707070707" } else { "127.0.0.1:7" };
+        layers.flags.push(flag("--set", key.name, text));
     }
     let resolved = layers.resolve().unwrap();
     let json = serde_json::to_value(&resolved.config).unwrap();
@@ -105,6 +106,7 @@ fn a_value_of_the_wrong_kind_is_named_with_its_origin() {
         ("[rpc]\nlisten = \"localhost\"\n", "rpc.listen"),
         ("[rpc]\ncors_origins = [1]\n", "rpc.cors_origins"),
         ("role = \"leader\"\n", "role"),
+        ("[pool]\nfavour = \"0x07\"\n", "pool.favour"),
         ("[log]\nlevel = \"a=b=c\"\n", "log.level"),
         ("[log]\nlevel = { x = 1 }\n", "log.level"),
         ("data = \"elsewhere\"\n", "data"),

@@ -21,7 +21,9 @@ pub enum NodeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A setting for tests alone.
-    #[error("squares.withhold and squares.misencode are for tests on regtest; this chain is not one")]
+    #[error(
+        "pool.favour, shares.withhold, squares.withhold and squares.misencode are for tests on regtest; this chain is not one"
+    )]
     ForTests,
     /// Where batches are to be published.
     #[error("batches.url: {0}")]

@@ -263,7 +263,7 @@ impl Running {
         let recovered_blocks = recovered.clone();
         let pool =
             PoolState::new(params.clone(), state.clone(), recovered_blocks, sources, executed, Arc::clone(&door));
-        let pool = Arc::new(Mutex::new(pool));
+        let pool = Arc::new(Mutex::new(pool.favouring(config.pool.favour)));
         let mailboxes = metrics.mailboxes.clone();
         let squares = Arc::new(Squares::new(&params, &config.squares, metrics.encode_seconds.clone()));
         let light = Arc::new(LightDoor::new(Arc::clone(&db), Arc::clone(&squares), clock));
@@ -306,6 +306,7 @@ impl Running {
                 metrics: Arc::clone(&metrics),
                 hub: Arc::clone(&hub),
                 stop: stop.clone(),
+                withhold: config.shares.withhold,
             };
             let reveal = mailboxes.counted(
                 "reveal",

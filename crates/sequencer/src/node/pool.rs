@@ -15,7 +15,7 @@ use bytes::Bytes;
 use cascade_consensus::{BuildRequest, BuiltBlock};
 use cascade_execution::{BlockLoad, InFlight, OrderingCheck, PushError, State, StateView, next_base_fee};
 use cascade_mempool::{
-    AccountState, Admission, AdmissionError, OpaqueLimits, OpaquePool, Pool, PoolLimits, SelectLimits, Source,
+    AccountState, Admission, AdmissionError, OpaqueLimits, OpaquePool, Pool, PoolLimits, Pooled, SelectLimits, Source,
     gossip::GOSSIP_BYTES,
 };
 use cascade_primitives::{
@@ -67,6 +67,7 @@ pub struct PoolState {
     throttle: Throttle,
     pace: Pace,
     door: SharedDoor,
+    favour: Option<Address>,
 }
 
 /// The pool, shared between the content actor and the RPC.
@@ -103,7 +104,14 @@ impl PoolState {
             executed_hash: None,
             executed_view,
             door,
+            favour: None,
         }
+    }
+
+    /// The same, whose blocks hold what somebody has waiting around one transaction of somebody else. For tests.
+    #[must_use]
+    pub fn favouring(self, favour: Option<Address>) -> Self {
+        Self { favour, ..self }
     }
 
     /// Drops what is too old. Answers the pool's size and whether a block could carry any of it.
@@ -284,7 +292,7 @@ impl PoolState {
         let in_flight = loads.map(|loads| in_flight(request, loads));
         if let Waiting::Sealed(pool) = &self.pool {
             let unopened = self.marked.values().map(|marked| marked.block.body.transactions.len()).sum();
-            return pool.build(request, &self.state, in_flight, self.pace.most(unopened));
+            return pool.build(request, &self.state, in_flight, self.pace.most(unopened), self.favour);
         }
         let params = &self.params;
         let base_fee = next_base_fee(request.parent.base_fee, request.parent.ordered_gas, params);
@@ -306,7 +314,11 @@ impl PoolState {
         };
         let view = self.state.at(request.state_height).ok()?;
         let in_flight = in_flight?;
-        let selected = pool.select(limits, base_fee, &|address: &Address| sender_account(&view, &in_flight, address));
+        let mut selected =
+            pool.select(limits, base_fee, &|address: &Address| sender_account(&view, &in_flight, address));
+        if let Some(favour) = self.favour {
+            selected = around_one(selected, &favour);
+        }
         let mut check = OrderingCheck::new(params, base_fee, &view, &in_flight).ok()?;
         let mut transactions = Vec::with_capacity(selected.len());
         for tx in selected {
@@ -514,6 +526,14 @@ impl PoolState {
         }
         in_flight
     }
+}
+
+/// Of what a block could hold: the first of a favoured sender, the first of anybody else, all others of the favoured one.
+pub(super) fn around_one<T: Pooled>(selected: Vec<Arc<T>>, favour: &Address) -> Vec<Arc<T>> {
+    let (mut own, others): (Vec<_>, Vec<_>) = selected.into_iter().partition(|tx| tx.sender() == *favour);
+    let behind_first = own.len().min(1);
+    own.splice(behind_first..behind_first, others.into_iter().take(1));
+    own
 }
 
 /// What is in flight on a branch whose blocks take this.

@@ -83,6 +83,8 @@ pub struct RevealConfig {
     pub hub: Arc<Hub>,
     /// Stops the node.
     pub stop: Stop,
+    /// Whether nobody gets this node's shares. For tests.
+    pub withhold: bool,
 }
 
 /// A block that the core has.
@@ -169,6 +171,8 @@ impl RevealActor {
     fn execute(&mut self, effects: Vec<Effect>) -> Result<(), Cause> {
         for effect in effects {
             match effect {
+                Effect::Broadcast(RevealMessage::Shares(..)) | Effect::Send(_, RevealMessage::Shares(..))
+                    if self.config.withhold => {}
                 Effect::Broadcast(message) => {
                     let _ = self.config.network.broadcast(Channel::Data, &Bytes::from(message.to_bytes()));
                 }

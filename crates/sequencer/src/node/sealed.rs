@@ -20,6 +20,7 @@ use super::{
     expiry::Ends,
     items::{CheckedItem, ItemBlocks, ItemContent},
     keyring::Keyring,
+    pool::around_one,
 };
 use crate::rpc::backend::{PoolCounts, SubmitError};
 
@@ -307,13 +308,15 @@ impl SealedPool {
         status.pending + status.in_flight
     }
 
-    /// The content of a block, with at most so many envelopes.
+    /// The content of a block, with at most so many envelopes; those of a favoured payer around one of somebody else, if
+    /// there is one.
     pub fn build(
         &self,
         request: &BuildRequest,
         state: &State,
         in_flight: Option<InFlight>,
         most: usize,
+        favour: Option<Address>,
     ) -> Option<BuiltBlock> {
         let params = &self.params;
         let base_fee = next_base_fee(request.parent.base_fee, request.parent.ordered_gas, params);
@@ -336,14 +339,17 @@ impl SealedPool {
         };
         let mut check = ItemCheck::new(params, base_fee, request.height, request.epoch, &view, &in_flight).ok()?;
         let deposits = self.deposits.select(
-            SelectLimits { count: 256, bytes: limits.bytes / 8, ..limits },
+            SelectLimits { count: if favour.is_some() { 0 } else { 256 }, bytes: limits.bytes / 8, ..limits },
             base_fee,
             &|a: &Address| sender_account(&view, &in_flight, a),
         );
         let limits = SelectLimits { bytes: limits.bytes - limits.bytes / 8, ..limits };
         let accounts = |payer: &Address| payer_account(&view, &in_flight, payer);
         let allowed = |pooled: &CheckedEnvelope| fits(pooled, request.epoch, request.height);
-        let envelopes = self.envelopes.select_where(limits, base_fee, &accounts, &allowed);
+        let mut envelopes = self.envelopes.select_where(limits, base_fee, &accounts, &allowed);
+        if let Some(favour) = favour {
+            envelopes = around_one(envelopes, &favour);
+        }
         let deposits = deposits.iter().map(|d| RecoveredItem::Deposit(Box::new(d.as_ref().clone())));
         let envelopes = envelopes.iter().map(|e| RecoveredItem::Envelope(Box::new(e.envelope.clone())));
         for item in deposits.chain(envelopes) {

@@ -17,7 +17,7 @@ use super::{
     keyring::Keyring, metrics::Metrics, notices, notices::Notice, recovered::RecoveredBlocks, stop::Stop,
 };
 use crate::batches::publish::Place;
-use crate::config::{NodeConfig, NodeKeys, Role, Withhold, load_genesis};
+use crate::config::{NodeConfig, NodeKeys, Role, load_genesis};
 
 /// Final blocks below the head that consensus gets, for peers that missed one.
 const RECENT_BLOCKS: u64 = 64;
@@ -56,8 +56,7 @@ pub(super) fn load(config: &NodeConfig, metrics: &Arc<Metrics>, clock: Clock) ->
     let genesis = load_genesis(&config.genesis)?;
     let keys = NodeKeys::load(config)?;
     let params = genesis.params.clone();
-    let harmful = config.squares.withhold != Withhold::None || config.squares.misencode;
-    if harmful && params.network != Network::Regtest {
+    if config.is_harmful() && params.network != Network::Regtest {
         return Err(NodeError::ForTests);
     }
     let batches = Place::of(&config.batches)?;

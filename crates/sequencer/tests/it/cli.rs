@@ -531,6 +531,23 @@ fn a_genesis_that_is_missing_damaged_or_false() {
 }
 
 #[test]
+fn what_harms_others_is_refused_outside_regtest() {
+    let fixture = Fixture::new();
+    let path = fixture.path("home/genesis.json");
+    let mut genesis: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    genesis["params"]["network"] = "testnet".into();
+    genesis["params"]["min_sequencers"] = 1.into();
+    genesis["alloc"] = Value::Object(serde_json::Map::new());
+    std::fs::write(&path, genesis.to_string()).unwrap();
+    let favour = "pool.favour=0x0707070707070707070707070707070707070707";
+    for set in [favour, "shares.withhold=true", "squares.withhold=all", "squares.misencode=true"] {
+        let output = fixture.run_node("home", &["--set", set]);
+        assert_fails(&output, ExitCode::Usage, &["for tests on regtest"]);
+    }
+    assert!(fixture.run_node("home", &[]).status.success(), "and nothing else is wrong");
+}
+
+#[test]
 fn a_directory_that_holds_something_else() {
     let fixture = Fixture::new();
     let chain = fixture.path("home/chain");
