@@ -7,11 +7,11 @@ use std::{
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 use cascade_consensus::seats::scheduled_committee;
-use cascade_crypto::{BlsScheme, verify_certificate};
+use cascade_crypto::{BlsScheme, threshold::BlockShares, verify_certificate};
 use cascade_mempool::{gossip::encode_gossip, reveal::RevealMessage};
 use cascade_network::Channel;
 use cascade_primitives::{
-    Decode as _, Deposit, Encode as _, Genesis, GenesisAccount, Height, Item, NodeId, RecoveredEnvelope,
+    Certificate, Decode as _, Deposit, Encode as _, Genesis, GenesisAccount, Height, Item, NodeId, RecoveredEnvelope,
     SigningContext, TransactionRule, VoteKind,
 };
 use cascade_sequencer::{
@@ -372,19 +372,21 @@ fn every_share_that_leaves_a_node_comes_with_a_commit_certificate() {
         }
         assert!(nonce < 60, "shares of few blocks are heard of: {heard:?}");
     }
-    let committee = scheduled_committee(&cluster.genesis, seal.epoch).expect("the schedule is right");
-    for (shares, certificate) in certificates {
-        let (target, height) = (&certificate.target, shares.height.0);
-        assert_eq!((target.kind, target.epoch), (VoteKind::Commit, shares.epoch), "block {height}");
-        let hash_at =
-            |height| cluster.runtime.block_on(cluster.client(0).block(height)).unwrap().map(|block| block.hash);
-        assert_eq!(hash_at(height), Some(shares.block), "block {height} is final");
-        let covers = (height..height + 8).any(|height| hash_at(height) == Some(target.block));
-        assert!(covers, "block {height} is shared by a certificate of {target:?}");
-        let right = verify_certificate(&BlsScheme::default(), &context(&cluster), &committee, &certificate);
-        assert!(right.is_ok(), "block {height}: {right:?}");
-    }
+    certificates.iter().for_each(|(shares, certificate)| assert_certified(&cluster, shares, certificate));
     cluster.runtime.block_on(network.shutdown());
+}
+
+/// Panics unless shares that somebody gave out are of a final block, by a right commit certificate of it or of one above it.
+pub fn assert_certified(cluster: &Cluster, shares: &BlockShares, certificate: &Certificate) {
+    let (target, height) = (&certificate.target, shares.height.0);
+    assert_eq!((target.kind, target.epoch), (VoteKind::Commit, shares.epoch), "block {height}");
+    let hash_at = |height| cluster.runtime.block_on(cluster.client(0).block(height)).unwrap().map(|block| block.hash);
+    assert_eq!(hash_at(height), Some(shares.block), "block {height} is final");
+    let covers = (height..height + 8).any(|height| hash_at(height) == Some(target.block));
+    assert!(covers, "block {height} is shared by a certificate of {target:?}");
+    let committee = scheduled_committee(&cluster.genesis, shares.epoch).expect("the schedule is right");
+    let right = verify_certificate(&BlsScheme::default(), &context(cluster), &committee, certificate);
+    assert!(right.is_ok(), "block {height}: {right:?}");
 }
 
 #[test]
