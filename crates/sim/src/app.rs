@@ -13,7 +13,10 @@ use cascade_consensus::{BuildRequest, BuiltBlock, Verdict};
 use cascade_primitives::{B256, Body, Bytes, DaCommitment, Encode, Height, ResultEntry, SealedBlock};
 use sha2::{Digest, Sha256};
 
-use crate::sealed::Opened;
+use crate::{
+    economy::{Chooser, Shown},
+    sealed::Opened,
+};
 
 /// Transactions that one block takes.
 const MOST_PER_BLOCK: usize = 20;
@@ -22,6 +25,8 @@ const MOST_AGAIN: usize = 20;
 const MARK: u8 = 0xba;
 /// What a transaction begins with that fills a block and does nothing.
 const FILLING: u8 = 0xf1;
+/// What an application's transaction begins with, before its number.
+const OFFER: u8 = 0xec;
 /// Bytes of the longest one.
 const FILLING_PIECE: usize = 64 << 10;
 
@@ -39,9 +44,19 @@ pub(crate) fn marked(number: u64) -> Bytes {
     bytes.into()
 }
 
+/// An application's transaction, with a number.
+pub(crate) fn offer(number: u64, payload: &[u8]) -> Bytes {
+    [&[OFFER], number.to_le_bytes().as_slice(), payload].concat().into()
+}
+
+/// What the application put into a transaction.
+pub(crate) fn offered(transaction: &Bytes) -> Bytes {
+    transaction.slice(9..).into()
+}
+
 pub(crate) fn is_invalid(transaction: &Bytes) -> bool {
     match transaction.first() {
-        Some(&FILLING) => transaction.len() < 9,
+        Some(&FILLING | &OFFER) => transaction.len() < 9,
         Some(&MARK) | None => true,
         Some(_) => transaction.len() != 9,
     }
@@ -76,14 +91,22 @@ fn mock_beacon(block: &SealedBlock) -> B256 {
     digest.into()
 }
 
-/// What executing a block gives, whose envelopes were opened to this; `mocked` on a chain without envelopes.
-pub(crate) fn execute(parent: &ResultEntry, block: &SealedBlock, opened: Option<&Opened>, mocked: bool) -> ResultEntry {
+/// What executing a block gives, whose envelopes were opened to this; `mocked` on a chain without envelopes. `root` is that
+/// of an application's state.
+pub(crate) fn execute(
+    parent: &ResultEntry,
+    block: &SealedBlock,
+    opened: Option<&Opened>,
+    mocked: bool,
+    root: Option<B256>,
+) -> ResultEntry {
     let beacon = if mocked { mock_beacon(block) } else { B256::ZERO };
     let mut state = Sha256::new().chain_update(parent.state_root).chain_update(block.hash().0);
     for payload in opened.iter().flat_map(|opened| &opened.payloads) {
         state.update([u8::from(payload.is_some())]);
         state.update(payload.as_deref().unwrap_or_default());
     }
+    state.update(root.as_ref().map(B256::as_slice).unwrap_or_default());
     let state: [u8; 32] = state.finalize().into();
     ResultEntry {
         beacon: opened.map_or(beacon, |opened| opened.beacon),
@@ -96,7 +119,7 @@ pub(crate) fn execute(parent: &ResultEntry, block: &SealedBlock, opened: Option<
 }
 
 /// A final block, and what was in its envelopes if it has any.
-type Final = (Arc<SealedBlock>, Option<Arc<Opened>>);
+pub(crate) type Final = (Arc<SealedBlock>, Option<Arc<Opened>>);
 
 /// A node's pool and executor.
 #[derive(Debug)]
@@ -150,11 +173,19 @@ impl App {
         self.pool.values().take(MOST_AGAIN).cloned().collect()
     }
 
-    pub(crate) fn build(&self, request: &BuildRequest) -> BuiltBlock {
+    pub(crate) fn build(&self, request: &BuildRequest, choose: Option<Chooser<'_>>) -> BuiltBlock {
         let taken: BTreeSet<u64> = request.ancestors.iter().flat_map(|b| &b.body.transactions).map(number).collect();
         let transactions: Vec<Bytes> = if request.may_carry_content {
             let waiting = self.pool.iter().filter(|(n, _)| !taken.contains(n)).map(|(_, t)| t.clone());
-            waiting.take(MOST_PER_BLOCK).chain(filling(self.filling)).collect()
+            match choose {
+                Some(choose) => {
+                    let waiting: Vec<Bytes> = waiting.collect();
+                    let payloads: Vec<Bytes> = waiting.iter().map(offered).collect();
+                    let chosen = choose(&payloads.iter().map(Shown::Clear).collect::<Vec<_>>());
+                    chosen.into_iter().map(|place| waiting[place].clone()).collect()
+                }
+                None => waiting.take(MOST_PER_BLOCK).chain(filling(self.filling)).collect(),
+            }
         } else {
             Vec::new()
         };
@@ -197,10 +228,15 @@ impl App {
         Some(self.delay)
     }
 
-    /// Ends the execution that was under way.
-    pub(crate) fn finish(&mut self) -> (ResultEntry, Option<Arc<Opened>>) {
+    /// The block whose execution is under way.
+    pub(crate) fn next(&self) -> Option<Final> {
+        self.queue.get(&self.last.height.next()).cloned()
+    }
+
+    /// Ends the execution that was under way; an application's state has this root then.
+    pub(crate) fn finish(&mut self, root: Option<B256>) -> (ResultEntry, Option<Arc<Opened>>) {
         let (block, opened) = self.queue.remove(&self.last.height.next()).expect("an execution was started for it");
-        self.last = execute(&self.last, &block, opened.as_deref(), self.mocked);
+        self.last = execute(&self.last, &block, opened.as_deref(), self.mocked, root);
         self.running = false;
         (self.last, opened)
     }

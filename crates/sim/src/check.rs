@@ -80,6 +80,8 @@ pub(crate) struct Checker {
     proved: HashSet<Certificate>,
     /// What was in the envelopes of blocks, as the first honest node says that opened them.
     opened: BTreeMap<Height, Option<Arc<Opened>>>,
+    /// Roots of an application's state, where one runs.
+    roots: Option<BTreeMap<Height, B256>>,
     violations: Vec<String>,
 }
 
@@ -126,6 +128,7 @@ impl Checker {
             invalid: HashSet::new(),
             proved: HashSet::new(),
             opened: BTreeMap::new(),
+            roots: None,
             violations: Vec::new(),
         }
     }
@@ -188,14 +191,32 @@ impl Checker {
         }
     }
 
+    /// Results rest on an application's roots from now on.
+    pub(crate) fn waits_for_roots(&mut self) {
+        self.roots = Some(BTreeMap::new());
+    }
+
+    /// The root of an application's state after a block.
+    pub(crate) fn root(&mut self, height: Height, root: B256) {
+        if let Some(roots) = &mut self.roots {
+            roots.insert(height, root);
+            self.fill_results();
+        }
+    }
+
     /// Computes the results that have become known.
     fn fill_results(&mut self) {
         let first = self.chain.iter().rposition(|known| known.result.is_some()).expect("genesis has one") + 1;
         for at in first..self.chain.len() {
             let opened = if self.is_encrypted() { self.opened.get(&Height(at as u64)) } else { Some(&None) };
             let mocked = !self.is_encrypted();
+            let root = self.roots.as_ref().map(|roots| roots.get(&Height(at as u64)).copied());
             let (Some(parent), Some(opened)) = (self.chain[at - 1].result, opened) else { return };
-            self.chain[at].result = Some(app::execute(&parent, &self.chain[at].block, opened.as_deref(), mocked));
+            if root == Some(None) {
+                return;
+            }
+            let (block, opened) = (&self.chain[at].block, opened.as_deref());
+            self.chain[at].result = Some(app::execute(&parent, block, opened, mocked, root.flatten()));
         }
     }
 

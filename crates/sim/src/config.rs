@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use cascade_primitives::ChainParams;
 
-use crate::{faults::Faults, scheme::Scheme};
+use crate::{economy::Trading, faults::Faults, scheme::Scheme};
 
 /// Most sequencers that a run can have.
 pub const MAX_NODES: usize = 128;
@@ -68,6 +68,8 @@ pub struct SimConfig {
     pub encrypted: bool,
     /// Whether leaders send every proposal in chunks, and Byzantine nodes lie about them.
     pub chunks: bool,
+    /// How an application's run is made ([`crate::run_seed_with_economy`]).
+    pub trading: Option<Trading>,
 }
 
 impl SimConfig {
@@ -83,6 +85,7 @@ impl SimConfig {
             least_commits: 60,
             encrypted: false,
             chunks: false,
+            trading: None,
         }
     }
 

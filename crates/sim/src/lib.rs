@@ -14,7 +14,8 @@
 //! within [`recovery_bound_ms`] after the faults stopped (a *stall*). Byzantine nodes, at most f seats in every
 //! committee, go on to the end.
 //!
-//! Runs of an encrypted chain ([`SimConfig::encrypted`]) make keys and open envelopes besides.
+//! Runs of an encrypted chain ([`SimConfig::encrypted`]) make keys and open envelopes besides. An application ([`economy`])
+//! can take the place of the simulator's users and of its mock of execution, and play an attacker who runs the Byzantine nodes.
 //!
 //! Checked at every step: one block per height, prefix agreement, no vote of an honest node that contradicts another
 //! one it ever sent, nor one that is not on its disk yet, certificates of distinct members with a quorum of seats,
@@ -30,6 +31,7 @@ mod check;
 mod chunks;
 pub mod config;
 mod disk;
+pub mod economy;
 pub mod faults;
 pub mod figures;
 mod network;
@@ -49,6 +51,6 @@ mod world;
 pub use config::{Carriage, MAX_NODES, SimConfig, Timing, recovery_bound_ms, reveal_bound_ms};
 pub use faults::{Fault, FaultCounts, Faults};
 pub use report::{ChunkCounts, Revealed, SeedReport, Summary};
-pub use run::{SimArgs, run, run_range, run_seed, run_seed_verbose, run_seed_with};
+pub use run::{SimArgs, run, run_range, run_seed, run_seed_verbose, run_seed_with, run_seed_with_economy};
 pub use scenario::{Outcome, Scenario};
 pub use scheme::Scheme;

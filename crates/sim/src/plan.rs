@@ -160,6 +160,9 @@ impl Plan {
             Some(chain) => encrypted_params(config, chain),
             None => params(faults, rng),
         };
+        if let Some(trading) = config.trading {
+            params.epoch_length = trading.epoch_length;
+        }
         let members = members::choose(config, keys, &mut params, chain, rng);
         let (nodes, twins) = (members.nodes, members.twins);
         let genesis =
@@ -183,6 +186,9 @@ impl Plan {
             timing: Timing::USUAL,
             carriage: Carriage { coded: config.chunks, ..Carriage::default() },
         };
+        if let Some(trading) = config.trading {
+            plan.transaction_every = trading.every_ms;
+        }
         plan.schedule(faults, rng);
         if config.encrypted {
             plan.schedule_encrypted(faults, rng);

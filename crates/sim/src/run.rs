@@ -14,6 +14,7 @@ use cascade_primitives::B256;
 
 use crate::{
     config::SimConfig,
+    economy::Economy,
     faults::{FaultCounts, Faults},
     report::{ChunkCounts, Revealed, SeedReport, Summary},
     world::World,
@@ -71,8 +72,12 @@ pub fn run_seed_with<B: Bugs>(
     bugs: B,
     words: Option<&mut dyn FnMut(String)>,
 ) -> SeedReport {
-    let outcome = catch_unwind(AssertUnwindSafe(|| World::new(config, seed, bugs, words).run(seed)));
-    outcome.unwrap_or_else(|panic| {
+    caught(seed, || World::new(config, seed, bugs, words).run(seed))
+}
+
+/// What a run reports; a panic is a violation.
+fn caught(seed: u64, run: impl FnOnce() -> SeedReport) -> SeedReport {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         SeedReport {
@@ -87,6 +92,16 @@ pub fn run_seed_with<B: Bugs>(
             chunks: ChunkCounts::default(),
             trace: B256::ZERO,
         }
+    })
+}
+
+/// Runs one seed with an application in place of the simulator's users and execution; see [`SimConfig::trading`].
+#[must_use]
+pub fn run_seed_with_economy(config: &SimConfig, seed: u64, economy: &mut dyn Economy) -> SeedReport {
+    caught(seed, || {
+        let mut world = World::new(config, seed, NoBugs, None);
+        world.employ(economy);
+        world.run(seed)
     })
 }
 

@@ -1,6 +1,7 @@
 //! One run: the queue of events, and everything that they happen to.
 
 mod chunks;
+mod economy;
 mod life;
 mod queue;
 mod sealed;
@@ -36,6 +37,7 @@ use crate::{
     watch::Watch,
 };
 use chunks::Chunked;
+use economy::Stage;
 use queue::{Event, Queue};
 use sealed::Beside;
 
@@ -80,6 +82,8 @@ pub(crate) struct World<'a, B: Bugs> {
     chunked: Chunked,
     /// Of an encrypted chain.
     beside: Option<Beside<B>>,
+    /// An application in place of users and execution.
+    stage: Option<Box<Stage<'a>>>,
     clients: bool,
     submitted: u64,
     calm: bool,
@@ -149,6 +153,7 @@ impl<'a, B: Bugs> World<'a, B> {
             uplinks: plan.carriage.uplink.map(|rate| Uplinks::new(count, rate)),
             chunked,
             beside,
+            stage: None,
             clients: true,
             submitted: 0,
             calm: false,
@@ -426,6 +431,7 @@ impl<'a, B: Bugs> World<'a, B> {
                 if let Some(traffic) = &mut self.traffic {
                     traffic.grown(self.checker.height().0);
                 }
+                self.ordered(&finalized);
                 self.store(i, &finalized);
                 self.start_execution(i);
             }

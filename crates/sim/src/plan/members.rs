@@ -148,7 +148,8 @@ fn byzantine(
 ) -> BTreeMap<usize, Character> {
     let kinds: Vec<Fault> = KINDS.into_iter().filter(|f| config.faults.has(*f)).collect();
     let mut chosen: BTreeMap<usize, Character> = BTreeMap::new();
-    if kinds.is_empty() || (kinds.len() == KINDS.len() && rng.permille(250)) {
+    let trades = config.trading.is_some();
+    if !trades && kinds.is_empty() || (kinds.len() == KINDS.len() && rng.permille(250)) {
         return chosen;
     }
     let mut candidates: Vec<usize> = (0..config.nodes).collect();
@@ -163,6 +164,10 @@ fn byzantine(
         if !tolerated {
             chosen.remove(&candidate);
         }
+    }
+    if trades {
+        // An application's attacker, who follows the protocol of consensus.
+        return chosen;
     }
     for character in chosen.values_mut() {
         let chance = |f: Fault| match f {

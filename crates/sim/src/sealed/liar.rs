@@ -23,7 +23,7 @@ use cascade_primitives::{
 };
 
 use super::{Out, Party, users::payer};
-use crate::rng::Rng;
+use crate::{economy::Trading, rng::Rng};
 
 /// Shares of others that it remembers.
 const MEMORY: usize = 16;
@@ -71,6 +71,8 @@ habits! {
 #[derive(Debug)]
 pub(crate) struct Liar {
     habits: Vec<Habit>,
+    /// Whether it follows its habits whenever it can.
+    always: bool,
     rng: Rng,
     /// Shares of others.
     heard: VecDeque<Arc<BlockShares>>,
@@ -81,19 +83,30 @@ pub(crate) struct Liar {
 }
 
 impl Liar {
-    /// `silent`: it says nothing in consensus either.
-    pub(crate) fn new(seed: u64, node: usize, life: u32, silent: bool) -> Self {
+    /// `silent`: it says nothing in consensus either. An application's attacker has the habits that it is said to have.
+    pub(crate) fn new(seed: u64, node: usize, life: u32, silent: bool, trading: Option<Trading>) -> Self {
         let mut rng = Rng::new(seed, 3000 + node as u64);
         let mut habits: Vec<Habit> = Habit::ALL.iter().copied().filter(|_| rng.permille(250)).collect();
         if silent {
             habits = vec![Habit::Withheld];
         }
+        if let Some(trading) = trading {
+            let chosen = [(trading.withholds, Habit::Withheld), (trading.steals, Habit::Steals)];
+            habits = chosen.into_iter().filter_map(|(does, habit)| does.then_some(habit)).collect();
+        }
         let rng = Rng::new(seed, 100_000 + 1000 * u64::from(life) + node as u64);
-        Self { habits, rng, heard: VecDeque::new(), before: None, contraband: VecDeque::new() }
+        Self {
+            habits,
+            always: trading.is_some(),
+            rng,
+            heard: VecDeque::new(),
+            before: None,
+            contraband: VecDeque::new(),
+        }
     }
 
     fn does(&mut self, habit: Habit, permille: u64) -> bool {
-        self.habits.contains(&habit) && self.rng.permille(permille)
+        self.habits.contains(&habit) && (self.always || self.rng.permille(permille))
     }
 
     /// The keys that it names in place of those that were made.
@@ -119,7 +132,7 @@ impl Liar {
         let chosen: Vec<Habit> = self.habits.clone();
         for habit in chosen {
             let bent = match habit {
-                _ if !self.rng.permille(700) => continue,
+                _ if !self.always && !self.rng.permille(700) => continue,
                 Habit::Withheld => return (Vec::new(), Some(habit)),
                 Habit::Repeated => return (vec![Arc::clone(right); 3], Some(habit)),
                 Habit::Wrong => self.wrong(right),

@@ -10,7 +10,10 @@ use super::{
     items::name,
     liar::{Habit, Liar},
 };
-use crate::app;
+use crate::{
+    app,
+    economy::{Chooser, Shown},
+};
 
 /// Envelopes that one block takes.
 const MOST_PER_BLOCK: usize = 6;
@@ -68,7 +71,12 @@ impl<B: Bugs> Party<B> {
     }
 
     /// The content of a block.
-    pub(crate) fn build(&mut self, request: &BuildRequest, kit: &Kit<'_, B>) -> BuiltBlock {
+    pub(crate) fn build(
+        &mut self,
+        request: &BuildRequest,
+        kit: &Kit<'_, B>,
+        choose: Option<Chooser<'_>>,
+    ) -> BuiltBlock {
         let reveals = Self::due_reveals(request, kit.vault);
         let mut built = BuiltBlock { base_fee: request.parent.base_fee, reveals, ..BuiltBlock::default() };
         if request.may_carry_content {
@@ -80,7 +88,12 @@ impl<B: Bugs> Party<B> {
                 let lawful = kit.items.may_stand(checked, request.epoch, request.height).is_ok();
                 !taken.contains(*name) && (lawful || expired && checked.envelope.epoch == request.epoch)
             });
-            built.transactions = fit.map(|(_, checked)| checked.envelope.raw().clone()).take(MOST_PER_BLOCK).collect();
+            let fit: Vec<_> = fit.map(|(_, checked)| &checked.envelope).collect();
+            let chosen = match choose {
+                Some(choose) => choose(&fit.iter().map(|envelope| Shown::Sealed(envelope)).collect::<Vec<_>>()),
+                None => (0..fit.len().min(MOST_PER_BLOCK)).collect(),
+            };
+            built.transactions = chosen.into_iter().map(|place| fit[place].raw().clone()).collect();
             if expired {
                 self.lied(Some(Habit::Expired));
             }

@@ -248,8 +248,12 @@ impl<B: Bugs> World<'_, B> {
     }
 
     pub(super) fn executed(&mut self, i: usize) {
+        let Some((block, opened)) = self.nodes[i].running.as_ref().and_then(|running| running.app.next()) else {
+            return;
+        };
+        let root = self.root_after(&block, opened.as_deref());
         let Some(running) = &mut self.nodes[i].running else { return };
-        let (result, opened) = running.app.finish();
+        let (result, opened) = running.app.finish(root);
         self.nodes[i].disk.append_result(result);
         if let Some(opened) = opened {
             self.nodes[i].disk.vault.put_reveal(Arc::clone(&opened.reveal));

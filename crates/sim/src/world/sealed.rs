@@ -58,11 +58,16 @@ impl<B: Bugs> Beside<B> {
             recovered_in: None,
         }
     }
+
+    /// A client sealed something.
+    pub(super) fn user_sealed(&mut self, raw: &Bytes, text: Bytes) {
+        self.observer.sealed(raw, text);
+    }
 }
 
 impl<B: Bugs> World<'_, B> {
     /// Lets a node's party do something, and then does what it wants.
-    fn with_party(&mut self, i: usize, act: impl FnOnce(&mut Party<B>, &mut Kit<'_, B>)) {
+    pub(super) fn with_party(&mut self, i: usize, act: impl FnOnce(&mut Party<B>, &mut Kit<'_, B>)) {
         let now = self.local(i);
         let (Some(beside), node) = (&mut self.beside, &mut self.nodes[i]) else { return };
         let Some(party) = node.running.as_mut().and_then(|running| running.party.as_mut()) else { return };
@@ -98,7 +103,7 @@ impl<B: Bugs> World<'_, B> {
         };
         let character = self.plan.byzantine.get(&key);
         let node = &mut self.nodes[i];
-        let liar = character.map(|c| Liar::new(self.seed, i, node.life, c.has(Fault::Silence)));
+        let liar = character.map(|c| Liar::new(self.seed, i, node.life, c.has(Fault::Silence), self.config.trading));
         let (blocks, executed, vault) = node.disk.parts();
         let above = blocks.iter().map(|s| s.block.header.height).filter(|height| *height > executed);
         beside.observer.booted(i, above, self.now);
@@ -253,11 +258,14 @@ impl<B: Bugs> World<'_, B> {
     }
 
     pub(super) fn build(&mut self, i: usize, request: &BuildRequest) -> Option<BuiltBlock> {
+        if self.stage.is_some() {
+            return self.build_by_choice(i, request);
+        }
         if self.beside.is_none() {
-            return Some(self.nodes[i].running.as_ref()?.app.build(request));
+            return Some(self.nodes[i].running.as_ref()?.app.build(request, None));
         }
         let mut built = None;
-        self.with_party(i, |party, kit| built = Some(party.build(request, kit)));
+        self.with_party(i, |party, kit| built = Some(party.build(request, kit, None)));
         built
     }
 

@@ -171,7 +171,9 @@ impl<B: Bugs> World<'_, B> {
     }
 
     pub(super) fn submit(&mut self) {
-        if self.clients {
+        if self.stage.is_some() {
+            self.trade();
+        } else if self.clients {
             self.submitted += 1;
             let first = self.rng.below(self.nodes.len() as u64) as usize;
             if self.nodes[first].is_up()
@@ -187,7 +189,7 @@ impl<B: Bugs> World<'_, B> {
         self.queue.push(self.now + pause, Event::Submit);
     }
 
-    fn add_transaction(&mut self, i: usize, transaction: &Bytes) {
+    pub(super) fn add_transaction(&mut self, i: usize, transaction: &Bytes) {
         let new = if self.beside.is_some() {
             self.admit(i, transaction)
         } else {

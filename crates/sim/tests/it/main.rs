@@ -2,6 +2,7 @@
 
 mod decisions;
 mod dispersal;
+mod economy;
 mod epoch_ends;
 mod faults;
 mod figures;
