@@ -10,9 +10,11 @@ use cascade_benches::market::{
     cipher::Keys,
     copies::copies,
     duel::duel,
+    network::{self, Conditions, Run},
     stats::Estimate,
     users::{Gas, Habits, UNFORESEEN},
 };
+use cascade_sim::{Fault, Summary};
 use clap::Parser;
 
 /// Measures what an attacker earns.
@@ -33,6 +35,12 @@ struct Arguments {
     /// Chains with real keys, ciphertexts and shares; others take the encryption for granted
     #[arg(long, default_value_t = 40)]
     real: usize,
+    /// Runs of the simulator for each row of the part `network`
+    #[arg(long, default_value_t = 24, value_parser = batches)]
+    seeds: usize,
+    /// Times at which users trade in each of them, every two seconds
+    #[arg(long, default_value_t = 120)]
+    times: usize,
     /// Where all randomness comes from
     #[arg(long, default_value_t = 20_261_121)]
     seed: u64,
@@ -53,6 +61,8 @@ enum Part {
     Fee,
     /// Where trades can be foretold
     Foretold,
+    /// In the simulator's network
+    Network,
 }
 
 /// Batches of the statistics: an interval needs two.
@@ -236,6 +246,68 @@ impl Bench {
             foretold("estimates in the proxy's classes", size, Guess::Gas, of_gas(Gas::Classes));
         }
     }
+
+    /// One row in the simulator's network; its margin is that of the plain chain there.
+    fn run(&self, name: &str, strategy: Strategy, conditions: Conditions, margin: Option<f64>) -> Estimate {
+        let settings = Settings {
+            prices: Prices::Wandering,
+            chains: self.arguments.seeds,
+            rounds: self.arguments.times,
+            ..self.settings(strategy, 0, UNFORESEEN)
+        };
+        let start = Instant::now();
+        let runs = network::runs(&settings, conditions);
+        let profit = Estimate::of(&runs.iter().map(|run| run.profit / run.trades).collect::<Vec<_>>());
+        let sum = |of: fn(&Run) -> f64| runs.iter().map(of).sum::<f64>();
+        let trades = sum(|run| run.trades);
+        print!("{name:44} {trades:>7} {:>16}", cell(&profit));
+        if let Some(margin) = margin {
+            print!("  {}", verdict(&profit, margin));
+        }
+        print!(
+            "  failed {:.1}%, it led {:.1}%",
+            100.0 * sum(|r| r.failed) / trades,
+            100.0 * sum(|r| r.led) / sum(|r| r.blocks)
+        );
+        print!(", {:.1} of its own a trade, fees {:.4}", sum(|r| r.own) / trades, 1e3 * sum(|r| r.fees) / trades);
+        println!(", {:.0?}", start.elapsed());
+        for run in runs.iter().filter(|run| !run.report.is_clean()) {
+            println!("    seed {}: {:?} {:?}", run.report.seed, run.report.violations, run.report.stalls);
+        }
+        let summary = Summary::of(runs.into_iter().map(|run| run.report).collect());
+        let faults = Fault::ALL.iter().map(|fault| (fault.name(), summary.faults.of(*fault)));
+        let happened: Vec<_> = faults.chain(summary.revealed.lies.clone()).filter(|(_, times)| *times > 0).collect();
+        println!(
+            "    {} blocks, {} violations, {} stalls, {} keys, {happened:?}",
+            summary.commits, summary.violations, summary.stalls, summary.revealed.keys
+        );
+        profit
+    }
+
+    fn network(&self) {
+        println!("\nin the simulator's network, {} seeds; the whole profit", self.arguments.seeds);
+        let (calm, rough) = (Conditions::CALM, Conditions { faults: network::rough(), ..Conditions::CALM });
+        let plain = self.run("plain: sandwich", Strategy::Sandwich, calm, None);
+        let margin = 0.05 * plain.low();
+        println!("margin: 5% of the lower end, {:.4}", margin * 1e3);
+        self.run("plain: sandwich, faults", Strategy::Sandwich, rough, None);
+        let sealed = |name: &str, strategy, conditions| self.run(name, strategy, conditions, Some(margin));
+        let (coin, withheld) =
+            (Guess::Coin, |size| Strategy::Strew { count: 8, size, guess: Guess::Coin, isolate: true, withhold: true });
+        sealed("blind, 0.1%", Strategy::Blind { size: 0.001 }, calm);
+        sealed("strewn 8, 0.1%", strew(8, 0.001, coin), calm);
+        sealed("strewn 8, 0.25%", strew(8, 0.0025, coin), calm);
+        sealed("strewn 16, 0.1%", strew(16, 0.001, coin), calm);
+        sealed("strewn 8, 0.1%, shares withheld", withheld(0.001), calm);
+        sealed("strewn 8, 0.1%, faults", strew(8, 0.001, coin), rough);
+        sealed("strewn 8, 0.1%, shares withheld, faults", withheld(0.001), rough);
+        sealed(
+            "blind, 0.1%, ciphertexts stolen, faults",
+            Strategy::Blind { size: 0.001 },
+            Conditions { steals: true, ..rough },
+        );
+        sealed("told the direction: strewn 8, 0.1%", strew(8, 0.001, coin), Conditions { leak: true, ..calm });
+    }
 }
 
 fn main() {
@@ -247,15 +319,18 @@ fn main() {
         "", "trades", "front", "total", "back", "in time", "users lose", "against none"
     );
     let mut bench = Bench { arguments, margin: 0.0 };
-    let plain = Report::of(&row("plain: sandwich", &bench.settings(Strategy::Sandwich, 0, UNFORESEEN), None));
-    bench.margin = 0.05 * plain.front.low();
-    println!("margin: 5% of the lower end, {:.4}", bench.margin * 1e3);
+    if bench.arguments.parts.iter().any(|part| *part != Part::Network) {
+        let plain = Report::of(&row("plain: sandwich", &bench.settings(Strategy::Sandwich, 0, UNFORESEEN), None));
+        bench.margin = 0.05 * plain.front.low();
+        println!("margin: 5% of the lower end, {:.4}", bench.margin * 1e3);
+    }
     for (part, run) in [
         (Part::Whole, Bench::whole as fn(&Bench)),
         (Part::Ways, Bench::ways),
         (Part::Seat, Bench::seat),
         (Part::Fee, Bench::fee),
         (Part::Foretold, Bench::foretold),
+        (Part::Network, Bench::network),
     ] {
         if bench.arguments.parts.contains(&part) {
             run(&bench);

@@ -67,6 +67,7 @@ pub mod cipher;
 pub mod copies;
 pub mod curve;
 pub mod duel;
+pub mod network;
 mod plain;
 mod round;
 mod sealed;

@@ -18,11 +18,11 @@ use super::{
 /// Coins in the pool when a chain begins.
 const POOL_COINS: f64 = 1000.0;
 /// Tokens in it.
-const POOL_TOKENS: f64 = 1_000_000.0;
+pub(super) const POOL_TOKENS: f64 = 1_000_000.0;
 /// Coins that a token is worth where that is known.
 pub(super) const WORTH: f64 = POOL_COINS / POOL_TOKENS;
 /// Who trades on one chain.
-const USERS: usize = 24;
+pub(super) const USERS: usize = 24;
 /// Gas limit that an application sets for a trade.
 const TRADE_GAS: u64 = 200_000;
 /// Gas limit of the attacker's transactions.
@@ -105,12 +105,18 @@ pub(super) fn second() -> [Account; 2] {
 impl Ground {
     /// Genesis, and what of it both kinds of chain share.
     pub fn new(settings: &Settings, number: u64, rule: TransactionRule) -> Self {
+        Self::on(settings, number, ChainParams { transactions: rule, ..ChainParams::of(Network::Mainnet) }, &[])
+    }
+
+    /// The same on a chain of these constants, with more wallets that have coins.
+    pub fn on(settings: &Settings, number: u64, params: ChainParams, more: &[Address]) -> Self {
         let seed = settings.seed.wrapping_mul(1_000_003).wrapping_add(number);
-        let params = ChainParams { transactions: rule, ..ChainParams::of(Network::Mainnet) };
+        let rule = params.transactions;
         let users = Users::new(USERS, settings.habits, seed);
         let (attacker, payer) = (Account::of("attacker", 0), Account::of("attacker's payer", 0));
         let account = |coins: f64| GenesisAccount { balance: units(coins), ..Default::default() };
-        let wallets = users.all.iter().map(|user| user.wallet.address).chain([attacker.address]);
+        let wallets =
+            users.all.iter().map(|user| user.wallet.address).chain([attacker.address]).chain(more.iter().copied());
         let mut alloc: std::collections::BTreeMap<_, _> = wallets.map(|a| (a, account(100_000.0))).collect();
         if rule == TransactionRule::Encrypted {
             let others = [payer.address, second()[1].address];
@@ -165,13 +171,13 @@ impl Ground {
         [self.create_sandwich(), self.give(sandwich, POOL_TOKENS * 10.0)]
     }
 
-    fn create_sandwich(&self) -> Call {
+    pub fn create_sandwich(&self) -> Call {
         let worth = if self.worth.is_some() { [POOL_COINS, POOL_TOKENS] } else { [0.0; 2] }.map(U256::from);
         let arguments = [&[word(self.contracts.exchange)], &worth[..]].concat();
         create(SANDWICH, words("", &arguments), 10_000.0)
     }
 
-    fn give(&self, to: Address, amount: f64) -> Call {
+    pub fn give(&self, to: Address, amount: f64) -> Call {
         Call {
             to: Some(self.contracts.exchange),
             value: U256::ZERO,
@@ -270,6 +276,11 @@ fn trade_of(receipt: &Receipt) -> impl Iterator<Item = Trade> + '_ {
 pub(super) fn traded_last(block: &ExecutedBlock, orders: &[B256]) -> Option<bool> {
     let of_users = block.receipts.iter().rev().filter(|receipt| orders.contains(&receipt.transaction_hash));
     of_users.flat_map(trade_of).map(|trade| trade.buying).next()
+}
+
+/// By how many tokens the trades of a transaction made richer.
+pub(super) fn tokens(receipt: &Receipt) -> f64 {
+    trade_of(receipt).map(|trade| tokens_of(trade.buying, trade.paid, trade.got)).sum()
 }
 
 /// What the trades of a transaction gained, fees apart.
