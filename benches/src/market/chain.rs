@@ -144,6 +144,15 @@ impl Chain {
         self.state.at(self.height).expect("the newest version")
     }
 
+    /// The state after a block of the past.
+    ///
+    /// # Panics
+    /// If the store fails.
+    #[must_use]
+    pub fn state_at(&self, height: Height) -> StateView {
+        self.state.at(height).expect("no version is pruned")
+    }
+
     /// The environment of the next block.
     #[must_use]
     pub const fn env(&self, beacon: B256) -> BlockEnv<'_> {

@@ -37,7 +37,7 @@ use cascade_primitives::{
 };
 use cascade_sim::{
     Fault, Faults, SeedReport, SimConfig,
-    economy::{Choice, Economy, Offer, Ordered, Shown, Trading},
+    economy::{Choice, Economy, Offer, Ordered, Place, Shown, Trading},
     run_seed_with_economy,
 };
 use rand::Rng as _;
@@ -163,10 +163,12 @@ struct Market {
     hands: Vec<Hand>,
     /// In the order in which they were sent.
     pending: Vec<Pending>,
-    /// What is under way in the clear.
+    /// All that was sent.
     sent: HashMap<B256, RecoveredTransaction>,
     /// The attacker's transactions under way, and whose they are.
     own: HashMap<B256, usize>,
+    /// For each height of the network that of the market's chain, which has no empty blocks.
+    versions: Vec<Height>,
     sums: [f64; 7],
 }
 
@@ -196,6 +198,7 @@ impl Market {
             pending: Vec::new(),
             sent: HashMap::new(),
             own: HashMap::new(),
+            versions: Vec::new(),
             sums: [0.0; 7],
         }
     }
@@ -303,32 +306,38 @@ impl Market {
 
     /// Of what waits, by these wishes, what the ledger lets into one block.
     fn lawful(&self, choice: &Choice<'_>, mut wishes: Vec<usize>) -> Vec<usize> {
+        let mut fits = self.law(choice.place);
+        let mut chosen = Vec::new();
+        while let Some(next) = wishes.iter().position(|place| fits(&choice.waiting[*place])) {
+            chosen.push(wishes.remove(next));
+        }
+        chosen
+    }
+
+    /// What says of one item after the other whether a block can carry it next.
+    fn law(&self, place: Place<'_>) -> impl FnMut(&Shown<'_>) -> bool {
         let ground = self.ground.as_ref().expect("a run begins before anything else");
-        let (view, none) = (ground.chain.executed(), InFlight::empty(ground.chain.height));
-        let mut due: HashMap<Address, u64> = HashMap::new();
-        let nonce = |who: &Address| match self.is_sealed() {
+        let version = self.versions[place.state.0 as usize];
+        let (view, none) = (ground.chain.state_at(version), InFlight::empty(version));
+        let nonce = move |who: &Address| match self.is_sealed() {
             true => fee_account(&view, who).expect("a store that works").nonce,
             false => sender_state(&view, &none, who).expect("a store that works").next_nonce,
         };
-        for shown in choice.below {
+        let mut due: HashMap<Address, u64> = HashMap::new();
+        for shown in place.above {
             let who = self.seen(shown).0;
             *due.entry(who).or_insert_with(|| nonce(&who)) += 1;
         }
-        let waiting: Vec<_> = choice.waiting.iter().map(|shown| self.seen(shown)).collect();
-        let (mut room, mut chosen) = (ground.chain.params.block_gas_limit / 2, Vec::new());
-        let mut fits = |place: &usize| {
-            let (who, has, gas, _) = waiting[*place];
+        let mut room = ground.chain.params.block_gas_limit / 2;
+        move |shown| {
+            let (who, has, gas, _) = self.seen(shown);
             let due = due.entry(who).or_insert_with(|| nonce(&who));
             let fits = has == *due && gas <= room;
             if fits {
                 (*due, room) = (*due + 1, room - gas);
             }
             fits
-        };
-        while let Some(next) = wishes.iter().position(&mut fits) {
-            chosen.push(wishes.remove(next));
         }
-        chosen
     }
 
     /// What the attacker wants in its own block: what it has left open first; then in the clear each trade between its two,
@@ -404,7 +413,6 @@ impl Market {
         self.sums[LED] += f64::from(u8::from(attacker));
         for receipt in &done.receipts {
             let hash = receipt.transaction_hash;
-            self.sent.remove(&hash);
             if let Some(hand) = self.own.remove(&hash) {
                 let paid = fees(receipt, base_fee, attacker);
                 self.sums[PROFIT] += gains(receipt, 0.0) - paid;
@@ -485,6 +493,7 @@ impl Economy for Market {
         self.hands = wallets.into_iter().map(hand).collect();
         self.ground = Some(ground);
         self.set_up();
+        self.versions = vec![self.ground().chain.height];
     }
 
     fn users(&mut self) -> Vec<Offer> {
@@ -526,14 +535,21 @@ impl Economy for Market {
         self.lawful(choice, wishes)
     }
 
+    fn is_lawful(&self, place: Place<'_>, items: &[Shown<'_>]) -> bool {
+        items.iter().all(self.law(place))
+    }
+
     fn execute(&mut self, block: &Ordered<'_>) -> (B256, Vec<Offer>) {
-        if block.items.is_empty() {
-            return (B256::ZERO, Vec::new());
+        let (mut root, mut closing) = (B256::ZERO, Vec::new());
+        if !block.items.is_empty() {
+            let base_fee = self.ground().chain.base_fee;
+            let done = self.run(block);
+            self.account(&done, base_fee, block.attacker);
+            closing = self.open().into_iter().map(|hand| self.send(hand, close(), TIP).1).collect();
+            root = done.result.state_root;
         }
-        let base_fee = self.ground().chain.base_fee;
-        let done = self.run(block);
-        self.account(&done, base_fee, block.attacker);
-        let closing: Vec<Offer> = self.open().into_iter().map(|hand| self.send(hand, close(), TIP).1).collect();
-        (done.result.state_root, closing)
+        let version = self.ground().chain.height;
+        self.versions.push(version);
+        (root, closing)
     }
 }

@@ -1,5 +1,7 @@
 //! What an attacker earns on others' trades (`cascade_benches::market`).
 
+mod network;
+
 use std::collections::BTreeMap;
 
 use cascade_benches::market::{

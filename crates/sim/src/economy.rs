@@ -20,7 +20,7 @@
 //! for what [`Trading`] says. It hears an offer when it is made, wherever, and its nodes have it then; what it sends itself
 //! goes through one of its nodes and reaches others as gossip does.
 //!
-//! The application is one for all nodes. That they agree on what it is given is what the checker checks; its root says so
+//! Nodes vote for no block that the application finds unlawful. It is one for all nodes. That they agree on what it is given is what the checker checks; its root says so
 //! once more.
 
 use std::fmt::Debug;
@@ -40,7 +40,8 @@ pub struct Trading {
     pub epoch_length: u64,
     /// Whether the attacker's nodes keep their shares to themselves.
     pub withholds: bool,
-    /// Whether they put every ciphertext that they hear into envelopes of their own, and some of those into their blocks.
+    /// Whether they put every ciphertext that they hear into an envelope of their own and send envelopes again that were
+    /// ordered, now and then in their own blocks.
     pub steals: bool,
 }
 
@@ -71,10 +72,19 @@ pub(crate) type Chooser<'c> = &'c mut dyn FnMut(&[Shown<'_>]) -> Vec<usize>;
 pub struct Choice<'a> {
     /// Whether the attacker leads.
     pub attacker: bool,
-    /// What blocks below carry that are not executed yet.
-    pub below: &'a [Shown<'a>],
+    /// The blocks below.
+    pub place: Place<'a>,
     /// What waits at the leader's node and may stand in its block. In the clear in the order in which it was first offered.
     pub waiting: &'a [Shown<'a>],
+}
+
+/// What a block that is not final stands on.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The newest height whose result its chain carries; it has been executed.
+    pub state: Height,
+    /// What the blocks above that carry, in order.
+    pub above: &'a [Shown<'a>],
 }
 
 /// A final block.
@@ -108,6 +118,9 @@ pub trait Economy: Debug {
 
     /// The places, among what waits, of what a leader's block holds, in its order.
     fn select(&mut self, choice: &Choice<'_>) -> Vec<usize>;
+
+    /// Whether a block may carry these items, in this order: every node asks before it votes.
+    fn is_lawful(&self, place: Place<'_>, items: &[Shown<'_>]) -> bool;
 
     /// Executes a final block; called once for each, in order. Answers a root of the state after it and what the attacker
     /// sends, now that it knows that state.

@@ -18,8 +18,8 @@ use cascade_crypto::{
 };
 use cascade_mempool::reveal::RevealMessage;
 use cascade_primitives::{
-    B256, Bytes, Decode as _, Encode as _, Envelope, Item, MemberIndex, Reveal, SigningContext, SystemItem,
-    ThresholdKeys,
+    B256, Bytes, Decode as _, Encode as _, Envelope, Item, MemberIndex, Reveal, SealedBlock, SigningContext,
+    SystemItem, ThresholdKeys,
 };
 
 use super::{Out, Party, users::payer};
@@ -66,6 +66,8 @@ habits! {
     Expired = "expired-envelopes",
     /// Says that it is ready with keys that nobody made.
     NamesKeys = "wrong-keys-named",
+    /// Envelopes that were ordered, again; of an application's attacker alone, since nothing else keeps a ledger here.
+    Replays = "replayed-envelope",
 }
 
 #[derive(Debug)]
@@ -87,12 +89,13 @@ impl Liar {
     pub(crate) fn new(seed: u64, node: usize, life: u32, silent: bool, trading: Option<Trading>) -> Self {
         let mut rng = Rng::new(seed, 3000 + node as u64);
         let mut habits: Vec<Habit> = Habit::ALL.iter().copied().filter(|_| rng.permille(250)).collect();
+        habits.retain(|habit| *habit != Habit::Replays);
         if silent {
             habits = vec![Habit::Withheld];
         }
         if let Some(trading) = trading {
-            let chosen = [(trading.withholds, Habit::Withheld), (trading.steals, Habit::Steals)];
-            habits = chosen.into_iter().filter_map(|(does, habit)| does.then_some(habit)).collect();
+            let steals = [Habit::Steals, Habit::Replays].into_iter().filter(|_| trading.steals);
+            habits = steals.chain(trading.withholds.then_some(Habit::Withheld)).collect();
         }
         let rng = Rng::new(seed, 100_000 + 1000 * u64::from(life) + node as u64);
         Self {
@@ -249,11 +252,22 @@ impl Liar {
         }
         stolen.signature = ecdsa::sign_digest(&thief, &stolen.digest(context));
         let raw: Bytes = Item::Envelope(stolen).to_bytes().into();
-        self.contraband.push_back(raw.clone());
+        self.keep(raw.clone());
+        Some(raw)
+    }
+
+    fn keep(&mut self, raw: Bytes) {
+        self.contraband.push_back(raw);
         if self.contraband.len() > CONTRABAND {
             self.contraband.pop_front();
         }
-        Some(raw)
+    }
+
+    /// A block was ordered: perhaps it sends something of it again. Answers what.
+    pub(super) fn replay(&mut self, block: &SealedBlock) -> Option<Bytes> {
+        let raw = block.body.transactions.first().filter(|_| self.habits.contains(&Habit::Replays))?;
+        self.keep(raw.clone());
+        Some(raw.clone())
     }
 
     /// Envelopes for its own block that no honest leader takes.

@@ -54,6 +54,10 @@ impl<B: Bugs> Party<B> {
             self.pool.remove(&name(raw));
             self.done.insert(name(raw));
         }
+        if let Some(again) = self.liar.as_mut().and_then(|liar| liar.replay(block)) {
+            self.lied(Some(Habit::Replays));
+            self.emit(Out::Offer(again));
+        }
         let (epoch, height) = (self.head.0, self.head.1);
         let lawless = self.liar.is_some();
         self.pool

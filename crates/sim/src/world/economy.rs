@@ -1,8 +1,8 @@
 //! An application's offers, choices and blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use cascade_consensus::{BuildRequest, BuiltBlock, Finalized};
+use cascade_consensus::{BuildRequest, BuiltBlock, Finalized, Verdict};
 use cascade_crypto::{
     ecdsa,
     envelope::{self, Terms},
@@ -11,7 +11,7 @@ use cascade_primitives::{Address, B256, Bytes, RecoveredEnvelope, RecoveredItem,
 
 use super::*;
 use crate::{
-    economy::{AGAIN_MS, Choice, Economy, Offer, Ordered, Shown},
+    economy::{AGAIN_MS, Choice, Economy, Offer, Ordered, Place, Shown},
     sealed::{Dice, Opened},
 };
 
@@ -39,11 +39,14 @@ pub(super) struct Stage<'a> {
     producers: BTreeMap<Height, Address>,
     /// The highest block that is final anywhere.
     height: Height,
+    /// What items of blocks show, by their bytes.
+    items: HashMap<Bytes, Arc<Item>>,
     rng: Rng,
     dice: Dice,
 }
 
 /// An item of a block or pool.
+#[derive(Debug)]
 enum Item {
     Clear(Bytes),
     Sealed(Box<RecoveredEnvelope>),
@@ -54,6 +57,14 @@ impl Item {
         match self {
             Self::Clear(payload) => Shown::Clear(payload),
             Self::Sealed(envelope) => Shown::Sealed(envelope),
+        }
+    }
+
+    /// What can be read without keys.
+    fn payload(&self) -> Option<Bytes> {
+        match self {
+            Self::Clear(payload) => Some(payload.clone()),
+            Self::Sealed(_) => None,
         }
     }
 }
@@ -70,6 +81,7 @@ impl<'a, B: Bugs> World<'a, B> {
             roots: BTreeMap::new(),
             producers: BTreeMap::new(),
             height: Height(0),
+            items: HashMap::new(),
             rng: Rng::new(self.seed, 41),
             dice: Dice::new(Rng::new(self.seed, 42)),
         }));
@@ -179,15 +191,32 @@ impl<'a, B: Bugs> World<'a, B> {
         }
     }
 
-    /// What an item of a block shows.
-    fn item(&self, raw: &Bytes) -> Item {
-        if self.beside.is_none() {
-            return Item::Clear(app::offered(raw));
-        }
-        match ecdsa::recover_item(raw.clone(), &self.rules.signing, self.rules.params()) {
-            Ok(RecoveredItem::Envelope(envelope)) => Item::Sealed(envelope),
-            other => unreachable!("envelopes alone stand in blocks: {other:?}"),
-        }
+    /// What the items of a block show that nodes find well formed.
+    fn items(&mut self, block: &SealedBlock) -> Vec<Arc<Item>> {
+        let (sealed, rules) = (self.beside.is_some(), &self.rules);
+        let stage = self.stage.as_mut().expect("an application looks at blocks");
+        let item = |raw: &Bytes| {
+            if !sealed {
+                return Item::Clear(app::offered(raw));
+            }
+            match ecdsa::recover_item(raw.clone(), &rules.signing, rules.params()) {
+                Ok(RecoveredItem::Envelope(envelope)) => Item::Sealed(envelope),
+                other => unreachable!("envelopes alone stand in blocks: {other:?}"),
+            }
+        };
+        let mut known = |raw: &Bytes| Arc::clone(stage.items.entry(raw.clone()).or_insert_with(|| Arc::new(item(raw))));
+        block.body.transactions.iter().map(&mut known).collect()
+    }
+
+    /// Whether the application finds a block's content lawful.
+    pub(super) fn judge_by_law(&mut self, block: &SealedBlock, request: &BuildRequest) -> Verdict {
+        let above: Vec<Arc<Item>> = request.ancestors.iter().flat_map(|block| self.items(block)).collect();
+        let items = self.items(block);
+        let above: Vec<Shown<'_>> = above.iter().map(|item| item.shown()).collect();
+        let items: Vec<Shown<'_>> = items.iter().map(|item| item.shown()).collect();
+        let place = Place { state: request.state_height, above: &above };
+        let stage = self.stage.as_ref().expect("an application judges");
+        if stage.economy.is_lawful(place, &items) { Verdict::Valid } else { Verdict::Invalid("unlawful".to_owned()) }
     }
 
     /// The root of the application's state after the block that a node executes next; the first time it is executed for it.
@@ -196,13 +225,10 @@ impl<'a, B: Bugs> World<'a, B> {
         if let Some(root) = self.stage.as_ref()?.roots.get(&height) {
             return Some(*root);
         }
-        let items: Vec<Item> = block.body.transactions.iter().map(|raw| self.item(raw)).collect();
+        let items = self.items(block);
         let payloads = match opened {
             Some(opened) => opened.payloads.iter().map(|p| Some(p.as_ref()?.slice(SALT_BYTES..).into())).collect(),
-            None => items
-                .iter()
-                .map(|item| if let Item::Clear(payload) = item { Some(payload.clone()) } else { None })
-                .collect(),
+            None => items.iter().map(|item| item.payload()).collect(),
         };
         let producer = self.stage.as_mut()?.producers.remove(&height);
         let attacker = producer.is_some_and(|address| {
@@ -212,7 +238,7 @@ impl<'a, B: Bugs> World<'a, B> {
             height,
             epoch: block.header.epoch,
             attacker,
-            items: items.iter().map(Item::shown).collect(),
+            items: items.iter().map(|item| item.shown()).collect(),
             payloads,
             beacon: opened.map(|opened| opened.beacon).unwrap_or_default(),
         };
@@ -229,12 +255,11 @@ impl<'a, B: Bugs> World<'a, B> {
     /// The content of a leader's block, as the application chooses it.
     pub(super) fn build_by_choice(&mut self, i: usize, request: &BuildRequest) -> Option<BuiltBlock> {
         let attacker = self.is_attacker(i);
-        let executed = self.stage.as_ref()?.executed;
-        let above = request.ancestors.iter().filter(|block| block.header.height > executed);
-        let below: Vec<Item> = above.flat_map(|b| &b.body.transactions).map(|raw| self.item(raw)).collect();
-        let below: Vec<Shown<'_>> = below.iter().map(Item::shown).collect();
+        let above: Vec<Arc<Item>> = request.ancestors.iter().flat_map(|block| self.items(block)).collect();
+        let above: Vec<Shown<'_>> = above.iter().map(|item| item.shown()).collect();
+        let place = Place { state: request.state_height, above: &above };
         let stage = self.stage.take()?;
-        let mut choose = |waiting: &[Shown<'_>]| stage.economy.select(&Choice { attacker, below: &below, waiting });
+        let mut choose = |waiting: &[Shown<'_>]| stage.economy.select(&Choice { attacker, place, waiting });
         let mut built = None;
         if self.beside.is_some() {
             self.with_party(i, |party, kit| built = Some(party.build(request, kit, Some(&mut choose))));

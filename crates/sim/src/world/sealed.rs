@@ -270,6 +270,13 @@ impl<B: Bugs> World<'_, B> {
     }
 
     pub(super) fn judge(&mut self, i: usize, block: &Arc<SealedBlock>, request: &BuildRequest) -> Option<Verdict> {
+        match self.judge_content(i, block, request) {
+            Some(Verdict::Valid) if self.stage.is_some() => Some(self.judge_by_law(block, request)),
+            verdict => verdict,
+        }
+    }
+
+    fn judge_content(&mut self, i: usize, block: &Arc<SealedBlock>, request: &BuildRequest) -> Option<Verdict> {
         let Some(beside) = &mut self.beside else { return Some(App::validate(block, request)) };
         if self.bugs.sealed(SealedBug::ShareOnCommitVote) {
             beside.proposed.insert(block.hash(), Arc::clone(block));

@@ -6,7 +6,7 @@ use cascade_crypto::{ecdsa::SecretKey, envelope::Terms};
 use cascade_primitives::{B256, Bytes, ChainParams, Epoch, Height, SigningContext, keccak256};
 use cascade_sim::{
     Fault, Faults, SeedReport, SimConfig,
-    economy::{Choice, Economy, Offer, Ordered, Shown, Trading},
+    economy::{Choice, Economy, Offer, Ordered, Place, Shown, Trading},
     run_seed_with_economy,
 };
 
@@ -29,6 +29,7 @@ struct Clerk {
     answers: u64,
     heard: BTreeSet<B256>,
     ran: Vec<(Bytes, Height)>,
+    ordered: BTreeMap<B256, Height>,
     /// Orders that were chosen, by whether the attacker did.
     chosen: BTreeSet<(bool, Vec<B256>)>,
     height: Height,
@@ -82,7 +83,11 @@ impl Economy for Clerk {
 
     fn select(&mut self, choice: &Choice<'_>) -> Vec<usize> {
         let waiting: Vec<B256> = choice.waiting.iter().map(name).collect();
-        assert!(!choice.below.iter().any(|below| waiting.contains(&name(below))), "what is ordered waits no longer");
+        assert!(choice.place.state <= self.height, "what blocks stand on is executed");
+        assert!(
+            !choice.place.above.iter().any(|above| waiting.contains(&name(above))),
+            "what is ordered waits no longer"
+        );
         let count = waiting.len().min(12);
         // The attacker leaves the first out, and turns the others round.
         let places: Vec<usize> = if choice.attacker { (1..count).rev().collect() } else { (0..count).collect() };
@@ -90,10 +95,17 @@ impl Economy for Clerk {
         places
     }
 
+    fn is_lawful(&self, place: Place<'_>, items: &[Shown<'_>]) -> bool {
+        let names: BTreeSet<B256> = items.iter().map(name).collect();
+        let ordered = self.ordered.iter().filter(|(_, height)| **height <= place.state).map(|(name, _)| *name);
+        names.len() == items.len() && !ordered.chain(place.above.iter().map(name)).any(|known| names.contains(&known))
+    }
+
     fn execute(&mut self, block: &Ordered<'_>) -> (B256, Vec<Offer>) {
         assert_eq!(block.height, self.height.next(), "once each, in order");
         self.height = block.height;
         let order: Vec<B256> = block.items.iter().map(name).collect();
+        self.ordered.extend(order.iter().map(|name| (*name, block.height)));
         assert!(order.is_empty() || self.chosen.contains(&(block.attacker, order)), "a block is what its leader chose");
         assert_eq!(self.encrypted && !block.items.is_empty(), !block.beacon.is_zero());
         self.attackers_blocks += u64::from(block.attacker);
@@ -176,4 +188,6 @@ fn an_attacker_that_withholds_its_shares_stops_nothing_and_what_it_steals_nobody
     // That a stolen ciphertext is in a block, or that shares of it are made, would be violations.
     let (report, clerk) = run(&config(true, Faults::NONE, trading), 1);
     assert!(report.revealed.lies["stolen-ciphertext"] > 100 && clerk.ran.len() > 60, "{:?}", report.revealed);
+    // That an envelope runs twice, the run above would have found.
+    assert!(report.revealed.lies["replayed-envelope"] > 20, "{:?}", report.revealed);
 }
