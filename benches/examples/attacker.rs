@@ -10,7 +10,7 @@ use cascade_benches::market::{
     cipher::Keys,
     copies::copies,
     duel::duel,
-    network::{self, Conditions, Run},
+    network::{self, Conditions, Counts},
     stats::Estimate,
     users::{Gas, Habits, UNFORESEEN},
 };
@@ -257,19 +257,17 @@ impl Bench {
         };
         let start = Instant::now();
         let runs = network::runs(&settings, conditions);
-        let profit = Estimate::of(&runs.iter().map(|run| run.profit / run.trades).collect::<Vec<_>>());
-        let sum = |of: fn(&Run) -> f64| runs.iter().map(of).sum::<f64>();
-        let trades = sum(|run| run.trades);
+        let profit = network::profit(&runs);
+        let sum = |of: fn(&Counts) -> f64| runs.iter().map(|run| of(&run.counts)).sum::<f64>();
+        let trades = sum(|c| c.trades);
         print!("{name:44} {trades:>7} {:>16}", cell(&profit));
         if let Some(margin) = margin {
             print!("  {}", verdict(&profit, margin));
         }
-        print!(
-            "  failed {:.1}%, it led {:.1}%",
-            100.0 * sum(|r| r.failed) / trades,
-            100.0 * sum(|r| r.led) / sum(|r| r.blocks)
-        );
-        print!(", {:.1} of its own a trade, fees {:.4}", sum(|r| r.own) / trades, 1e3 * sum(|r| r.fees) / trades);
+        let share = |of: f64, all: f64| 100.0 * of / all;
+        print!("  failed {:.1}%", share(sum(|c| c.failed), trades));
+        print!(", it led {:.1}%", share(sum(|c| c.led), sum(|c| c.blocks)));
+        print!(", {:.1} of its own a trade, fees {:.4}", sum(|c| c.own) / trades, 1e3 * sum(|c| c.fees) / trades);
         println!(", {:.0?}", start.elapsed());
         for run in runs.iter().filter(|run| !run.report.is_clean()) {
             println!("    seed {}: {:?} {:?}", run.report.seed, run.report.violations, run.report.stalls);

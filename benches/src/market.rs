@@ -4,7 +4,7 @@
 //! n sequencers. Everything is drawn from a seed, and everything that decides is the chain's own code: EVM and fees, the
 //! reserve rule, what pools select, who leads, and on the encrypted chain envelopes, keys, shares, the beacon and the
 //! shuffle. What is not there is the network: the attacker sees whatever comes in at once, and has its answer in every pool
-//! before the next block is made, which is the best that it could hope for.
+//! before the next block is made, which is the best that it could hope for. [`network`] has the same in the simulator's.
 //!
 //! ```text
 //!  round:   users' trades come in ----> the attacker answers ----> block: by its own will if the attacker leads,

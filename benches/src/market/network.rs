@@ -25,7 +25,8 @@ use std::{collections::HashMap, fmt};
 
 use alloy_primitives::{Address, B256, keccak256};
 use cascade_crypto::{
-    ecdsa::recover,
+    ecdsa::{SecretKey, recover},
+    envelope::Terms,
     threshold::{Slot, order},
 };
 use cascade_execution::{
@@ -49,9 +50,9 @@ use super::{
     cipher::terms,
     curve::tokens_of,
     round::{Contracts, Ground, POOL_TOKENS, TIP, attack, close, enter, fees, gains, lurk, tokens},
-    users::{Gas, Order},
+    stats::Estimate,
+    users::Order,
 };
-use cascade_crypto::envelope::{GasClasses, Terms};
 
 /// Mean ms of virtual time between two times at which users trade: [`Settings::rounds`] of them make a run.
 const EVERY_MS: u64 = 2000;
@@ -60,9 +61,9 @@ const EPOCH_LENGTH: u64 = 60;
 /// Transactions of the attacker that are under way at most; sealed, for those cost it something in every block.
 const MOST_UNDER_WAY: usize = 64;
 
-/// What one run gave, in coins.
-#[derive(Clone, Debug)]
-pub struct Run {
+/// What was counted in one run; money in coins.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Counts {
     /// Trades of users that were executed, or failed for their limit.
     pub trades: f64,
     /// Those that failed.
@@ -71,12 +72,19 @@ pub struct Run {
     pub profit: f64,
     /// What of it the fees took.
     pub fees: f64,
+    /// Transactions of the attacker that ran.
+    pub own: f64,
     /// Blocks with anything in them.
     pub blocks: f64,
     /// Those of them that the attacker made.
     pub led: f64,
-    /// Transactions of the attacker that ran.
-    pub own: f64,
+}
+
+/// What one run gave.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The market's side.
+    pub counts: Counts,
     /// What the simulator's checks say, and what went wrong in its network.
     pub report: SeedReport,
 }
@@ -110,6 +118,12 @@ pub fn rough() -> Faults {
 #[must_use]
 pub fn runs(settings: &Settings, conditions: Conditions) -> Vec<Run> {
     (0..settings.chains as u64).into_par_iter().map(|seed| run(settings, conditions, seed)).collect()
+}
+
+/// What the attacker gains for each trade of a user, in coins; each run is a batch.
+#[must_use]
+pub fn profit(runs: &[Run]) -> Estimate {
+    Estimate::of(&runs.iter().map(|run| run.counts.profit / run.counts.trades).collect::<Vec<_>>())
 }
 
 /// Runs one seed of the simulator.
@@ -169,21 +183,12 @@ struct Market {
     own: HashMap<B256, usize>,
     /// For each height of the network that of the market's chain, which has no empty blocks.
     versions: Vec<Height>,
-    sums: [f64; 7],
+    counts: Counts,
 }
-
-/// Places in the sums.
-const TRADES: usize = 0;
-const FAILED: usize = 1;
-const PROFIT: usize = 2;
-const FEES: usize = 3;
-const BLOCKS: usize = 4;
-const LED: usize = 5;
-const OWN: usize = 6;
 
 impl fmt::Debug for Market {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Market({}, {:?})", self.number, self.sums)
+        write!(f, "Market({}, {:?})", self.number, self.counts)
     }
 }
 
@@ -199,11 +204,15 @@ impl Market {
             sent: HashMap::new(),
             own: HashMap::new(),
             versions: Vec::new(),
-            sums: [0.0; 7],
+            counts: Counts::default(),
         }
     }
 
-    fn ground(&mut self) -> &mut Ground {
+    fn ground(&self) -> &Ground {
+        self.ground.as_ref().expect("a run begins before anything else")
+    }
+
+    fn ground_mut(&mut self) -> &mut Ground {
         self.ground.as_mut().expect("a run begins before anything else")
     }
 
@@ -236,7 +245,7 @@ impl Market {
         of.under_way += 1;
         let transaction = of.wallet.sign(&ground.chain.params, &attack(&of.contracts, data, tip));
         self.own.insert(transaction.hash(), hand);
-        let cover = sealed.then(|| cover(&mut ground.payer, &transaction, None));
+        let cover = sealed.then(|| cover(&mut ground.payer, &transaction));
         (transaction.hash(), self.offer(transaction, cover))
     }
 
@@ -248,7 +257,7 @@ impl Market {
 
     /// In the clear: into the trade with the best entry, as things will stand when those before it have run, and out.
     fn sandwich(&mut self, victim: B256) -> Vec<Offer> {
-        let ground = self.ground.as_ref().expect("a run begins before anything else");
+        let ground = self.ground();
         let (mut pool, worth) = (ground.pool(), ground.worth);
         let Some(at) = self.pending.iter().position(|pending| pending.hash == victim) else { return Vec::new() };
         for Pending { order, entry, .. } in &self.pending[..at] {
@@ -316,7 +325,7 @@ impl Market {
 
     /// What says of one item after the other whether a block can carry it next.
     fn law(&self, place: Place<'_>) -> impl FnMut(&Shown<'_>) -> bool {
-        let ground = self.ground.as_ref().expect("a run begins before anything else");
+        let ground = self.ground();
         let version = self.versions[place.state.0 as usize];
         let (view, none) = (ground.chain.state_at(version), InFlight::empty(version));
         let nonce = move |who: &Address| match self.is_sealed() {
@@ -343,7 +352,7 @@ impl Market {
     /// What the attacker wants in its own block: what it has left open first; then in the clear each trade between its two,
     /// sealed its own and, if it isolates, one trade alone.
     fn wishes(&self, choice: &Choice<'_>) -> Vec<usize> {
-        let ground = self.ground.as_ref().expect("a run begins before anything else");
+        let ground = self.ground();
         if self.is_sealed() {
             let payer = ground.payer.address;
             let is_own = |place: &usize| self.seen(&choice.waiting[*place]).0 == payer;
@@ -375,8 +384,7 @@ impl Market {
     /// Runs a final block as every node does, by the rules of the chain.
     fn run(&mut self, block: &Ordered<'_>) -> ExecutedBlock {
         let sealed = self.is_sealed();
-        let ground = self.ground();
-        let chain = &mut ground.chain;
+        let chain = &mut self.ground_mut().chain;
         let payloads = block.payloads.iter().map(|payload| {
             let raw = payload.clone().expect("all of it was sealed honestly");
             let (id, most) = (chain.params.chain_id, chain.params.max_tx_bytes as usize);
@@ -409,22 +417,22 @@ impl Market {
 
     /// Books what a block did.
     fn account(&mut self, done: &ExecutedBlock, base_fee: u64, attacker: bool) {
-        self.sums[BLOCKS] += 1.0;
-        self.sums[LED] += f64::from(u8::from(attacker));
+        self.counts.blocks += 1.0;
+        self.counts.led += f64::from(u8::from(attacker));
         for receipt in &done.receipts {
             let hash = receipt.transaction_hash;
             if let Some(hand) = self.own.remove(&hash) {
                 let paid = fees(receipt, base_fee, attacker);
-                self.sums[PROFIT] += gains(receipt, 0.0) - paid;
-                self.sums[FEES] += paid;
-                self.sums[OWN] += 1.0;
+                self.counts.profit += gains(receipt, 0.0) - paid;
+                self.counts.fees += paid;
+                self.counts.own += 1.0;
                 self.hands[hand].held += tokens(receipt);
                 self.hands[hand].under_way -= 1;
             } else if let Some(at) = self.pending.iter().position(|pending| pending.hash == hash) {
                 let user = self.pending.remove(at).order.user;
-                self.ground().users.all[user].waits = false;
-                self.sums[TRADES] += 1.0;
-                self.sums[FAILED] += f64::from(u8::from(receipt.outcome != Outcome::Success));
+                self.ground_mut().users.all[user].waits = false;
+                self.counts.trades += 1.0;
+                self.counts.failed += f64::from(u8::from(receipt.outcome != Outcome::Success));
             }
         }
     }
@@ -452,24 +460,21 @@ impl Market {
                 self.own.insert(transaction.hash(), at);
                 self.hands[at].under_way = 1;
                 self.account(&done, base_fee, false);
-                self.sums[BLOCKS] -= 1.0;
+                self.counts.blocks -= 1.0;
             }
             assert!(self.open().is_empty(), "it ends with the tokens that it began with");
         }
-        let [trades, failed, profit, fees, blocks, led, own] = self.sums;
-        Run { trades, failed, profit, fees, blocks, led, own, report }
+        Run { counts: self.counts, report }
     }
 }
 
-type Cover = (cascade_crypto::ecdsa::SecretKey, Terms);
+type Cover = (SecretKey, Terms);
 
 /// Under which terms a payer's proxy seals a transaction.
-fn cover(payer: &mut Account, transaction: &RecoveredTransaction, classes: Option<u64>) -> Cover {
+fn cover(payer: &mut Account, transaction: &RecoveredTransaction) -> Cover {
     let gas = Terms::gas_for(transaction.raw().len(), transaction.gas_limit()).expect("it is small");
-    let gas = classes.map_or(gas, |most| GasClasses::default().round(gas, most));
     payer.nonce += 1;
-    let tip = u64::try_from(transaction.max_priority_fee_per_gas()).expect("a small one");
-    (payer.key, terms(payer.nonce - 1, gas, tip, Height(0)))
+    (payer.key, terms(payer.nonce - 1, gas, TIP, Height(0)))
 }
 
 /// A block of the market's chain that no network has seen.
@@ -501,15 +506,14 @@ impl Economy for Market {
         let ground = self.ground();
         let (pool, worth, params) = (ground.pool(), ground.worth, ground.chain.params.clone());
         let mut offers = Vec::new();
-        for order in self.ground().users.orders(&pool, worth) {
-            let ground = self.ground();
+        for order in self.ground_mut().users.orders(&pool, worth) {
+            let ground = self.ground_mut();
             // In the clear each bids something else, with room in between.
             let tip = if sealed { TIP } else { TIP + 10 * ground.rng.random_range(1..10_000) };
             let call = ground.call(&order, tip);
-            let classes = (ground.habits.gas == Gas::Classes).then_some(params.block_gas_limit);
             let user = &mut ground.users.all[order.user];
             let transaction = user.wallet.sign(&params, &call);
-            let cover = sealed.then(|| cover(&mut user.payer, &transaction, classes));
+            let cover = sealed.then(|| cover(&mut user.payer, &transaction));
             let hash = transaction.hash();
             offers.push(self.offer(transaction, cover));
             self.pending.push(Pending { hash, order, tip, entry: 0.0, around: Vec::new() });

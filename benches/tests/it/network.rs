@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use cascade_benches::market::{
     Guess, Prices, Role, Sealing, Settings, Strategy,
-    network::{Conditions, Run, rough, runs},
-    stats::Estimate,
+    network::{Conditions, Run, profit, rough, runs},
     users::UNFORESEEN,
 };
 
@@ -32,16 +31,11 @@ const fn strewn(size: f64) -> Strategy {
 /// Runs seeds, in all of which every rule of the simulator's checker holds.
 fn clean(strategy: Strategy, seeds: usize, conditions: Conditions) -> Vec<Run> {
     let runs = runs(&settings(strategy, seeds), conditions);
-    for Run { report, trades, own, .. } in &runs {
+    for Run { report, counts } in &runs {
         assert!(report.is_clean(), "seed {}: {:?} {:?}", report.seed, report.violations, report.stalls);
-        assert!(*trades > 20.0 && *own > 20.0, "seed {}: {trades} trades, {own} of the attacker", report.seed);
+        assert!(counts.trades > 20.0 && counts.own > 20.0, "seed {}: {counts:?}", report.seed);
     }
     runs
-}
-
-/// What the attacker gains for each trade of a user.
-fn profit(runs: &[Run]) -> Estimate {
-    Estimate::of(&runs.iter().map(|run| run.profit / run.trades).collect::<Vec<_>>())
 }
 
 #[test]
@@ -65,7 +59,7 @@ fn in_a_rough_network_withheld_shares_and_stolen_ciphertexts_change_nothing_that
     let tried = |what| runs.iter().filter_map(|run| run.report.revealed.lies.get(what)).sum::<u64>();
     // That one of them is taken would be a violation: shares for a stolen ciphertext, or a block that breaks the ledger.
     assert!(tried("withheld-shares") > 50 && tried("stolen-ciphertext") > 100 && tried("replayed-envelope") > 50);
-    assert!(runs.iter().any(|run| run.led > 0.0), "it leads blocks that hold");
+    assert!(runs.iter().any(|run| run.counts.led > 0.0), "it leads blocks that hold");
     let sealed = profit(&runs);
     assert!(sealed.high() < plain.mean, "{sealed:?}, in the clear {plain:?}");
 }
@@ -76,7 +70,7 @@ fn a_seed_is_one_market() {
         let conditions = Conditions { faults: rough(), ..Conditions::CALM };
         let sums = || {
             let runs = runs(&settings(strategy, 2), conditions);
-            runs.iter().map(|run| (run.trades, run.profit, run.report.trace)).collect::<Vec<_>>()
+            runs.iter().map(|run| (run.counts, run.report.trace)).collect::<Vec<_>>()
         };
         assert_eq!(sums(), sums());
     }
