@@ -41,6 +41,9 @@ struct Arguments {
     /// Times at which users trade in each of them, every two seconds
     #[arg(long, default_value_t = 120)]
     times: usize,
+    /// Sealed rows of that part: those whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
     /// Where all randomness comes from
     #[arg(long, default_value_t = 20_261_121)]
     seed: u64,
@@ -289,7 +292,11 @@ impl Bench {
         let margin = 0.05 * plain.low();
         println!("margin: 5% of the lower end, {:.4}", margin * 1e3);
         self.run("plain: sandwich, faults", Strategy::Sandwich, rough, None);
-        let sealed = |name: &str, strategy, conditions| self.run(name, strategy, conditions, Some(margin));
+        let sealed = |name: &str, strategy, conditions| {
+            if name.contains(&self.arguments.only) {
+                self.run(name, strategy, conditions, Some(margin));
+            }
+        };
         let (coin, withheld) =
             (Guess::Coin, |size| Strategy::Strew { count: 8, size, guess: Guess::Coin, isolate: true, withhold: true });
         sealed("blind, 0.1%", Strategy::Blind { size: 0.001 }, calm);

@@ -332,18 +332,19 @@ impl Market {
             true => fee_account(&view, who).expect("a store that works").nonce,
             false => sender_state(&view, &none, who).expect("a store that works").next_nonce,
         };
-        let mut due: HashMap<Address, u64> = HashMap::new();
+        // Of each its next nonce, and what the block carries of it.
+        let mut due: HashMap<Address, (u64, u32)> = HashMap::new();
         for shown in place.above {
             let who = self.seen(shown).0;
-            *due.entry(who).or_insert_with(|| nonce(&who)) += 1;
+            due.entry(who).or_insert_with(|| (nonce(&who), 0)).0 += 1;
         }
-        let mut room = ground.chain.params.block_gas_limit / 2;
+        let (mut room, most) = (ground.chain.params.block_gas_limit / 2, ground.chain.params.sender_tx_limit);
         move |shown| {
             let (who, has, gas, _) = self.seen(shown);
-            let due = due.entry(who).or_insert_with(|| nonce(&who));
-            let fits = has == *due && gas <= room;
+            let (due, carried) = due.entry(who).or_insert_with(|| (nonce(&who), 0));
+            let fits = has == *due && gas <= room && *carried < most;
             if fits {
-                (*due, room) = (*due + 1, room - gas);
+                (*due, *carried, room) = (*due + 1, *carried + 1, room - gas);
             }
             fits
         }
