@@ -51,7 +51,7 @@ pub(crate) fn offer(number: u64, payload: &[u8]) -> Bytes {
 
 /// What the application put into a transaction.
 pub(crate) fn offered(transaction: &Bytes) -> Bytes {
-    transaction.slice(9..).into()
+    transaction.slice(9..)
 }
 
 pub(crate) fn is_invalid(transaction: &Bytes) -> bool {

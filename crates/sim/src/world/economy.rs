@@ -168,7 +168,7 @@ impl<'a, B: Bugs> World<'a, B> {
             return Some((raw, Epoch(0), Height(u64::MAX), item));
         }
         let (key, epoch, seen) = self.sealing_key()?;
-        let (payer, terms) = sent.offer.cover.clone().expect("on an encrypted chain somebody pays");
+        let (payer, terms) = sent.offer.cover.expect("on an encrypted chain somebody pays");
         let terms = Terms { epoch, valid_until: seen.plus(self.rules.params().max_validity), ..terms };
         let dice = &mut self.stage.as_mut()?.dice;
         let sealed = envelope::seal(&key, &self.rules.signing, &terms, &sent.offer.payload, &payer, dice);
@@ -227,7 +227,7 @@ impl<'a, B: Bugs> World<'a, B> {
         }
         let items = self.items(block);
         let payloads = match opened {
-            Some(opened) => opened.payloads.iter().map(|p| Some(p.as_ref()?.slice(SALT_BYTES..).into())).collect(),
+            Some(opened) => opened.payloads.iter().map(|p| Some(p.as_ref()?.slice(SALT_BYTES..))).collect(),
             None => items.iter().map(|item| item.payload()).collect(),
         };
         let producer = self.stage.as_mut()?.producers.remove(&height);
