@@ -252,21 +252,21 @@ impl Liar {
         }
         stolen.signature = ecdsa::sign_digest(&thief, &stolen.digest(context));
         let raw: Bytes = Item::Envelope(stolen).to_bytes().into();
-        self.keep(raw.clone());
-        Some(raw)
-    }
-
-    fn keep(&mut self, raw: Bytes) {
-        self.contraband.push_back(raw);
+        self.contraband.push_back(raw.clone());
         if self.contraband.len() > CONTRABAND {
             self.contraband.pop_front();
         }
+        Some(raw)
     }
 
     /// A block was ordered: perhaps it sends something of it again. Answers what.
     pub(super) fn replay(&mut self, block: &SealedBlock) -> Option<Bytes> {
         let raw = block.body.transactions.first().filter(|_| self.habits.contains(&Habit::Replays))?;
-        self.keep(raw.clone());
+        if self.rng.permille(500) {
+            // Before the many that it has stolen.
+            self.contraband.push_front(raw.clone());
+            self.contraband.truncate(CONTRABAND);
+        }
         Some(raw.clone())
     }
 
