@@ -48,7 +48,7 @@ struct Arguments {
     #[arg(long, default_value_t = 20_261_121)]
     seed: u64,
     /// Which parts to run
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["whole", "ways", "seat", "fee", "foretold"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["whole", "fees", "ways", "seat", "fee", "foretold"])]
     parts: Vec<Part>,
 }
 
@@ -56,6 +56,8 @@ struct Arguments {
 enum Part {
     /// The whole profit, where prices come from the users' trades alone
     Whole,
+    /// The same with exchange fees, by who plays with users' limits, and by who makes the price
+    Fees,
     /// All strategies on a sealed chain, against the plain one
     Ways,
     /// What a seat is worth: the same by an outsider, and one against the other
@@ -164,6 +166,31 @@ impl Bench {
         self.sealed("strewn 16, 0.1%, by gas limit", strew(16, 0.001, Guess::Gas));
         if self.arguments.real > 1 {
             self.real();
+        }
+    }
+
+    /// The same with exchange fees, by who plays with users' limits, and by who makes the price that users see.
+    fn fees(&self) {
+        for fee in [0, 500, 3000] {
+            println!("\nprices that wander, an exchange fee of {}%", f64::from(fee) / 10_000.0);
+            let wandering =
+                |strategy| Settings { prices: Prices::Wandering, ..self.settings(strategy, fee, UNFORESEEN) };
+            let plain = Report::of(&row("plain: sandwich", &wandering(Strategy::Sandwich), None));
+            let margin = 0.05 * plain.total.low();
+            println!("margin: 5% of the lower end of the total, {:.4}", margin * 1e3);
+            let whole = |name: &str, strategy, role| {
+                let total = Report::of(&row(name, &Settings { role, ..wandering(strategy) }, None)).total;
+                println!("  whole profit {}, {}", cell(&total), verdict(&total, margin));
+            };
+            let pump = |before, during| Strategy::Pump { count: 16, before, during };
+            whole("strewn 16, 0.1%", strew(16, 0.001, Guess::Coin), Role::Sequencer);
+            whole("strewn 16, 0.1%, against the last", strew(16, 0.001, Guess::Against), Role::Sequencer);
+            whole("hoarded for a term, 32 strewn", Strategy::Hoard { count: 32 }, Role::Sequencer);
+            for (before, during) in [(0.01, 0.005), (0.05, 0.035), (0.05, 0.05)] {
+                let name = format!("pumped {}, then {}", percent(before), percent(during));
+                whole(&name, pump(before, during), Role::Sequencer);
+                whole(&format!("{name}, an outsider"), pump(before, during), Role::Outsider);
+            }
         }
     }
 
@@ -331,6 +358,7 @@ fn main() {
     }
     for (part, run) in [
         (Part::Whole, Bench::whole as fn(&Bench)),
+        (Part::Fees, Bench::fees),
         (Part::Ways, Bench::ways),
         (Part::Seat, Bench::seat),
         (Part::Fee, Bench::fee),
@@ -344,7 +372,7 @@ fn main() {
 }
 
 fn percent(share: f64) -> String {
-    format!("{}%", share * 100.0)
+    format!("{}%", (share * 1e6).round() / 1e4)
 }
 
 fn cell(estimate: &Estimate) -> String {
@@ -352,7 +380,11 @@ fn cell(estimate: &Estimate) -> String {
 }
 
 fn verdict(estimate: &Estimate, margin: f64) -> String {
-    let verdict = if estimate.equivalent_to_zero(margin) { "zero" } else { "not shown to be zero" };
+    let verdict = match () {
+        () if estimate.equivalent_to_zero(margin) => "zero",
+        () if estimate.high() < 0.0 => "it loses",
+        () => "not shown to be zero",
+    };
     format!("{verdict}, power {:.4}", estimate.power(margin))
 }
 

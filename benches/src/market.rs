@@ -21,11 +21,12 @@
 //! ([`Prices`]).
 //!
 //! **Wandering.** What a token is worth nobody knows but from what others pay for it. Users buy and sell so that the price is
-//! expected to stay where their trades have left it: whatever is public by then is worth nothing, and what an attacker gains
-//! it gains from trades that it knows of before they run. It ends each round with the tokens that it began with, so its
-//! profit is coins and needs no price. This is the measure of what it takes from the users: its *whole* profit, in the
-//! clear and sealed. (Efficient markets in the sense of Fama; in the model of Kyle, 1985, the price after each trade is
-//! what the token is expected to be worth.)
+//! expected to stay where their trades have left it: there is nothing to take back behind them. The attacker ends each round
+//! with the tokens that it began with, so its profit is coins and needs no price. That the price is expected to stay holds
+//! for who holds nothing when users name their limits, and as long as these are not stale: see [`Strategy::Pump`] (where
+//! `loss` and `harm` below say nothing, since they start from a price that the attacker made) and [`Strategy::Hoard`]. This
+//! is the measure of what it takes from the users: its *whole* profit, in the clear and sealed. (Efficient markets in the
+//! sense of Fama; in the model of Kyle, 1985, the price after each trade is what the token is expected to be worth.)
 //!
 //! **Anchored.** A token is worth a fixed number of coins, at which the pool stands when a round begins; so each trade has a
 //! gain, and holding something for longer has none. Here whoever trades moves the price away from what all know to be
@@ -119,6 +120,22 @@ pub enum Strategy {
         isolate: bool,
         /// Whether it withholds its shares of every block.
         withhold: bool,
+    },
+    /// Encrypted: it leaves out all trades as long as it leads, and strews transactions over the blocks of others that bet
+    /// on how many of those that waited fail for their limits.
+    Hoard {
+        /// How many.
+        count: usize,
+    },
+    /// Encrypted: it buys (or sells) in a block before users name their limits, and gives part of that back in theirs, so
+    /// that those who trade the other way fail. The one strategy that holds something when a round begins.
+    Pump {
+        /// How many transactions it strews over their block.
+        count: usize,
+        /// What it enters with beforehand, as a share of the pool.
+        before: f64,
+        /// What of that it keeps while they trade.
+        during: f64,
     },
 }
 
@@ -314,7 +331,7 @@ pub fn one_chain(settings: &Settings, number: u64) -> Vec<Sums> {
 pub fn play(settings: &Settings, number: u64, rounds: usize) -> (Vec<Sums>, BTreeMap<Height, B256>) {
     match settings.strategy {
         Strategy::Sandwich => (plain::Market::new(settings, number).run(rounds), BTreeMap::new()),
-        Strategy::Blind { .. } | Strategy::Strew { .. } => {
+        Strategy::Blind { .. } | Strategy::Strew { .. } | Strategy::Hoard { .. } | Strategy::Pump { .. } => {
             let mut market = sealed::Market::new(settings, number);
             (market.run(rounds), market.beacons())
         }

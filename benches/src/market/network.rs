@@ -127,6 +127,9 @@ pub fn profit(runs: &[Run]) -> Estimate {
 }
 
 /// Runs one seed of the simulator.
+///
+/// # Panics
+/// With [`Strategy::Hoard`] and [`Strategy::Pump`], which act at the ends of rounds; there are none here.
 #[must_use]
 pub fn run(settings: &Settings, conditions: Conditions, seed: u64) -> Run {
     let sealed = settings.strategy != Strategy::Sandwich;
@@ -291,6 +294,7 @@ impl Market {
         let amount = |size: f64| pool.coins * size / if buying { 1.0 } else { pool.coins / pool.tokens };
         let calls: Vec<Vec<u8>> = match self.settings.strategy {
             Strategy::Sandwich => unreachable!("it reads what it hears"),
+            Strategy::Hoard { .. } | Strategy::Pump { .. } => unreachable!("they need rounds, which a network has not"),
             Strategy::Blind { size } => vec![enter(buying, amount(size)), close()],
             Strategy::Strew { count, size, .. } => {
                 let room = MOST_UNDER_WAY.saturating_sub(self.hands[0].under_way).min(count);

@@ -55,7 +55,31 @@ pub(super) struct Ground {
     /// Coins that a token is worth, if that is known.
     pub worth: Option<f64>,
     pub habits: super::Habits,
+    /// What the attacker did before users named their limits.
+    pub opened: Opened,
     pub rng: ChaCha20Rng,
+}
+
+/// What an attacker did in a block of its own before a round.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Opened {
+    /// Tokens that it holds more than before.
+    tokens: f64,
+    /// Coins that it gained, fees apart.
+    coins: f64,
+    /// Its fees.
+    fees: f64,
+}
+
+impl Opened {
+    pub fn of(receipt: &Receipt, base_fee: u64) -> Self {
+        let fees = fees(receipt, base_fee, false);
+        trade_of(receipt).fold(Self { fees, ..Self::default() }, |sum, trade| Self {
+            tokens: sum.tokens + tokens_of(trade.buying, trade.paid, trade.got),
+            coins: sum.coins + gain(trade.buying, trade.paid, trade.got, 0.0),
+            ..sum
+        })
+    }
 }
 
 /// Words of a call.
@@ -83,6 +107,11 @@ pub(super) fn close() -> Vec<u8> {
 
 pub(super) fn lurk(buying: bool, paid: f64, entries: usize) -> Vec<u8> {
     words("lurk(bool,uint256,uint256)", &[U256::from(u8::from(buying)), units(paid), U256::from(entries)])
+}
+
+/// Goes against the way that the pool has gone since it held so many coins.
+pub(super) fn go_back(entries: usize, coins: f64) -> Vec<u8> {
+    words("goBack(uint256,uint256)", &[U256::from(entries), units(coins)])
 }
 
 /// Looks at what was traded last, the pool having been left with so many coins.
@@ -149,6 +178,7 @@ impl Ground {
                 Prices::Wandering => None,
             },
             habits: settings.habits,
+            opened: Opened::default(),
             rng: ChaCha20Rng::seed_from_u64(seed ^ 0x5a5a),
         }
     }
@@ -299,9 +329,9 @@ impl Round {
     /// Accounts for a block that ran on a pool. The trades of users are those with the given hashes; where nobody knows what
     /// a token is worth, theirs count at the pool's price, and the attacker's count in coins, since it ends without tokens.
     pub fn of(ground: &Ground, block: &ExecutedBlock, mut pool: Curve, orders: &[B256], leads: bool) -> Self {
-        let mut round = Self { worth: vec![None; orders.len()], ..Self::default() };
+        let Opened { tokens: mut held, coins: gained, fees: paid } = ground.opened;
+        let mut round = Self { worth: vec![None; orders.len()], gained, fees: paid, ..Self::default() };
         let mut undisturbed = pool;
-        let mut held = 0.0;
         let price = ground.worth.unwrap_or(pool.coins / pool.tokens);
         for receipt in &block.receipts {
             if orders.contains(&receipt.transaction_hash) {

@@ -16,7 +16,7 @@ use super::{
     chain::{Account, payer},
     cipher::{Cipher, EPOCH, terms},
     plain::limits,
-    round::{Ground, Round, TIP, attack, close, enter, lean, lurk, traded_last},
+    round::{Ground, Opened, Round, TIP, attack, close, enter, go_back, lean, lurk, traded_last},
     users::{Gas, Knowledge, Order, Seen},
 };
 
@@ -31,6 +31,8 @@ pub(super) struct Market {
     pool: Pool<CheckedEnvelope>,
     pub waiting: Vec<Waiting>,
     knowledge: Knowledge,
+    /// The direction of what it holds before users name their limits, and what of that it keeps in their block.
+    pumped: (bool, f64),
 }
 
 /// A trade that waits. What a sequencer may look at is `seen`, an outsider at nothing.
@@ -39,6 +41,8 @@ pub(super) struct Waiting {
     pub inside: B256,
     pub sealed: Checked,
     seen: Seen,
+    /// The pool's coins when its limit was named.
+    pub coins: f64,
 }
 
 /// What a block gave, and what it would have given otherwise.
@@ -67,7 +71,7 @@ impl Market {
         let pool = Pool::new(PoolLimits::of(params));
         let (waiting, knowledge) = (Vec::new(), Knowledge::default());
         let Settings { strategy, role, .. } = *settings;
-        let mut market = Self { ground, cipher, strategy, role, pool, waiting, knowledge };
+        let mut market = Self { ground, cipher, strategy, role, pool, waiting, knowledge, pumped: (true, 0.0) };
         let calls = market.ground.set_up(settings.fee);
         let params = market.ground.chain.params.clone();
         let sealed: Vec<Checked> = calls
@@ -90,6 +94,7 @@ impl Market {
     }
 
     fn round(&mut self) -> Sums {
+        self.pump();
         let leads = self.ground.leads();
         let start = self.ground.pool();
         self.orders();
@@ -123,9 +128,25 @@ impl Market {
         round.against(&alone, &undisturbed, self.waiting.len())
     }
 
+    /// Enters before users name their limits.
+    fn pump(&mut self) {
+        let Strategy::Pump { before, during, .. } = self.strategy else { return };
+        let (buying, pool) = (self.ground.rng.random_bool(0.5), self.ground.pool());
+        let reserve = if buying { pool.coins } else { pool.tokens };
+        self.pumped = (buying, reserve * during);
+        let params = self.ground.chain.params.clone();
+        let call = attack(&self.ground.contracts, enter(buying, reserve * before), TIP);
+        let own = self.ground.attacker.sign(&params, &call);
+        let sealed = self.seal_own(&own);
+        let base_fee = self.ground.chain.base_fee;
+        let block = self.commit(&[sealed], &[]);
+        self.ground.opened = Opened::of(&block.receipts[0], base_fee);
+    }
+
     /// How many trades come into the next block.
     pub fn chosen(&self, leads: bool) -> usize {
         match self.strategy {
+            Strategy::Hoard { .. } if leads => 0,
             Strategy::Strew { isolate: true, .. } if leads => self.waiting.len().min(1),
             _ => self.waiting.len(),
         }
@@ -157,7 +178,7 @@ impl Market {
             let sealed = self.seal_for(order.user, &transaction);
             let seen = Seen { payer: sealed.0.payer(), gas_limit: sealed.0.gas_limit };
             self.admit(sealed.clone());
-            self.waiting.push(Waiting { order, inside: transaction.hash(), sealed, seen });
+            self.waiting.push(Waiting { order, inside: transaction.hash(), sealed, seen, coins: pool.coins });
         }
     }
 
@@ -203,6 +224,18 @@ impl Market {
                     _ => lurk(buying, paid, entries),
                 };
                 (0..count).map(|i| (with(one(i)), with(0.0))).collect()
+            }
+            Strategy::Hoard { count } => {
+                let named = self.waiting[..chosen].iter().map(|trade| trade.coins).sum::<f64>();
+                let named = if chosen == 0 { pool.coins } else { named / chosen as f64 };
+                let idle = lurk(true, 0.0, entries);
+                let with = |i| if i + 1 < count { go_back(entries, named) } else { idle.clone() };
+                (0..count).map(|i| (with(i), idle.clone())).collect()
+            }
+            Strategy::Pump { count, .. } => {
+                let (buying, kept) = self.pumped;
+                let one = |i| if i + 1 < count { kept } else { 0.0 };
+                (0..count).map(|i| (lurk(buying, one(i), entries), lurk(buying, 0.0, entries))).collect()
             }
         };
         let params = self.ground.chain.params.clone();

@@ -81,6 +81,24 @@ fn the_whole_profit_is_zero_when_sealed_where_trades_alone_make_the_price() {
     assert!(told.low() > margin, "margin {margin}: {told:?}");
 }
 
+/// A control of the one above: who holds something when users name their limits does gain, without a seat as well; and with
+/// the exchange's usual fee it loses, as does who plays with limits that have gone stale, while the sandwich still pays.
+#[test]
+fn who_makes_the_price_that_users_see_gains_without_an_exchange_fee_and_loses_with_one() {
+    let pump = Strategy::Pump { count: 16, before: 0.05, during: 0.035 };
+    let wandering = |strategy, role, fee| Settings { prices: Prices::Wandering, role, fee, ..settings(strategy) };
+    for role in [Role::Sequencer, Role::Outsider] {
+        let free = measure(&wandering(pump, role, 0)).total;
+        assert!(free.low() > 0.05, "{role:?} {free:?}");
+        let dear = measure(&wandering(pump, role, 3000)).total;
+        assert!(dear.high() < 0.0, "{role:?} {dear:?}");
+    }
+    let hoard = measure(&wandering(Strategy::Hoard { count: 32 }, Role::Sequencer, 3000)).total;
+    assert!(hoard.high() < 0.0, "{hoard:?}");
+    let plain = measure(&wandering(Strategy::Sandwich, Role::Sequencer, 3000)).total;
+    assert!(plain.low() > 0.01, "{plain:?}");
+}
+
 /// What a seat is worth: the same strategies with the same seeds by one who runs no sequencer.
 #[test]
 fn a_seat_earns_no_more_than_an_outsider_does_on_a_sealed_chain() {
