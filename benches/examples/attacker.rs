@@ -23,7 +23,7 @@ struct Arguments {
     /// Sequencers
     #[arg(long, default_value_t = 4)]
     nodes: usize,
-    /// Those of them that the attacker runs
+    /// Those of them that the attacker runs; in the simulator's network it has f seats, whatever is said here
     #[arg(long, default_value_t = 1)]
     attackers: usize,
     /// Chains, each from a genesis of its own: the batches of the statistics

@@ -139,6 +139,14 @@ pub enum Strategy {
     },
 }
 
+impl Strategy {
+    /// Whether it is one for an encrypted chain.
+    #[must_use]
+    pub const fn is_sealed(&self) -> bool {
+        !matches!(self, Self::Sandwich)
+    }
+}
+
 /// Where prices come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prices {

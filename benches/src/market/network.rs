@@ -96,7 +96,7 @@ pub struct Conditions {
     pub faults: Faults,
     /// Whether the attacker is told the direction of what it hears: a leak, to see that one would show.
     pub leak: bool,
-    /// Whether its nodes put ciphertexts of others into envelopes of their own.
+    /// Whether its nodes put ciphertexts of others into envelopes of their own, and send again what was ordered.
     pub steals: bool,
 }
 
@@ -132,7 +132,7 @@ pub fn profit(runs: &[Run]) -> Estimate {
 /// With [`Strategy::Hoard`] and [`Strategy::Pump`], which act at the ends of rounds; there are none here.
 #[must_use]
 pub fn run(settings: &Settings, conditions: Conditions, seed: u64) -> Run {
-    let sealed = settings.strategy != Strategy::Sandwich;
+    let sealed = settings.strategy.is_sealed();
     let ms = EVERY_MS * settings.rounds as u64;
     let trading = Trading {
         every_ms: EVERY_MS,
@@ -220,7 +220,7 @@ impl Market {
     }
 
     fn is_sealed(&self) -> bool {
-        self.settings.strategy != Strategy::Sandwich
+        self.settings.strategy.is_sealed()
     }
 
     /// Makes contracts and hands out tokens, before the network begins.

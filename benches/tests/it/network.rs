@@ -1,31 +1,16 @@
 //! The market in the simulator's network (`cascade_benches::market::network`).
 
-use std::collections::BTreeMap;
-
 use cascade_benches::market::{
-    Guess, Prices, Role, Sealing, Settings, Strategy,
+    Guess, Prices, Settings, Strategy,
     network::{Conditions, Run, profit, rough, runs},
-    users::UNFORESEEN,
 };
 
 fn settings(strategy: Strategy, seeds: usize) -> Settings {
-    Settings {
-        strategy,
-        sealing: Sealing::Assumed(BTreeMap::new()),
-        nodes: 4,
-        attackers: 1,
-        role: Role::Sequencer,
-        prices: Prices::Wandering,
-        fee: 0,
-        habits: UNFORESEEN,
-        seed: 1,
-        chains: seeds,
-        rounds: 30,
-    }
+    Settings { prices: Prices::Wandering, chains: seeds, rounds: 30, ..crate::settings(strategy) }
 }
 
-const fn strewn(size: f64) -> Strategy {
-    Strategy::Strew { count: 8, size, guess: Guess::Coin, isolate: true, withhold: false }
+fn strewn(size: f64) -> Strategy {
+    crate::strewn(8, size, Guess::Coin)
 }
 
 /// Runs seeds, in all of which every rule of the simulator's checker holds.
