@@ -70,6 +70,7 @@ pub mod curve;
 pub mod duel;
 pub mod network;
 mod plain;
+pub mod plan;
 mod round;
 mod sealed;
 pub mod stats;
@@ -103,6 +104,11 @@ pub enum Guess {
 pub enum Strategy {
     /// In the clear: the best entry ahead of each trade, and out after it.
     Sandwich,
+    /// In the clear: all that wait together ([`plan`]), and as the leader not before the last block that it leads.
+    Together {
+        /// What it buys or sells before users name their limits, as a share of the pool; see [`Strategy::Pump`].
+        before: f64,
+    },
     /// Encrypted: in and out once, without looking.
     Blind {
         /// What it enters with, as a share of the pool.
@@ -143,7 +149,7 @@ impl Strategy {
     /// Whether it is one for an encrypted chain.
     #[must_use]
     pub const fn is_sealed(&self) -> bool {
-        !matches!(self, Self::Sandwich)
+        !matches!(self, Self::Sandwich | Self::Together { .. })
     }
 }
 
@@ -338,7 +344,9 @@ pub fn one_chain(settings: &Settings, number: u64) -> Vec<Sums> {
 #[must_use]
 pub fn play(settings: &Settings, number: u64, rounds: usize) -> (Vec<Sums>, BTreeMap<Height, B256>) {
     match settings.strategy {
-        Strategy::Sandwich => (plain::Market::new(settings, number).run(rounds), BTreeMap::new()),
+        Strategy::Sandwich | Strategy::Together { .. } => {
+            (plain::Market::new(settings, number).run(rounds), BTreeMap::new())
+        }
         Strategy::Blind { .. } | Strategy::Strew { .. } | Strategy::Hoard { .. } | Strategy::Pump { .. } => {
             let mut market = sealed::Market::new(settings, number);
             (market.run(rounds), market.beacons())

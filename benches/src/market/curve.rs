@@ -13,6 +13,8 @@ pub struct Curve {
 
 /// Relative distance from the best price below which nobody trades for the rest (the contract's, too).
 const DUST: f64 = 1e-9;
+/// By which share of a payment an attacker stays on the safe side of what a victim bears, since the chain rounds otherwise.
+pub const NUDGE: f64 = 1e-7;
 
 impl Curve {
     /// What a payment gets; changes nothing.
@@ -87,32 +89,43 @@ impl Curve {
     fn sandwich(mut self, worth: Option<f64>, paid: f64, victim: &Victim) -> f64 {
         let got = self.trade(victim.buying, paid);
         let ahead = gain(victim.buying, paid, got, worth.unwrap_or(0.0));
-        if self.quote(victim.buying, victim.paid) >= victim.least {
+        if self.bears(victim) {
             self.trade(victim.buying, victim.paid);
         }
         ahead + self.leave(worth, tokens_of(victim.buying, paid, got))
+    }
+
+    /// Whether a victim's trade runs as the pool stands.
+    #[must_use]
+    pub fn bears(&self, victim: &Victim) -> bool {
+        self.quote(victim.buying, victim.paid) >= victim.least
+    }
+
+    /// The payment at which a victim stops to bear (or begins to, if it does not yet) what is traded ahead of it: in its own
+    /// direction if it bears the pool as it stands, else in the other one.
+    #[must_use]
+    pub fn bearable(&self, victim: &Victim) -> (bool, f64) {
+        let worse = self.bears(victim);
+        let buying = victim.buying == worse;
+        let (mut low, mut high) = (0.0, if buying { self.coins } else { self.tokens });
+        for _ in 0..60 {
+            let middle = f64::midpoint(low, high);
+            let mut pool = *self;
+            pool.trade(buying, middle);
+            if pool.bears(victim) == worse { low = middle } else { high = middle }
+        }
+        (buying, f64::midpoint(low, high))
     }
 
     /// The payment with which to enter ahead of a victim so that the sandwich gains most; zero if none gains anything
     /// beyond leaving alone.
     #[must_use]
     pub fn best_entry(&self, worth: Option<f64>, victim: &Victim) -> f64 {
-        let reserve = if victim.buying { self.coins } else { self.tokens };
-        let bears = |paid: f64| {
-            let mut pool = *self;
-            pool.trade(victim.buying, paid);
-            pool.quote(victim.buying, victim.paid) >= victim.least
-        };
-        if !bears(0.0) {
+        if !self.bears(victim) {
             return 0.0;
         }
-        let (mut low, mut high) = (0.0, reserve);
-        for _ in 0..60 {
-            let middle = f64::midpoint(low, high);
-            if bears(middle) { low = middle } else { high = middle }
-        }
         // The gain rises to one peak and falls: golden section.
-        let most = low * (1.0 - 1e-7);
+        let most = self.bearable(victim).1 * (1.0 - NUDGE);
         let ratio = 0.5 * (5f64.sqrt() - 1.0);
         let (mut left, mut right) = (0.0, most);
         for _ in 0..60 {

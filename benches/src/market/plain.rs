@@ -7,17 +7,20 @@ use cascade_primitives::{ChainParams, RecoveredTransaction, TimestampMs, Transac
 use rand::Rng as _;
 
 use super::{
-    Settings, Sums,
+    Settings, Strategy, Sums,
     chain::sender,
-    curve::tokens_of,
-    round::{Ground, Round, TIP, attack, close, enter},
+    curve::Victim,
+    plan::{Move, Start},
+    round::{Ground, Opened, Round, TIP, attack, close, enter},
     users::Order,
 };
 
 /// A chain in the clear with its market.
 pub(super) struct Market {
     ground: Ground,
+    strategy: Strategy,
     pool: Pool,
+    waiting: Vec<Waiting>,
 }
 
 /// A trade that waits, in the clear.
@@ -33,11 +36,19 @@ struct Attack {
     without: RecoveredTransaction,
 }
 
+/// What stands in a block about one trade.
+struct Place {
+    /// Number of the trade among those that wait; none if it is left out.
+    trade: Option<usize>,
+    ahead: Attack,
+    behind: Attack,
+}
+
 impl Market {
     pub fn new(settings: &Settings, number: u64) -> Self {
         let ground = Ground::new(settings, number, TransactionRule::Plain);
         let pool = Pool::new(PoolLimits::of(&ground.chain.params));
-        let mut market = Self { ground, pool };
+        let mut market = Self { ground, strategy: settings.strategy, pool, waiting: Vec::new() };
         let calls = market.ground.set_up(settings.fee);
         let params = market.ground.chain.params.clone();
         let transactions: Vec<_> = calls.iter().map(|call| market.ground.attacker.sign(&params, call)).collect();
@@ -50,34 +61,35 @@ impl Market {
     }
 
     fn round(&mut self) -> Sums {
+        self.pump();
         let leads = self.ground.leads();
         let start = self.ground.pool();
-        let mut waiting = self.orders();
+        self.orders();
         // The best tip runs first, and a leader may as well leave it at that.
-        waiting.sort_by_key(|trade| std::cmp::Reverse(trade.tip));
-        let attacks = self.attacks(&waiting);
-        let hashes: Vec<B256> = waiting.iter().map(|trade| trade.transaction.hash()).collect();
+        self.waiting.sort_by_key(|trade| std::cmp::Reverse(trade.tip));
+        let places = if leads && self.bides() { Vec::new() } else { self.places(leads) };
         let block = if leads {
-            let placed = |(trade, pair): (&Waiting, &[Attack])| {
-                [pair[0].with.clone(), trade.transaction.clone(), pair[1].with.clone()]
-            };
-            waiting.iter().zip(attacks.chunks(2)).flat_map(placed).collect()
+            places.iter().flat_map(|place| self.placed(place)).collect()
         } else {
-            attacks.iter().for_each(|attack| self.admit(attack.with.clone()));
+            let own = places.iter().flat_map(|place| [&place.ahead, &place.behind]);
+            own.for_each(|attack| self.admit(attack.with.clone()));
             self.select()
         };
+        let attacks = || places.iter().flat_map(|place| [&place.ahead, &place.behind]);
         let without: Vec<RecoveredTransaction> = block
             .iter()
-            .map(|tx| attacks.iter().find(|a| a.with.hash() == tx.hash()).map_or(tx, |a| &a.without).clone())
+            .map(|tx| attacks().find(|a| a.with.hash() == tx.hash()).map_or(tx, |a| &a.without).clone())
             .collect();
-        assert_eq!(block.len(), waiting.len() + attacks.len(), "all of it fits a block");
+        let hashes: Vec<B256> =
+            places.iter().filter_map(|place| Some(self.waiting[place.trade?].transaction.hash())).collect();
+        assert_eq!(block.len(), hashes.len() + 2 * places.len(), "all of it fits a block");
         let users: Vec<RecoveredTransaction> = block.iter().filter(|tx| hashes.contains(&tx.hash())).cloned().collect();
         let undisturbed = Round::of(&self.ground, &self.ground.chain.run(&users), start, &hashes, leads);
         let alone = self.ground.chain.run(&without);
         let alone = Round::of(&self.ground, &alone, start, &hashes, leads);
         let done = self.commit(&block);
         let round = Round::of(&self.ground, &done, start, &hashes, leads);
-        for trade in &waiting {
+        for trade in self.waiting.extract_if(.., |trade| hashes.contains(&trade.transaction.hash())) {
             self.ground.users.all[trade.order.user].waits = false;
         }
         if round.closes.is_some() {
@@ -86,46 +98,74 @@ impl Market {
             let closing = self.ground.attacker.sign(&params, &call);
             self.commit(&[closing]);
         }
-        round.against(&alone, &undisturbed, 0)
+        round.against(&alone, &undisturbed, self.waiting.len())
     }
 
-    fn orders(&mut self) -> Vec<Waiting> {
+    /// Enters before users name their limits.
+    fn pump(&mut self) {
+        let Strategy::Together { before } = self.strategy else { return };
+        if before == 0.0 {
+            return;
+        }
+        let (buying, pool) = (self.ground.rng.random_bool(0.5), self.ground.pool());
+        let reserve = if buying { pool.coins } else { pool.tokens };
+        let params = self.ground.chain.params.clone();
+        let call = attack(&self.ground.contracts, enter(buying, reserve * before), TIP);
+        let own = self.ground.attacker.sign(&params, &call);
+        let base_fee = self.ground.chain.base_fee;
+        let block = self.commit(&[own]);
+        self.ground.opened = Opened::of(&block.receipts[0], base_fee);
+    }
+
+    /// Whether trades are kept for a later block, which the attacker leads as well.
+    fn bides(&mut self) -> bool {
+        match self.strategy {
+            Strategy::Together { before } => self.ground.leads_in(if before == 0.0 { 2 } else { 4 }),
+            _ => false,
+        }
+    }
+
+    fn orders(&mut self) {
         let pool = self.ground.pool();
         let params = self.ground.chain.params.clone();
-        let orders = self.ground.users.orders(&pool, self.ground.worth);
-        let mut waiting: Vec<Waiting> = Vec::new();
-        for order in orders {
+        for order in self.ground.users.orders(&pool, self.ground.worth) {
             // Each bids something else, with room in between.
             let tip = loop {
                 let tip = TIP + 10 * self.ground.rng.random_range(1..10_000);
-                if waiting.iter().all(|other| other.tip != tip) {
+                if self.waiting.iter().all(|other| other.tip != tip) {
                     break tip;
                 }
             };
             let call = self.ground.call(&order, tip);
             let transaction = self.ground.users.all[order.user].wallet.sign(&params, &call);
             self.admit(transaction.clone());
-            waiting.push(Waiting { order, transaction, tip });
+            self.waiting.push(Waiting { order, transaction, tip });
         }
-        waiting
     }
 
-    /// Two transactions for each trade, in and out.
-    fn attacks(&mut self, waiting: &[Waiting]) -> Vec<Attack> {
-        let (mut pool, worth) = (self.ground.pool(), self.ground.worth);
-        let mut attacks = Vec::new();
-        for Waiting { order, tip, .. } in waiting {
-            let paid = pool.best_entry(worth, &order.victim);
-            let buying = order.victim.buying;
-            attacks.push(self.attack(enter(buying, paid), enter(buying, 0.0), tip + 1));
-            attacks.push(self.attack(close(), close(), tip - 1));
-            let got = if paid > 0.0 { pool.trade(buying, paid) } else { 0.0 };
-            if pool.quote(buying, order.victim.paid) >= order.victim.least {
-                pool.trade(buying, order.victim.paid);
-            }
-            pool.leave(worth, tokens_of(buying, paid, got));
+    /// Two transactions for each trade, ahead of it and behind.
+    fn places(&mut self, leads: bool) -> Vec<Place> {
+        let Ground { worth, opened, .. } = &self.ground;
+        let start = Start { pool: self.ground.pool(), worth: *worth, held: opened.tokens(), leads };
+        let victims: Vec<Victim> = self.waiting.iter().map(|trade| trade.order.victim).collect();
+        let moves = match self.strategy {
+            Strategy::Together { .. } => start.plan(&victims),
+            _ => start.one_by_one(&victims),
+        };
+        let mut places = Vec::with_capacity(moves.len());
+        for Move { trade, entry: (buying, paid), leaves, included } in moves {
+            let tip = self.waiting[trade].tip;
+            let ahead = self.attack(enter(buying, paid), enter(buying, 0.0), tip + 1);
+            let behind = if leaves { close() } else { enter(buying, 0.0) };
+            let behind = self.attack(behind.clone(), behind, tip - 1);
+            places.push(Place { trade: included.then_some(trade), ahead, behind });
         }
-        attacks
+        places
+    }
+
+    fn placed(&self, place: &Place) -> Vec<RecoveredTransaction> {
+        let trade = place.trade.map(|trade| &self.waiting[trade].transaction);
+        [Some(&place.ahead.with), trade, Some(&place.behind.with)].into_iter().flatten().cloned().collect()
     }
 
     fn attack(&mut self, with: Vec<u8>, without: Vec<u8>, tip: u64) -> Attack {

@@ -72,6 +72,11 @@ pub(super) struct Opened {
 }
 
 impl Opened {
+    /// Tokens that it holds more than before.
+    pub const fn tokens(&self) -> f64 {
+        self.tokens
+    }
+
     pub fn of(receipt: &Receipt, base_fee: u64) -> Self {
         let fees = fees(receipt, base_fee, false);
         trade_of(receipt).fold(Self { fees, ..Self::default() }, |sum, trade| Self {
@@ -234,7 +239,12 @@ impl Ground {
 
     /// Whether the attacker leads the next block.
     pub fn leads(&mut self) -> bool {
-        let view = View(self.chain.height.next().0);
+        self.leads_in(1)
+    }
+
+    /// Whether it leads the block that comes so many after the newest one.
+    pub fn leads_in(&mut self, blocks: u64) -> bool {
+        let view = View(self.chain.height.plus(blocks).0);
         self.leaders.of_view(view).index() >= self.honest
     }
 

@@ -81,6 +81,20 @@ fn the_whole_profit_is_zero_when_sealed_where_trades_alone_make_the_price() {
     assert!(told.low() > margin, "margin {margin}: {told:?}");
 }
 
+/// What a sealed chain is compared with is the better of two ways: who reads all trades that wait gains more with them
+/// together, purchases crossed with sales, than one by one; by waiting for it as long as it leads, and with a fee most of all.
+#[test]
+fn in_the_clear_trades_together_give_more_than_one_by_one() {
+    for fee in [0, 3000] {
+        let wandering =
+            |strategy| Settings { prices: Prices::Wandering, fee, chains: 60, rounds: 40, ..settings(strategy) };
+        let together = chains(&wandering(Strategy::Together { before: 0.0 }));
+        let gain = advantage(&together, &chains(&wandering(Strategy::Sandwich)));
+        assert!(gain.low() > 0.0, "fee {fee}: {gain:?}");
+        assert!(Report::of(&together).waited.mean > 0.5, "it leaves out as long as it leads");
+    }
+}
+
 /// A control of the one above: who holds something when users name their limits does gain, without a seat as well; and with
 /// the exchange's usual fee it loses, as does who plays with limits that have gone stale, while the sandwich still pays.
 #[test]
