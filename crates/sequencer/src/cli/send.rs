@@ -1,6 +1,9 @@
 //! `cascade send`.
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZeroU64,
+    time::{Duration, Instant},
+};
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 use cascade_primitives::{ChainId, ChainParams, TransactionRule};
@@ -15,7 +18,7 @@ use crate::{
 };
 
 /// Blocks for which an envelope is valid, unless the chain allows fewer.
-pub(super) const VALID_FOR: u64 = 200;
+pub(super) const VALID_FOR: NonZeroU64 = NonZeroU64::new(200).expect("not zero");
 /// How often finality is asked for.
 const POLL: Duration = Duration::from_millis(20);
 /// A transfer without data offers at least this much, in wei per gas.
@@ -77,6 +80,10 @@ pub struct SendArgs {
     nonce: Option<u64>,
     #[command(flatten)]
     classes: GasClassesArgs,
+    /// On an encrypted chain, blocks within which it has to be ordered, or nothing comes of it and nothing is charged. Fewer
+    /// for a trade, whose limit goes out of date while somebody leaves it out.
+    #[arg(long, value_name = "BLOCKS", default_value_t = VALID_FOR, conflicts_with = "raw")]
+    valid_for: NonZeroU64,
     /// Do not wait.
     #[arg(long)]
     no_wait: bool,
@@ -126,7 +133,7 @@ pub fn run(args: SendArgs) -> Result<(), Failure> {
         let sent = Instant::now();
         let (hash, envelope) = match &payer {
             Some(payer) => {
-                let seal = Seal::of(&client.epoch_keys().await?, VALID_FOR).map_err(Failure::new)?;
+                let seal = Seal::of(&client.epoch_keys().await?, args.valid_for.get()).map_err(Failure::new)?;
                 send_sealed(&client, &params, &seal.with_classes(&args.classes.gas_classes), payer, &raw).await?
             }
             None => (client.send_raw(&raw).await.map_err(explain)?, None),
