@@ -1,6 +1,6 @@
 //! `cascade proxy`.
 
-use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 use cascade_crypto::envelope::GasClasses;
 use clap::Args;
@@ -20,8 +20,7 @@ use crate::{
 /// to the node.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cascade proxy --rpc http://127.0.0.1:8545\n  \
-                        cascade proxy --rpc http://node.example:8545 --data ~/.cascade-proxy --listen 127.0.0.1:8547\n  \
-                        cascade proxy --valid-for 5\n\n\
+                        cascade proxy --rpc http://node.example:8545 --data ~/.cascade-proxy --listen 127.0.0.1:8547\n\n\
                         In MetaMask: add a network with the RPC URL http://127.0.0.1:8546 and the chain's id.")]
 pub struct ProxyArgs {
     /// The node's JSON-RPC.
@@ -52,10 +51,6 @@ pub struct ProxyArgs {
     cors_origin: Vec<String>,
     #[command(flatten)]
     gas: GasClassesArgs,
-    /// Give a transaction up that is not ordered within so many blocks, without a charge: for trades, whose limits go out of
-    /// date while somebody leaves them out. Without this it is sealed again until it is ordered.
-    #[arg(long, value_name = "BLOCKS")]
-    valid_for: Option<NonZeroU64>,
     /// Log filter.
     #[arg(long, value_name = "FILTER", default_value = "cascade_sequencer=info,warn")]
     log_level: String,
@@ -92,7 +87,6 @@ pub fn run(args: ProxyArgs) -> Result<(), Failure> {
         payer,
         cors_origins: args.cors_origin,
         gas_classes: args.gas.gas_classes,
-        valid_for: args.valid_for,
     };
     block_on_threads(async {
         let mut ends = Ends::new()?;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Blocks for which an envelope is valid, unless the chain allows fewer.
-pub(super) const VALID_FOR: NonZeroU64 = NonZeroU64::new(200).expect("not zero");
+pub(super) const VALID_FOR: u64 = 200;
 /// How often finality is asked for.
 const POLL: Duration = Duration::from_millis(20);
 /// A transfer without data offers at least this much, in wei per gas.
@@ -80,10 +80,10 @@ pub struct SendArgs {
     nonce: Option<u64>,
     #[command(flatten)]
     classes: GasClassesArgs,
-    /// On an encrypted chain, blocks within which it has to be ordered, or nothing comes of it and nothing is charged. Fewer
-    /// for a trade, whose limit goes out of date while somebody leaves it out.
-    #[arg(long, value_name = "BLOCKS", default_value_t = VALID_FOR, conflicts_with = "raw")]
-    valid_for: NonZeroU64,
+    /// Where it is sealed here, blocks within which it has to be ordered, or nothing comes of it and nothing is charged; 200 by
+    /// default, and no more than the chain allows. Fewer for a trade, whose limit goes out of date while it is left out.
+    #[arg(long, value_name = "BLOCKS", conflicts_with = "raw")]
+    valid_for: Option<NonZeroU64>,
     /// Do not wait.
     #[arg(long)]
     no_wait: bool,
@@ -133,8 +133,15 @@ pub fn run(args: SendArgs) -> Result<(), Failure> {
         let sent = Instant::now();
         let (hash, envelope) = match &payer {
             Some(payer) => {
-                let seal = Seal::of(&client.epoch_keys().await?, args.valid_for.get()).map_err(Failure::new)?;
+                let blocks = args.valid_for.map_or(VALID_FOR, NonZeroU64::get);
+                let seal = Seal::of(&client.epoch_keys().await?, blocks).map_err(Failure::new)?;
                 send_sealed(&client, &params, &seal.with_classes(&args.classes.gas_classes), payer, &raw).await?
+            }
+            None if args.valid_for.is_some() => {
+                return Err(Failure::usage(
+                    "--valid-for is for what is sealed here, with the sender's own account in the fee ledger (cascade deposit): \
+                     a proxy seals what is not ordered in its time again, and on a chain in the clear nothing is sealed",
+                ));
             }
             None => (client.send_raw(&raw).await.map_err(explain)?, None),
         };

@@ -146,7 +146,7 @@ fn seal(
 ) -> Result<(B256, RecoveredEnvelope), Failure> {
     let (hash, raw) = payer.sign(transfer);
     // Its fee cap shows what it is; so its gas limit need not hide it.
-    let seal = Seal::of(keys, VALID_FOR.get()).map_err(Failure::new)?.with_classes(&GasClasses::none());
+    let seal = Seal::of(keys, VALID_FOR).map_err(Failure::new)?.with_classes(&GasClasses::none());
     let envelope = seal.transaction(&Bytes::from(raw), payer.signing_key(), nonce, params).map_err(Failure::new)?;
     Ok((hash, envelope))
 }

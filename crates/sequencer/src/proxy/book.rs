@@ -3,7 +3,7 @@
 //! ```text
 //!                 predecessors on their way          a payer nonce, an envelope
 //!  [held] ------------------------------> [sealed] --------------------------> executed: forgotten
-//!    |                                     |    ^                              failed, given up: kept as a Failure
+//!    |                                     |    ^                              failed: kept as a Failure
 //!    |  replaced by a better offer         +----+ sealed again: epoch over, replaced (same payer nonce)
 //!    +--> [held]
 //! ```
@@ -92,17 +92,15 @@ pub struct Item {
     pub hitch: Option<Hitch>,
 }
 
-/// A transaction that was charged in its envelope and did not run, or was given up since it was not ordered in time.
+/// A transaction that was charged in its envelope and did not run.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// The transaction.
     pub transaction: Arc<RecoveredTransaction>,
-    /// Its newest envelope.
+    /// Its envelope.
     pub envelope: B256,
     /// Why.
     pub reason: String,
-    /// Whether that was ordered, and charged.
-    pub charged: bool,
 }
 
 /// All of it.

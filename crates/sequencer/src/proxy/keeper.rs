@@ -7,7 +7,7 @@
 //! | what is seen | what is done |
 //! |---|---|
 //! | the payer's executed nonce is above the item's | its envelope ran or failed: ask which, forget the item |
-//! | the epoch or `valid_until` is over and no attempt is ordered | seal again, same payer nonce; or give it up, if `valid_until` is over and the user said for how long it is wanted |
+//! | the epoch or `valid_until` is over and no attempt is ordered | seal again, same payer nonce |
 //! | the node's pool does not have the nonce | send the same envelope again |
 //! | an envelope has offered less than the base fee for some blocks, and better ones wait behind it | offer as much as the best |
 //! | a held transaction's predecessors are on their way | seal it |
@@ -19,7 +19,6 @@ mod look;
 
 use std::{
     collections::{HashMap, VecDeque},
-    num::NonZeroU64,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -54,7 +53,7 @@ use crate::{
 const STILL: Duration = Duration::from_secs(5);
 /// How old the epoch and the payer's account may be when something is sealed.
 const FRESH: Duration = Duration::from_secs(2);
-/// Blocks for which an envelope is valid, unless the chain allows fewer or the user wants it for fewer.
+/// Blocks for which an envelope is valid, unless the chain allows fewer.
 const VALID_FOR: u64 = 200;
 /// A held transaction whose predecessors do not come is dropped after this, as in a node's pool.
 const HELD_FOR_MS: u64 = 3 * 3_600_000;
@@ -85,8 +84,6 @@ pub struct Keeper {
     wallet: Wallet,
     params: ChainParams,
     classes: GasClasses,
-    /// Blocks after which a transaction that is not ordered is given up; it never is, if this is not said.
-    valid_for: Option<NonZeroU64>,
     book: Arc<Mutex<Book>>,
     store: Store,
     /// Epoch, keys and the payer's account, and when they were asked for.
@@ -120,7 +117,6 @@ impl Keeper {
         wallet: Wallet,
         params: ChainParams,
         classes: GasClasses,
-        valid_for: Option<NonZeroU64>,
         book: Arc<Mutex<Book>>,
         store: Store,
     ) -> Self {
@@ -131,7 +127,6 @@ impl Keeper {
             wallet,
             params,
             classes,
-            valid_for,
             book,
             store,
             view: None,
@@ -350,14 +345,14 @@ impl Keeper {
 
     /// What to seal with: the key of the node's epoch, proved by the light client if there is one. Where one of the two is a
     /// block behind, as at an epoch's start, they are asked again.
-    async fn seal(&mut self, wanted: &RecoveredTransaction, place: Place) -> Answer<Seal> {
+    async fn seal(&mut self) -> Answer<Seal> {
         let mut moments = MOMENTS;
         loop {
             let keys = self.view().await?.keys.clone();
             // Before anything is made of a key: one that is false may be no key at all.
             match self.source.prove(&keys).await {
                 Ok(()) => {
-                    return match Seal::of(&keys, self.blocks(wanted, place, keys.height)) {
+                    return match Seal::of(&keys, VALID_FOR) {
                         Ok(seal) => Ok(seal.with_classes(&self.classes)),
                         Err(error @ SealingError::NoKey(_)) => {
                             self.view = None;
@@ -381,16 +376,6 @@ impl Keeper {
         }
     }
 
-    /// For how many blocks an envelope is to be valid: no longer than the one before it, where the user said for how long the
-    /// transaction is wanted.
-    fn blocks(&self, wanted: &RecoveredTransaction, (sender, nonce): Place, height: Height) -> u64 {
-        let Some(most) = self.valid_for else { return VALID_FOR };
-        let book = self.book.lock();
-        let before = book.items.get(&(sender, nonce)).and_then(Item::current);
-        let same = before.filter(|attempt| attempt.transaction.hash() == wanted.hash());
-        same.map_or(most.get(), |attempt| attempt.valid_until.0.saturating_sub(height.0).max(1))
-    }
-
     /// Makes an envelope, writes it down, sends it. What was not admitted is forgotten again; what may have been stays.
     async fn seal_and_send(
         &mut self,
@@ -399,7 +384,7 @@ impl Keeper {
         slot: u64,
         least: (u64, u64),
     ) -> Result<(), Unsent> {
-        let seal = self.seal(wanted, place).await.map_err(Unsent::Refused)?;
+        let seal = self.seal().await.map_err(Unsent::Refused)?;
         let raw = Bytes(wanted.raw().clone());
         let envelope = seal
             .offering(&raw, self.wallet.signing_key(), slot, &self.params, least)

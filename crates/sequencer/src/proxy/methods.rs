@@ -184,7 +184,7 @@ impl Methods {
         let Some(Known { found, failure, .. }) = known else { return Ok(null) };
         match (found, failure) {
             (Some(found), _) => json(&convert::pending(&found.transaction)),
-            (None, Some(failure)) if failure.charged => {
+            (None, Some(failure)) => {
                 let mut value = serde_json::to_value(convert::pending(&failure.transaction))
                     .map_err(|error| server(error.to_string()))?;
                 let receipt: Value =
@@ -194,7 +194,7 @@ impl Methods {
                 }
                 json(&value)
             }
-            (None, _) => Ok(null),
+            (None, None) => Ok(null),
         }
     }
 
@@ -233,12 +233,7 @@ impl Methods {
         let status: Option<EnvelopeStatus> = self.ask("l2_envelopeStatus", serde_json::json!([name])).await?;
         // What expires while it is pending here is sealed again.
         let status = status.filter(|status| found.is_none() || status.status != EnvelopeState::Expired);
-        let unknown = match &failure {
-            Some(failure) if found.is_none() && failure.charged => EnvelopeState::Failed,
-            Some(_) if found.is_none() => EnvelopeState::Expired,
-            _ => EnvelopeState::Pending,
-        };
-        let mut status = status.unwrap_or_else(|| EnvelopeStatus { status: unknown, ..pending_status(hash, None) });
+        let mut status = status.unwrap_or_else(|| pending_status(hash, None));
         status.hash = hash;
         let own = match found {
             Some(found) => found.reason,

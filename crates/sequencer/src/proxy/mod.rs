@@ -47,9 +47,7 @@
 //!   is `nonce too low`.
 //! - `eth_getTransactionByHash` and `eth_getTransactionCount(.., "pending")` know what is pending here.
 //! - An envelope that is not ordered before its epoch or its validity ends is sealed again for the next, under the same payer
-//!   nonce. With [`ProxyConfig::valid_for`] it is given up after so many blocks: a trade that somebody leaves out until its
-//!   limit is out of date then does not run at all. Nothing is charged, `l2_envelopeStatus` says `expired`, both nonces are free.
-//!   (What the same account sent behind it is charged without running, should it be ordered all the same.)
+//!   nonce.
 //! - A transaction that is charged in its envelope and does not run (its nonce was used elsewhere, its value is no longer
 //!   there) has a receipt with status 0 here, the envelope's block and `l2.outcome` with the reason. No node has a receipt by
 //!   that hash, and a wallet would wait for ever without one. Its nonce stays free. The same bytes may be sent again, but they
@@ -73,7 +71,6 @@ pub mod store;
 
 use std::{
     net::{SocketAddr, TcpListener},
-    num::NonZeroU64,
     path::PathBuf,
     sync::Arc,
 };
@@ -122,8 +119,6 @@ pub struct ProxyConfig {
     pub cors_origins: Vec<String>,
     /// What the gas limits of envelopes are rounded up to.
     pub gas_classes: GasClasses,
-    /// Blocks after which a transaction that is not ordered is given up. Without it, it is sealed again until it is.
-    pub valid_for: Option<NonZeroU64>,
 }
 
 /// Whose account pays.
@@ -181,8 +176,7 @@ impl Proxy {
         let classes = config.gas_classes.clone();
         let source = Source { node: client.clone(), light };
         let accounts = source.accounts();
-        let (payer, rules) = (wallet.clone(), params.clone());
-        let keeper = Keeper::new(source, payer, rules, classes, config.valid_for, Arc::clone(&book), store);
+        let keeper = Keeper::new(source, wallet.clone(), params.clone(), classes, Arc::clone(&book), store);
         let (seen, news) = watch::channel(Seen::default());
         let methods = Arc::new(Methods { client, accounts, params, book, keeper: sender, news: news.clone() });
         let url = server::websocket_url(&config.node);

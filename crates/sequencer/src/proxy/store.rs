@@ -78,13 +78,6 @@ struct SavedFailure {
     transaction: Bytes,
     envelope: B256,
     reason: String,
-    #[serde(default = "always")]
-    charged: bool,
-}
-
-/// What is not said of failures that were saved before any was given up.
-const fn always() -> bool {
-    true
 }
 
 /// Makes a directory for this user alone, unless it is there.
@@ -209,7 +202,6 @@ fn saved(book: &Book, genesis_hash: B256) -> Saved {
         transaction: raw(&failure.transaction),
         envelope: failure.envelope,
         reason: failure.reason.clone(),
-        charged: failure.charged,
     };
     Saved {
         version: VERSION,
@@ -245,9 +237,9 @@ fn book(saved: Saved, params: &ChainParams) -> Result<Book, String> {
         let place = (wanted.sender(), wanted.nonce());
         book.items.insert(place, Item { slot: item.slot, attempts, ..Item::new(wanted, item.since) });
     }
-    for SavedFailure { transaction, envelope, reason, charged } in saved.failures {
-        let transaction = decode(transaction)?;
-        book.fail(Failed { transaction, envelope, reason, charged });
+    for failure in saved.failures {
+        let transaction = decode(failure.transaction)?;
+        book.fail(Failed { transaction, envelope: failure.envelope, reason: failure.reason });
     }
     Ok(book)
 }
@@ -295,12 +287,7 @@ mod tests {
         };
         let item = Item { slot: Some(8), attempts: vec![attempt], ..Item::new(Arc::clone(&transaction), 5) };
         book.items.insert((transaction.sender(), 3), item);
-        book.fail(Failed {
-            transaction,
-            envelope: B256::repeat_byte(3),
-            reason: "not ordered".to_owned(),
-            charged: false,
-        });
+        book.fail(Failed { transaction, envelope: B256::repeat_byte(3), reason: "nonce too low".to_owned() });
         store.save(&book).unwrap();
         assert_eq!(std::fs::metadata(dir.path().join("proxy.json")).unwrap().permissions().mode() & 0o777, 0o600);
 

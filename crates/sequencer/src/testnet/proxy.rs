@@ -30,7 +30,6 @@ pub(super) async fn start(cluster: &Cluster) -> Result<Proxy, Failure> {
         payer: PayerKey::Public,
         cors_origins: vec!["*".to_owned()],
         gas_classes: GasClasses::default(),
-        valid_for: None,
     };
     let proxy = match Proxy::start(&config).await {
         Err(failure) if failure.code == ExitCode::PortInUse => {

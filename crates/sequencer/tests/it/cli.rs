@@ -376,6 +376,12 @@ fn send_says_what_is_wrong_and_what_to_do() {
     assert!(sent.status.success(), "{}", stderr(&sent));
     let output = send(&["--key-file", &key, "--value", "1", "--nonce", "0"]);
     assert_fails(&output, ExitCode::Failed, &["nonce too low", "leave --nonce away"]);
+    let output = send(&["--key-file", &key, "--value", "1", "--valid-for", "5"]);
+    assert_fails(
+        &output,
+        ExitCode::Usage,
+        &["--valid-for", "cascade deposit", "on a chain in the clear nothing is sealed"],
+    );
     let output = send(&["--key-file", &key, "--value", "1", "--nonce", "4", "--timeout", "1"]);
     assert_fails(&output, ExitCode::Failed, &["not final after 1 s", "gap"]);
     assert!(stderr(&output).contains("until nonces 1 to 3 arrived"), "{}", stderr(&output));

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    num::NonZeroU64,
     sync::Arc,
     time::Duration,
 };
@@ -256,15 +255,6 @@ impl Bench {
     }
 
     pub fn try_proxy(&self, light: Option<&str>) -> Result<Wired, Failure> {
-        self.try_hasty_proxy(light, None)
-    }
-
-    /// One that gives up what is not ordered within so many blocks.
-    pub fn hasty_proxy(&self, blocks: u64) -> Wired {
-        wait_for("the proxy starts", || self.try_hasty_proxy(None, NonZeroU64::new(blocks)).ok())
-    }
-
-    fn try_hasty_proxy(&self, light: Option<&str>, valid_for: Option<NonZeroU64>) -> Result<Wired, Failure> {
         let config = ProxyConfig {
             node: self.node.url.clone(),
             light: light.map(str::to_owned),
@@ -274,7 +264,6 @@ impl Bench {
             payer: PayerKey::Public,
             cors_origins: Vec::new(),
             gas_classes: "none".parse().expect("classes"),
-            valid_for,
         };
         let proxy = self.runtime.block_on(Proxy::start(&config))?;
         let client = Client::patient(&proxy.url(), Duration::from_secs(60)).expect("a URL");

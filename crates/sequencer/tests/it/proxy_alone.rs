@@ -211,57 +211,6 @@ fn a_receipt_that_is_none_breaks_nothing() {
 }
 
 #[test]
-fn what_is_wanted_for_some_blocks_is_given_up_after_them_and_its_nonces_are_free() {
-    let bench = Bench::new();
-    let proxy = bench.hasty_proxy(5);
-    let user = funded(0);
-    let (hash, raw) = transfer(&user, 0, TO, FEES);
-    bench.send(&proxy, &raw).expect("it is sealed");
-    assert_eq!(bench.node.world.lock().envelopes()[0].valid_until, Height(105));
-
-    // The epoch ends meanwhile: sealed again, and valid no longer than before.
-    bench.node.later(3);
-    {
-        let keys = &mut bench.node.world.lock().keys;
-        (keys.epoch, keys.keys) = (Epoch(4), vec![key(4, 4)]);
-    }
-    let again = wait_for("it is sealed again", || bench.node.world.lock().envelopes().get(1).cloned());
-    assert_eq!((again.valid_until, again.nonce), (Height(105), 0));
-
-    // Its block is ordered all the same: it is not given up while the node says so.
-    bench.node.world.lock().state = Some(EnvelopeState::Ordered);
-    bench.node.later(2);
-    look(&bench);
-    assert_eq!(bench.status(&proxy, hash).status, EnvelopeState::Ordered);
-    bench.node.world.lock().state = Some(EnvelopeState::Expired);
-    let status = wait_for("it is given up", || {
-        let status = bench.status(&proxy, hash);
-        status.reason.is_some().then_some(status)
-    });
-    assert_eq!(status.status, EnvelopeState::Expired);
-    assert!(status.reason.expect("one").contains("not ordered up to block 105"));
-    assert!(bench.call(&proxy, "eth_getTransactionByHash", json!([hash])).expect("an answer").is_null());
-    assert!(bench.call(&proxy, "eth_getTransactionReceipt", json!([hash])).expect("an answer").is_null());
-
-    // Known after a restart, where the node has forgotten it.
-    drop(proxy);
-    {
-        let mut world = bench.node.world.lock();
-        (world.state, world.payer.next_nonce) = (None, 0);
-    }
-    let proxy = bench.hasty_proxy(5);
-    assert_eq!(bench.status(&proxy, hash).status, EnvelopeState::Expired);
-
-    // The same bytes are a new wish, and both nonces are free.
-    bench.node.world.lock().state = Some(EnvelopeState::Pending);
-    bench.send(&proxy, &raw).expect("it is sealed");
-    let envelopes = bench.node.world.lock().envelopes();
-    let [_, _, newest] = &envelopes[..] else { panic!("one more: {envelopes:?}") };
-    assert_eq!((newest.valid_until, newest.nonce), (Height(110), 0));
-    assert_eq!(bench.status(&proxy, hash).status, EnvelopeState::Pending);
-}
-
-#[test]
 fn a_cancel_is_on_disk_before_it_is_sent() {
     let bench = Bench::new();
     let proxy = bench.proxy();

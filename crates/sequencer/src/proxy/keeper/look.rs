@@ -90,9 +90,7 @@ impl Keeper {
                 if self.is_ordered(&item).await? {
                     continue;
                 }
-                if self.valid_for.is_some() && current.valid_until <= height {
-                    self.give_up(place, &item, current);
-                } else if let Some(reason) = &stuck {
+                if let Some(reason) = &stuck {
                     self.hitch(place, Some(Hitch::Stuck(reason.clone())));
                 } else if let Some(reason) = self.seal_again(place, slot, &item).await {
                     stuck =
@@ -207,7 +205,7 @@ impl Keeper {
             let reason = status.reason.clone().unwrap_or_default();
             tracing::warn!(transaction = %hash, envelope = %attempt.name, reason, "charged, and nothing ran");
             let transaction = Arc::clone(&attempt.transaction);
-            book.fail(Failure { transaction, envelope: attempt.name, reason, charged: true });
+            book.fail(Failure { transaction, envelope: attempt.name, reason });
         } else {
             tracing::info!(transaction = %hash, envelope = %attempt.name, height = status.height.map(|h| h.0), "executed");
             let next = self.executed.entry(place.0).or_default();
@@ -217,18 +215,6 @@ impl Keeper {
         if let Some(wanted) = removed.map(|item| item.wanted.hash()).filter(|wanted| *wanted != hash) {
             tracing::info!(transaction = %wanted, "came too late to replace {hash}");
         }
-        drop(book);
-        self.save_or_say();
-    }
-
-    /// Nothing that was made for an item can be ordered any more, and the user wants no more to be made. Its payer nonce is free.
-    fn give_up(&self, place: Place, item: &Item, newest: &Attempt) {
-        let reason = format!("not ordered up to block {}: given up", newest.valid_until.0);
-        tracing::warn!(transaction = %item.wanted.hash(), sender = %place.0, nonce = place.1, reason, "too late");
-        let mut book = self.book.lock();
-        book.items.remove(&place);
-        let transaction = Arc::clone(&item.wanted);
-        book.fail(Failure { transaction, envelope: newest.name, reason, charged: false });
         drop(book);
         self.save_or_say();
     }
