@@ -364,7 +364,7 @@ impl Bench {
             for most in [0, 1, 2, 3, 5, 10] {
                 // Plans take long, and the margin needs no more chains.
                 let settings = hoard::Settings { most, ..settings };
-                let few = hoard::Settings { chains: chains.div_ceil(8).max(2), ..settings };
+                let few = hoard::Settings { chains: chains.div_ceil(4).max(2), ..settings };
                 println!("left out for {most} blocks at most");
                 let plain = hoarded("  in the clear", &few, Attack::Plain, None);
                 let margin = 0.05 * plain.low();

@@ -142,9 +142,7 @@ impl Settings {
         for own in self.schedule(&mut rng) {
             let more = arriving(&mut rng).min(USERS - waiting.len());
             waiting.extend((0..more).map(|_| self.wish(&mut rng)));
-            // What is let run in the clear can as well wait for the last block of one's own.
-            let until = if matches!(attack, Attack::Plain) { own.saturating_sub(1) } else { own };
-            if until % (self.most + 1) > 0 {
+            if self.keeps(attack, own) {
                 sums.waited += waiting.len() as f64;
                 continue;
             }
@@ -156,6 +154,13 @@ impl Settings {
             waiting = Vec::new();
         }
         sums
+    }
+
+    /// Whether the attacker leaves out all that waits, in the first of so many blocks that it leads.
+    const fn keeps(&self, attack: Attack<'_>, own: usize) -> bool {
+        // Sealed, they may as well run in the block of who leads next.
+        let own = if matches!(attack, Attack::Plain) { own.saturating_sub(1) } else { own };
+        own % (self.most + 1) > 0
     }
 
     /// For each round how many blocks the attacker leads from then on without a break.
@@ -299,4 +304,67 @@ fn in_the_clear(mut pool: Curve, mut trades: Vec<Victim>, leads: bool) -> f64 {
         trades = left_out;
     }
     gained
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: Settings = Settings { nodes: 4, attackers: 1, fee: 0, most: 3, seed: 1, chains: 100, rounds: 250 };
+
+    #[test]
+    fn nobody_is_left_out_for_longer_than_allowed() {
+        for most in [0, 1, 3, 10] {
+            let settings = Settings { most, rounds: 2000, ..SETTINGS };
+            for attack in [Attack::Plain, Attack::Told] {
+                let schedule = settings.schedule(&mut ChaCha20Rng::seed_from_u64(7));
+                let kept = schedule.iter().map(|&own| settings.keeps(attack, own));
+                let longest = kept.fold((0, 0), |(run, longest), keeps| {
+                    let run = if keeps { run + 1 } else { 0 };
+                    (run, longest.max(run))
+                });
+                assert_eq!(longest.1, most, "some wait for as long, none for longer");
+            }
+        }
+    }
+
+    /// What the programme promises a simulated attacker gains, who knows how many trades are to come.
+    #[test]
+    fn a_block_is_worth_what_the_programme_says() {
+        for fee in [0, 3000] {
+            let settings = Settings { fee, ..SETTINGS };
+            let bets = settings.bets();
+            for (trades, drift) in [(1, 0.01), (2, 0.0), (6, -0.01), (12, 0.0), (12, 0.015), (20, -0.02)] {
+                let mut pool = settings.pool();
+                pool.apply(true, pool.coins * (f64::exp(drift) - 1.0), pool.tokens * (1.0 - f64::exp(-drift)));
+                let mut rng = ChaCha20Rng::seed_from_u64(trades as u64);
+                let mut one = || {
+                    let named: Vec<Victim> = (0..trades).map(|_| settings.wish(&mut rng)).collect();
+                    sealed(Attack::Counting(&bets), pool, &named, &mut rng)
+                };
+                let gained = Estimate::of(&(0..40_000).map(|_| one()).collect::<Vec<_>>());
+                let promised = bets.value(trades, drift) * POOL_COINS;
+                println!("{fee} {trades} {drift}: {promised} {gained:?} {}", gained.half_width());
+                assert!((gained.mean - promised).abs() < gained.half_width(), "{fee} {trades} {drift}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_hoarding_gains_is_found_and_is_little_where_nobody_waits_for_long() {
+        for fee in [0, 500, 3000] {
+            let settings = Settings { fee, ..SETTINGS };
+            let bets = settings.bets();
+            let margin = 0.05 * Settings { chains: 20, ..settings }.measure(Attack::Plain).profit.low();
+            for attack in [Attack::Seeing(&bets), Attack::Counting(&bets)] {
+                let profit = settings.measure(attack).profit;
+                assert!(profit.equivalent_to_zero(margin), "margin {margin}: {profit:?}");
+                assert!(profit.power(margin) > 0.99, "margin {margin}: {profit:?}");
+                let long = Settings { most: 10, ..settings }.measure(attack).profit;
+                assert!(long.low() > 0.0, "{fee}: {long:?}");
+            }
+            let told = settings.measure(Attack::Told).profit;
+            assert!(told.low() > 2.0 * margin, "margin {margin}: {told:?}");
+        }
+    }
 }
