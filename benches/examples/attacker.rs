@@ -10,6 +10,7 @@ use cascade_benches::market::{
     cipher::Keys,
     copies::copies,
     duel::duel,
+    hoard::{self, Attack},
     network::{self, Conditions, Counts},
     stats::Estimate,
     users::{Gas, Habits, UNFORESEEN},
@@ -68,6 +69,8 @@ enum Part {
     Foretold,
     /// In the simulator's network
     Network,
+    /// Trades left out and let run together with the best bet on them, in a model without a chain
+    Hoard,
 }
 
 /// Batches of the statistics: an interval needs two.
@@ -345,6 +348,49 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// What is gained by leaving trades out, with the best bet on those that are let run together.
+    fn hoard(&self) {
+        let Arguments { chains, rounds, seed, nodes, attackers, .. } = self.arguments;
+        let count = |seats: usize| u32::try_from(seats).expect("few seats");
+        println!(
+            "\ntrades left out and let run together, prices that wander: the whole profit in a model without a chain"
+        );
+        for fee in [0, 500, 3000] {
+            let (nodes, attackers) = (count(nodes), count(attackers));
+            let settings = hoard::Settings { nodes, attackers, fee, most: 0, seed, chains, rounds };
+            let bets = settings.bets();
+            println!("\nan exchange fee of {}%", f64::from(fee) / 10_000.0);
+            for most in [0, 1, 2, 3, 5, 10] {
+                // Plans take long, and the margin needs no more chains.
+                let settings = hoard::Settings { most, ..settings };
+                let few = hoard::Settings { chains: chains.div_ceil(4).max(2), ..settings };
+                println!("left out for {most} blocks at most");
+                let plain = hoarded("  in the clear", &few, Attack::Plain, None);
+                let margin = 0.05 * plain.low();
+                for (name, attack) in [
+                    ("  sealed: bets by what a contract sees", Attack::Seeing(&bets)),
+                    ("  it knows how many trades are to come", Attack::Counting(&bets)),
+                    ("  told the next trade's direction", Attack::Told),
+                ] {
+                    hoarded(name, &settings, attack, Some(margin));
+                }
+            }
+        }
+    }
+}
+
+fn hoarded(name: &str, settings: &hoard::Settings, attack: Attack<'_>, margin: Option<f64>) -> Estimate {
+    let start = Instant::now();
+    let report = settings.measure(attack);
+    print!("{name:44} {:>7} {:>16}", report.trades, cell(&report.profit));
+    if let Some(margin) = margin {
+        print!("  margin {:.3}, {}", margin * 1e3, verdict(&report.profit, margin));
+    }
+    println!("  waited {:.2}, {:.1?}", report.waited.mean, start.elapsed());
+    report.profit
+}
+
 fn main() {
     let arguments = Arguments::parse();
     println!("{} sequencers, {} of the attacker; seed {}", arguments.nodes, arguments.attackers, arguments.seed);
@@ -354,7 +400,7 @@ fn main() {
         "", "trades", "front", "total", "back", "in time", "users lose", "against none"
     );
     let mut bench = Bench { arguments, margin: 0.0 };
-    if bench.arguments.parts.iter().any(|part| *part != Part::Network) {
+    if bench.arguments.parts.iter().any(|part| !matches!(part, Part::Network | Part::Hoard)) {
         let plain = Report::of(&row("plain: sandwich", &bench.settings(Strategy::Sandwich, 0, UNFORESEEN), None));
         bench.margin = 0.05 * plain.front.low();
         println!("margin: 5% of the lower end, {:.4}", bench.margin * 1e3);
@@ -367,6 +413,7 @@ fn main() {
         (Part::Fee, Bench::fee),
         (Part::Foretold, Bench::foretold),
         (Part::Network, Bench::network),
+        (Part::Hoard, Bench::hoard),
     ] {
         if bench.arguments.parts.contains(&part) {
             run(&bench);

@@ -68,6 +68,7 @@ pub mod cipher;
 pub mod copies;
 pub mod curve;
 pub mod duel;
+pub mod hoard;
 pub mod network;
 mod plain;
 pub mod plan;

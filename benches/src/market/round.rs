@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Coins in the pool when a chain begins.
-const POOL_COINS: f64 = 1000.0;
+pub(super) const POOL_COINS: f64 = 1000.0;
 /// Tokens in it.
 pub(super) const POOL_TOKENS: f64 = 1_000_000.0;
 /// Coins that a token is worth where that is known.

@@ -33,7 +33,7 @@ pub enum Gas {
 pub const UNFORESEEN: Habits = Habits { repeats: 0.5, gas: Gas::Set };
 
 /// Slippages that users tolerate, in hundredths of a percent.
-const TOLERATED: [f64; 3] = [50.0, 100.0, 200.0];
+pub(super) const TOLERATED: [f64; 3] = [50.0, 100.0, 200.0];
 
 /// One who trades.
 #[derive(Debug)]
@@ -97,31 +97,40 @@ impl Users {
     /// and a hundredth of the pool, with the least price that its user takes reckoned from the pool as it is. A sale is of
     /// tokens for so many coins at what they are known to be worth, or else at the pool's price.
     pub fn orders(&mut self, pool: &Curve, worth: Option<f64>) -> Vec<Order> {
-        let count = [1, 1, 1, 2, 2, 3][self.rng.random_range(0..6)];
-        (0..count).filter_map(|_| self.order(pool, worth)).collect()
+        (0..arriving(&mut self.rng)).filter_map(|_| self.order(pool, worth)).collect()
     }
 
     fn order(&mut self, pool: &Curve, worth: Option<f64>) -> Option<Order> {
         let free: Vec<usize> = (0..self.all.len()).filter(|&i| !self.all[i].waits).collect();
         let user = *free.get(self.rng.random_range(0..free.len().max(1)))?;
         let prefers = self.all[user].prefers;
-        let mut buying = if self.rng.random_bool(self.habits.repeats) { prefers } else { !prefers };
-        let coins = pool.coins / 1000.0 * 10f64.powf(self.rng.random());
-        if worth.is_none() && buying {
-            buying = !self.rng.random_bool(tilt(coins / pool.coins));
-        }
-        let paid = if buying { coins } else { coins / worth.unwrap_or(pool.coins / pool.tokens) };
-        let tolerated = TOLERATED[self.rng.random_range(0..TOLERATED.len())] / 10_000.0;
-        let least = pool.quote(buying, paid) * (1.0 - tolerated);
+        let buying = if self.rng.random_bool(self.habits.repeats) { prefers } else { !prefers };
+        let victim = wish(&mut self.rng, buying, pool, worth);
         self.all[user].waits = true;
-        Some(Order { user, victim: Victim { buying, paid, least }, paid: units(paid), least: units(least) })
+        Some(Order { user, victim, paid: units(victim.paid), least: units(victim.least) })
     }
+}
+
+/// How many trades come in before a block.
+pub(super) fn arriving(rng: &mut ChaCha20Rng) -> usize {
+    [1, 1, 1, 2, 2, 3][rng.random_range(0..6)]
+}
+
+/// What somebody asks for who would rather buy, or sell.
+pub(super) fn wish(rng: &mut ChaCha20Rng, mut buying: bool, pool: &Curve, worth: Option<f64>) -> Victim {
+    let coins = pool.coins / 1000.0 * 10f64.powf(rng.random());
+    if worth.is_none() && buying {
+        buying = !rng.random_bool(tilt(coins / pool.coins));
+    }
+    let paid = if buying { coins } else { coins / worth.unwrap_or(pool.coins / pool.tokens) };
+    let tolerated = TOLERATED[rng.random_range(0..TOLERATED.len())] / 10_000.0;
+    Victim { buying, paid, least: pool.quote(buying, paid) * (1.0 - tolerated) }
 }
 
 /// How many of the purchases for such a share of the pool, which are half of all trades, have to be sales in their place, so
 /// that the price is expected to stay where it is: a purchase raises it by `(1 + share)^2`, a sale lowers it by as much
 /// again, and the mean of both lies above what it was.
-fn tilt(share: f64) -> f64 {
+pub(super) fn tilt(share: f64) -> f64 {
     let step = (1.0 + share).powi(2);
     1.0 - 2.0 / (1.0 + step)
 }
