@@ -184,7 +184,7 @@ impl Bench {
             let margin = in_the_clear(&wandering);
             for before in [0.01, 0.05] {
                 let name = format!("plain: all together, pumped {}", percent(before));
-                row(&name, &wandering(Strategy::Together { before }), None);
+                self.profit(&name, &wandering(Strategy::Together { before }), margin);
             }
             let whole =
                 |name: &str, strategy, role| self.profit(name, &Settings { role, ..wandering(strategy) }, margin);

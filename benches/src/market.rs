@@ -47,14 +47,16 @@
 //! # The attacker
 //!
 //! In the clear ([`Strategy::Sandwich`]) it knows size, direction and slippage of each trade, computes the entry that gains
-//! most, and puts itself right before and after its victim: as the leader by placing, else by tip.
+//! most, and puts itself right before and after its victim: as the leader by placing, else by tip. Or it takes all that wait
+//! together ([`Strategy::Together`], [`plan`]), and as the leader leaves everything out until its last block.
 //!
 //! Encrypted, it sees payers and gas limits. It sends a contract (testnet/contracts/Sandwich.sol) that looks at the pool when
 //! it comes to run, so that it needs no luck to know whether a trade has come before it. [`Strategy::Blind`] enters and
 //! closes once. [`Strategy::Strew`] fills the block with transactions of which each enters if nobody has traded yet and
 //! closes if somebody has; the direction is a guess ([`Guess`]), drawn when it is sent or, from what others have traded
 //! last, when it runs; and as the leader it may leave out all but one trade of
-//! others. It may withhold its shares. [`copies`] tries what else one can do with others' ciphertexts.
+//! others. It may withhold its shares. [`copies`] tries what else one can do with others' ciphertexts. [`Strategy::Hoard`]
+//! leaves out all of them; how much there is to gain by that at the best [`hoard`] finds in a model without a chain.
 //!
 //! # The outsider
 //!

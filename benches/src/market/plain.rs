@@ -107,6 +107,7 @@ impl Market {
         if before == 0.0 {
             return;
         }
+        assert!(self.ground.worth.is_none(), "what it holds is counted in coins alone");
         let (buying, pool) = (self.ground.rng.random_bool(0.5), self.ground.pool());
         let reserve = if buying { pool.coins } else { pool.tokens };
         let params = self.ground.chain.params.clone();

@@ -131,6 +131,7 @@ impl Market {
     /// Enters before users name their limits.
     fn pump(&mut self) {
         let Strategy::Pump { before, during, .. } = self.strategy else { return };
+        assert!(self.ground.worth.is_none(), "what it holds is counted in coins alone");
         let (buying, pool) = (self.ground.rng.random_bool(0.5), self.ground.pool());
         let reserve = if buying { pool.coins } else { pool.tokens };
         self.pumped = (buying, reserve * during);
