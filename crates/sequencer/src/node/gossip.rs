@@ -5,6 +5,9 @@
 //!       \--> all others --> Submitter: the same door and bounds as for users of the RPC
 //! ```
 //!
+//! Items are pushed whole, not announced and fetched: only the node that took one from a user sends it, to each peer once, so
+//! there is nothing to choose from, and a round trip is saved. Two nodes that take the same one within milliseconds both send it.
+//!
 //! Sequencers are connected with each other, so what one gossips the others get from it, and what it gossips it took from
 //! users by its own door. What a node outside of the committee sends may have reached nobody else, and nobody answered for
 //! it yet: it is taken like what users submit, and given on. Members wait for no others, on an encrypted chain for a round of
