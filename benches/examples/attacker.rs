@@ -346,9 +346,7 @@ impl Bench {
         );
         sealed("told the direction: strewn 8, 0.1%", strew(8, 0.001, coin), Conditions { leak: true, ..calm });
     }
-}
 
-impl Bench {
     /// What is gained by leaving trades out, with the best bet on those that are let run together.
     fn hoard(&self) {
         let Arguments { chains, rounds, seed, nodes, attackers, .. } = self.arguments;

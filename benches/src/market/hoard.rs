@@ -277,28 +277,10 @@ impl Guess {
 fn in_the_clear(mut pool: Curve, mut trades: Vec<Victim>, leads: bool) -> f64 {
     let mut gained = 0.0;
     while !trades.is_empty() {
-        let start = Start { pool, worth: None, held: 0.0, leads };
-        let mut own = Own { pool, held: 0.0, gained: 0.0 };
-        let mut left_out = Vec::new();
-        for step in start.plan(&trades) {
-            let (buying, paid) = step.entry;
-            if paid > 0.0 {
-                let got = own.pool.trade(buying, paid);
-                own.gained += gain(buying, paid, got, 0.0);
-                own.held += tokens_of(buying, paid, got);
-            }
-            let trade = trades[step.trade];
-            if !step.included {
-                left_out.push(trade);
-            } else if own.pool.bears(&trade) {
-                own.pool.trade(trade.buying, trade.paid);
-            }
-            if step.leaves {
-                own.hold(0.0);
-            }
-        }
-        gained += own.gained;
-        pool = own.pool;
+        let plan = Start { pool, worth: None, held: 0.0, leads }.plan(&trades);
+        (gained, pool) = (gained + plan.gained, plan.pool);
+        let left_out: Vec<Victim> =
+            plan.moves.iter().filter(|step| !step.included).map(|step| trades[step.trade]).collect();
         if left_out.len() == trades.len() {
             break;
         }

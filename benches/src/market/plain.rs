@@ -107,12 +107,7 @@ impl Market {
         if before == 0.0 {
             return;
         }
-        assert!(self.ground.worth.is_none(), "what it holds is counted in coins alone");
-        let (buying, pool) = (self.ground.rng.random_bool(0.5), self.ground.pool());
-        let reserve = if buying { pool.coins } else { pool.tokens };
-        let params = self.ground.chain.params.clone();
-        let call = attack(&self.ground.contracts, enter(buying, reserve * before), TIP);
-        let own = self.ground.attacker.sign(&params, &call);
+        let (_, own) = self.ground.open(before);
         let base_fee = self.ground.chain.base_fee;
         let block = self.commit(&[own]);
         self.ground.opened = Opened::of(&block.receipts[0], base_fee);
@@ -149,12 +144,12 @@ impl Market {
         let Ground { worth, opened, .. } = &self.ground;
         let start = Start { pool: self.ground.pool(), worth: *worth, held: opened.tokens(), leads };
         let victims: Vec<Victim> = self.waiting.iter().map(|trade| trade.order.victim).collect();
-        let moves = match self.strategy {
+        let plan = match self.strategy {
             Strategy::Together { .. } => start.plan(&victims),
             _ => start.one_by_one(&victims),
         };
-        let mut places = Vec::with_capacity(moves.len());
-        for Move { trade, entry: (buying, paid), leaves, included } in moves {
+        let mut places = Vec::with_capacity(plan.moves.len());
+        for Move { trade, entry: (buying, paid), leaves, included } in plan.moves {
             let tip = self.waiting[trade].tip;
             let ahead = self.attack(enter(buying, paid), enter(buying, 0.0), tip + 1);
             let behind = if leaves { close() } else { enter(buying, 0.0) };

@@ -33,6 +33,17 @@ pub struct Move {
     pub included: bool,
 }
 
+/// What is done about all of them.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What it gains in coins, all tokens given back.
+    pub gained: f64,
+    /// The pool that it leaves.
+    pub pool: Curve,
+    /// A move for each trade, in the order of the block.
+    pub moves: Vec<Move>,
+}
+
 /// What the attacker starts from.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
@@ -47,10 +58,9 @@ pub struct Start {
 }
 
 impl Start {
-    /// The best plan that is found for trades, given in the order in which they run in somebody else's block. No move for
-    /// none.
+    /// The best plan that is found for trades, given in the order in which they run in somebody else's block.
     #[must_use]
-    pub fn plan(&self, victims: &[Victim]) -> Vec<Move> {
+    pub fn plan(&self, victims: &[Victim]) -> Plan {
         let as_given: Vec<usize> = (0..victims.len()).collect();
         let mut orders = vec![as_given.clone()];
         if self.leads {
@@ -63,36 +73,36 @@ impl Start {
         }
         let beginnings = [Step::Sandwich, Step::AtLimit];
         let tried = orders.iter().flat_map(|order| beginnings.map(|step| self.ascend(victims, order, step)));
-        tried.max_by(|(a, _), (b, _)| a.total_cmp(b)).map_or_else(Vec::new, |(_, moves)| moves)
+        tried.max_by(|a, b| a.gained.total_cmp(&b.gained)).expect("one order at the least")
     }
 
     /// Each trade for itself, in the order given: the best entry ahead of it, and out behind it.
     #[must_use]
-    pub fn one_by_one(&self, victims: &[Victim]) -> Vec<Move> {
+    pub fn one_by_one(&self, victims: &[Victim]) -> Plan {
         let order: Vec<usize> = (0..victims.len()).collect();
-        self.follow(victims, &order, &vec![Step::Sandwich; victims.len()]).1
+        self.follow(victims, &order, &vec![Step::Sandwich; victims.len()])
     }
 
-    fn ascend(&self, victims: &[Victim], order: &[usize], beginning: Step) -> (f64, Vec<Move>) {
+    fn ascend(&self, victims: &[Victim], order: &[usize], beginning: Step) -> Plan {
         let mut steps = vec![beginning; order.len()];
         let mut best = self.follow(victims, order, &steps);
         loop {
-            let before = best.0;
+            let before = best.gained;
             for i in 0..steps.len() {
                 for step in [Step::Sandwich, Step::AtLimit, Step::Pass, Step::Keep] {
                     let old = std::mem::replace(&mut steps[i], step);
                     let other = self.follow(victims, order, &steps);
-                    if other.0 > best.0 + 1e-9 { best = other } else { steps[i] = old }
+                    if other.gained > best.gained + 1e-9 { best = other } else { steps[i] = old }
                 }
             }
-            if best.0 <= before {
+            if best.gained <= before {
                 return best;
             }
         }
     }
 
     /// What the steps gain, and what they come to.
-    fn follow(&self, victims: &[Victim], order: &[usize], steps: &[Step]) -> (f64, Vec<Move>) {
+    fn follow(&self, victims: &[Victim], order: &[usize], steps: &[Step]) -> Plan {
         let Self { mut pool, worth, mut held, leads } = *self;
         let valued = worth.unwrap_or(0.0);
         let mut gained = 0.0;
@@ -130,7 +140,7 @@ impl Start {
             }
             moves.push(made);
         }
-        (gained, moves)
+        Plan { gained, pool, moves }
     }
 }
 
@@ -149,9 +159,10 @@ mod tests {
         Victim { buying, paid, least: pool.quote(buying, paid) * 0.99 }
     }
 
-    fn gained(start: &Start, victims: &[Victim], moves: &[Move]) -> f64 {
+    /// What a plan gains if it is followed, which is what it promises.
+    fn gained(start: &Start, victims: &[Victim], plan: &Plan) -> f64 {
         let (mut pool, mut held, mut sum) = (start.pool, start.held, 0.0);
-        for made in moves {
+        for made in &plan.moves {
             let got = pool.trade(made.entry.0, made.entry.1);
             sum += gain(made.entry.0, made.entry.1, got, start.worth.unwrap_or(0.0));
             held += tokens_of(made.entry.0, made.entry.1, got);
@@ -164,6 +175,7 @@ mod tests {
                 held = 0.0;
             }
         }
+        assert!((sum - plan.gained).abs() < 1e-9 && pool == plan.pool, "{sum} {plan:?}");
         sum
     }
 
@@ -173,7 +185,7 @@ mod tests {
         for buying in [true, false] {
             let victims = [victim(buying, &pool())];
             let entry = pool().best_entry(None, &victims[0]);
-            let [made] = start.plan(&victims)[..] else { panic!("one move") };
+            let [made] = start.plan(&victims).moves[..] else { panic!("one move") };
             assert!(made.leaves && made.included && made.entry.0 == buying);
             assert!((made.entry.1 / entry - 1.0).abs() < 1e-3, "{} {entry}", made.entry.1);
         }
@@ -208,7 +220,7 @@ mod tests {
                 .collect();
             let (alone, together) = (start.one_by_one(&victims), start.plan(&victims));
             prop_assert!(gained(&start, &victims, &together) >= gained(&start, &victims, &alone) - 1e-9);
-            prop_assert!(together.last().is_none_or(|last| last.leaves), "it ends without tokens");
+            prop_assert!(together.moves.last().is_none_or(|last| last.leaves), "it ends without tokens");
         }
     }
 

@@ -3,8 +3,10 @@
 use alloy_primitives::{Address, B256, U256, keccak256};
 use cascade_consensus::election::{Leaders, epoch_seed};
 use cascade_execution::{CallRequest, ExecutedBlock, Outcome, Receipt, estimate_gas};
-use cascade_primitives::{ChainParams, GenesisAccount, MemberIndex, Network, TransactionRule, View};
-use rand::SeedableRng as _;
+use cascade_primitives::{
+    ChainParams, GenesisAccount, MemberIndex, Network, RecoveredTransaction, TransactionRule, View,
+};
+use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
 
 use super::{
@@ -204,6 +206,16 @@ impl Ground {
     /// The calls that make a second attacker: its own, which makes a contract, and the first one's, which gives that tokens.
     pub fn set_up_second(&self, sandwich: Address) -> [Call; 2] {
         [self.create_sandwich(), self.give(sandwich, POOL_TOKENS * 10.0)]
+    }
+
+    /// What an attacker trades before users name their limits, as a share of the pool: in which direction, by lot, and its
+    /// transaction.
+    pub fn open(&mut self, before: f64) -> (bool, RecoveredTransaction) {
+        assert!(self.worth.is_none(), "what it holds is counted in coins alone");
+        let (buying, pool) = (self.rng.random_bool(0.5), self.pool());
+        let reserve = if buying { pool.coins } else { pool.tokens };
+        let call = attack(&self.contracts, enter(buying, reserve * before), TIP);
+        (buying, self.attacker.sign(&self.chain.params, &call))
     }
 
     pub fn create_sandwich(&self) -> Call {

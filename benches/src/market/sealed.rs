@@ -131,13 +131,9 @@ impl Market {
     /// Enters before users name their limits.
     fn pump(&mut self) {
         let Strategy::Pump { before, during, .. } = self.strategy else { return };
-        assert!(self.ground.worth.is_none(), "what it holds is counted in coins alone");
-        let (buying, pool) = (self.ground.rng.random_bool(0.5), self.ground.pool());
-        let reserve = if buying { pool.coins } else { pool.tokens };
-        self.pumped = (buying, reserve * during);
-        let params = self.ground.chain.params.clone();
-        let call = attack(&self.ground.contracts, enter(buying, reserve * before), TIP);
-        let own = self.ground.attacker.sign(&params, &call);
+        let pool = self.ground.pool();
+        let (buying, own) = self.ground.open(before);
+        self.pumped = (buying, during * if buying { pool.coins } else { pool.tokens });
         let sealed = self.seal_own(&own);
         let base_fee = self.ground.chain.base_fee;
         let block = self.commit(&[sealed], &[]);

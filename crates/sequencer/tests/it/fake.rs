@@ -155,6 +155,7 @@ impl World {
         Ok(match method {
             "l2_chainParams" => json!(params()),
             "l2_genesisHash" => json!(self.keys.genesis_hash),
+            "eth_chainId" => json!(U64::from(self.keys.chain_id.0)),
             "l2_epochKey" => match &self.no_keys {
                 Some(words) => return Err(ErrorObjectOwned::owned(-32000, words.clone(), None::<()>)),
                 None => json!(self.keys),
@@ -171,7 +172,8 @@ impl World {
     }
 }
 
-const METHODS: [&str; 12] = [
+const METHODS: [&str; 13] = [
+    "eth_chainId",
     "l2_chainParams",
     "l2_genesisHash",
     "l2_epochKey",

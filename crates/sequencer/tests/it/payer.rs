@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use cascade_execution::{FEE_LEDGER, Withdrawal};
-use cascade_primitives::Transaction;
+use cascade_primitives::{Height, Transaction};
 use cascade_sequencer::{
     testnet::accounts::proxy_account,
     wallet::{Transfer, Wallet},
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::{
     cli::cascade,
     cluster::{Cluster, funded},
+    fake::Bench,
     proxy::{FEES, Proxy, balance, chain, node_url, transfer},
     sealed,
 };
@@ -116,6 +117,23 @@ fn sends_in_classes(cluster: &Cluster, dir: &std::path::Path) {
     assert_eq!(shown(cluster, height(run(&line, &told))), 50_000);
     let flagged = [line.as_slice(), &["--gas-classes", "40000"]].concat();
     assert_eq!(shown(cluster, height(run(&flagged, &told))), 40_000);
+}
+
+#[test]
+fn send_seals_for_as_many_blocks_as_it_is_told_and_the_chain_allows() {
+    let bench = Bench::new();
+    let dir = TempDir::new().unwrap();
+    let (key, to) = (key_file(dir.path(), &funded(0)), TO.to_string());
+    let line =
+        ["send", "--rpc", &bench.node.url, "--key-file", &key, "--to", &to, "--gas", "21000", "--max-fee", "1000"];
+    let line = [line.as_slice(), &["--tip", "10", "--no-wait", "--json"]].concat();
+    // The fake's newest block is 100, and it allows 600 more.
+    for (more, end) in [(vec![], 300), (vec!["--valid-for", "5"], 105), (vec!["--valid-for", "9999"], 700)] {
+        run(&[line.as_slice(), &more].concat(), &[]).expect("it is sent");
+        assert_eq!(bench.node.world.lock().envelopes().last().expect("one").valid_until, Height(end));
+    }
+    let refused = run(&[line.as_slice(), &["--valid-for", "0"]].concat(), &[]).expect_err("no block could hold it");
+    assert!(refused.contains("--valid-for"), "{refused}");
 }
 
 #[test]
