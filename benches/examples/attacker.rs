@@ -42,6 +42,12 @@ struct Arguments {
     /// Times at which users trade in each of them, every two seconds
     #[arg(long, default_value_t = 120)]
     times: usize,
+    /// The exchange's fee in the part `network`, in millionths
+    #[arg(long, default_value_t = 0)]
+    network_fee: u32,
+    /// Transactions of the attacker in each block of the part `hoard`
+    #[arg(long, default_value_t = 256)]
+    calls: usize,
     /// Sealed rows of the parts `whole`, `fees` and `network`: those whose name contains this
     #[arg(long, default_value = "")]
     only: String,
@@ -289,7 +295,7 @@ impl Bench {
             prices: Prices::Wandering,
             chains: self.arguments.seeds,
             rounds: self.arguments.times,
-            ..self.settings(strategy, 0, UNFORESEEN)
+            ..self.settings(strategy, self.arguments.network_fee, UNFORESEEN)
         };
         let start = Instant::now();
         let runs = network::runs(&settings, conditions);
@@ -349,23 +355,27 @@ impl Bench {
 
     /// What is gained by leaving trades out, with the best bet on those that are let run together.
     fn hoard(&self) {
-        let Arguments { chains, rounds, seed, nodes, attackers, .. } = self.arguments;
+        let Arguments { chains, rounds, seed, nodes, attackers, calls, .. } = self.arguments;
         let count = |seats: usize| u32::try_from(seats).expect("few seats");
         println!(
             "\ntrades left out and let run together, prices that wander: the whole profit in a model without a chain"
         );
         for fee in [0, 500, 3000] {
             let (nodes, attackers) = (count(nodes), count(attackers));
-            let settings = hoard::Settings { nodes, attackers, fee, most: 0, seed, chains, rounds };
+            let settings = hoard::Settings { nodes, attackers, fee, patience: None, calls, seed, chains, rounds };
             let bets = settings.bets();
             println!("\nan exchange fee of {}%", f64::from(fee) / 10_000.0);
-            for most in [0, 1, 2, 3, 5, 10] {
+            for patience in [Some(0), Some(1), Some(2), Some(3), Some(5), Some(10), None] {
                 // Plans take long, and the margin needs no more chains.
-                let settings = hoard::Settings { most, ..settings };
+                let settings = hoard::Settings { patience, ..settings };
                 let few = hoard::Settings { chains: chains.div_ceil(4).max(2), ..settings };
-                println!("left out for {most} blocks at most");
-                let plain = hoarded("  in the clear", &few, Attack::Plain, None);
-                let margin = 0.05 * plain.low();
+                match patience {
+                    Some(most) => println!("left out for {most} blocks at most"),
+                    None => println!("left out for as long as it leads"),
+                }
+                let clear = [("  in the clear, all together", Attack::Together), ("  one side", Attack::OneSided)];
+                let lows = clear.map(|(name, attack)| hoarded(name, &few, attack, None).low());
+                let margin = 0.05 * lows[0].max(lows[1]);
                 for (name, attack) in [
                     ("  sealed: bets by what a contract sees", Attack::Seeing(&bets)),
                     ("  it knows how many trades are to come", Attack::Counting(&bets)),

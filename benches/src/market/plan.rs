@@ -65,8 +65,12 @@ impl Start {
         let mut orders = vec![as_given.clone()];
         if self.leads {
             for buying in [true, false] {
-                let (mut first, second): (Vec<usize>, Vec<usize>) =
+                let (mut first, mut second): (Vec<usize>, Vec<usize>) =
                     as_given.iter().partition(|&&i| victims[i].buying == buying);
+                // The price goes the way of those that run, so who bears least of that comes first.
+                for side in [&mut first, &mut second] {
+                    side.sort_by(|&a, &b| bears_less(&victims[a], &victims[b]));
+                }
                 first.extend(second);
                 orders.push(first);
             }
@@ -142,6 +146,11 @@ impl Start {
         }
         Plan { gained, pool, moves }
     }
+}
+
+/// Which of two trades that go the same way stops to run first.
+fn bears_less(one: &Victim, other: &Victim) -> std::cmp::Ordering {
+    (other.least / other.paid).total_cmp(&(one.least / one.paid))
 }
 
 #[cfg(test)]

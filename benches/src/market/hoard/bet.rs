@@ -16,12 +16,12 @@ use rayon::prelude::*;
 use crate::market::users::{TOLERATED, tilt};
 
 /// Width of a cell, of drift as of what is held.
-const CELL: f64 = 0.0005;
+pub const CELL: f64 = 0.0005;
 /// Cells of drift to each side: up to 16% of the price.
-const FAR: usize = 160;
+pub const FAR: usize = 160;
 /// Cells of what is held to each side: up to 4% of the pool.
 const MUCH: usize = 80;
-const DRIFTS: usize = 2 * FAR + 1;
+pub const DRIFTS: usize = 2 * FAR + 1;
 const HOLDINGS: usize = 2 * MUCH + 1;
 /// Sizes that stand for all.
 const SIZES: usize = 6;
@@ -54,7 +54,7 @@ pub struct Bets {
     targets: Vec<Vec<u8>>,
 }
 
-fn drift_of(cell: usize) -> f64 {
+pub fn drift_of(cell: usize) -> f64 {
     (cell as f64 - FAR as f64) * CELL
 }
 
@@ -63,7 +63,7 @@ fn held_of(cell: usize) -> f64 {
 }
 
 /// The cell that a number of cells off the middle one is in.
-fn cell(off: f64, side: usize) -> usize {
+pub fn cell(off: f64, side: usize) -> usize {
     let side = side as f64;
     (off.round().clamp(-side, side) + side) as usize
 }
