@@ -48,7 +48,8 @@
 //!
 //! In the clear ([`Strategy::Sandwich`]) it knows size, direction and slippage of each trade, computes the entry that gains
 //! most, and puts itself right before and after its victim: as the leader by placing, else by tip. Or it takes all that wait
-//! together ([`Strategy::Together`], [`plan`]), and as the leader leaves everything out until its last block.
+//! together ([`Strategy::Together`], [`plan`]), and as the leader leaves everything out until its last block; or one side alone,
+//! while the other runs ([`Strategy::OneSided`]).
 //!
 //! Encrypted, it sees payers and gas limits. It sends a contract (testnet/contracts/Sandwich.sol) that looks at the pool when
 //! it comes to run, so that it needs no luck to know whether a trade has come before it. [`Strategy::Blind`] enters and
@@ -112,6 +113,9 @@ pub enum Strategy {
         /// What it buys or sells before users name their limits, as a share of the pool; see [`Strategy::Pump`].
         before: f64,
     },
+    /// In the clear: the same, but as the leader it leaves out purchases alone, or sales alone, until its last block. The
+    /// others run, so that the price goes the way on which the limits of those that wait are worth most.
+    OneSided,
     /// Encrypted: in and out once, without looking.
     Blind {
         /// What it enters with, as a share of the pool.
@@ -152,7 +156,7 @@ impl Strategy {
     /// Whether it is one for an encrypted chain.
     #[must_use]
     pub const fn is_sealed(&self) -> bool {
-        !matches!(self, Self::Sandwich | Self::Together { .. })
+        !matches!(self, Self::Sandwich | Self::Together { .. } | Self::OneSided)
     }
 }
 
@@ -347,7 +351,7 @@ pub fn one_chain(settings: &Settings, number: u64) -> Vec<Sums> {
 #[must_use]
 pub fn play(settings: &Settings, number: u64, rounds: usize) -> (Vec<Sums>, BTreeMap<Height, B256>) {
     match settings.strategy {
-        Strategy::Sandwich | Strategy::Together { .. } => {
+        Strategy::Sandwich | Strategy::Together { .. } | Strategy::OneSided => {
             (plain::Market::new(settings, number).run(rounds), BTreeMap::new())
         }
         Strategy::Blind { .. } | Strategy::Strew { .. } | Strategy::Hoard { .. } | Strategy::Pump { .. } => {

@@ -107,6 +107,12 @@ impl Curve {
         self.quote(victim.buying, victim.paid) >= victim.least
     }
 
+    /// What the purchases among trades pay in coins, less what the sales are worth.
+    #[must_use]
+    pub fn purchases(&self, trades: &[Victim]) -> f64 {
+        trades.iter().map(|t| if t.buying { t.paid } else { -t.paid * self.coins / self.tokens }).sum()
+    }
+
     /// The payment at which a victim stops to bear (or begins to, if it does not yet) what is traded ahead of it: in its own
     /// direction if it bears the pool as it stands, else in the other one.
     #[must_use]

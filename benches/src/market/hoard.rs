@@ -188,7 +188,7 @@ impl Settings {
             let mut run = std::mem::take(&mut waiting);
             let keeps = self.keeps(Attack::OneSided, own) > 0;
             if keeps {
-                let buying = *side.get_or_insert_with(|| of_purchases(&run, &pool) > 0.0);
+                let buying = *side.get_or_insert_with(|| pool.purchases(&run) > 0.0);
                 if run.iter().filter(|trade| trade.buying == buying).count() < USERS {
                     (waiting, run) = run.into_iter().partition(|trade| trade.buying == buying);
                 }
@@ -390,11 +390,6 @@ impl Guess {
         // To bet on one too few costs more than to bet on one too many; other places to round at gained less.
         (self.trades + 0.7) as usize
     }
-}
-
-/// What the purchases among trades pay in coins, less what the sales are worth.
-fn of_purchases(trades: &[Victim], pool: &Curve) -> f64 {
-    trades.iter().map(|t| if t.buying { t.paid } else { -t.paid * pool.coins / pool.tokens }).sum()
 }
 
 fn left_out<'a>(plan: &'a Plan, trades: &'a [Victim]) -> impl Iterator<Item = Victim> + 'a {

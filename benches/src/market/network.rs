@@ -293,7 +293,9 @@ impl Market {
         let pool = ground.pool();
         let amount = |size: f64| pool.coins * size / if buying { 1.0 } else { pool.coins / pool.tokens };
         let calls: Vec<Vec<u8>> = match self.settings.strategy {
-            Strategy::Sandwich | Strategy::Together { .. } => unreachable!("it reads what it hears"),
+            Strategy::Sandwich | Strategy::Together { .. } | Strategy::OneSided => {
+                unreachable!("it reads what it hears")
+            }
             Strategy::Hoard { .. } | Strategy::Pump { .. } => unreachable!("they need rounds, which a network has not"),
             Strategy::Blind { size } => vec![enter(buying, amount(size)), close()],
             Strategy::Strew { count, size, .. } => {

@@ -11,7 +11,7 @@ use super::{
     chain::sender,
     curve::Victim,
     plan::{Move, Start},
-    round::{Ground, Opened, Round, TIP, attack, close, enter},
+    round::{Ground, Opened, Round, TIP, USERS, attack, close, enter},
     users::Order,
 };
 
@@ -21,6 +21,8 @@ pub(super) struct Market {
     strategy: Strategy,
     pool: Pool,
     waiting: Vec<Waiting>,
+    /// Whether the trades that are left out are purchases, where it is one side alone.
+    side: Option<bool>,
 }
 
 /// A trade that waits, in the clear.
@@ -48,7 +50,7 @@ impl Market {
     pub fn new(settings: &Settings, number: u64) -> Self {
         let ground = Ground::new(settings, number, TransactionRule::Plain);
         let pool = Pool::new(PoolLimits::of(&ground.chain.params));
-        let mut market = Self { ground, strategy: settings.strategy, pool, waiting: Vec::new() };
+        let mut market = Self { ground, strategy: settings.strategy, pool, waiting: Vec::new(), side: None };
         let calls = market.ground.set_up(settings.fee);
         let params = market.ground.chain.params.clone();
         let transactions: Vec<_> = calls.iter().map(|call| market.ground.attacker.sign(&params, call)).collect();
@@ -67,7 +69,8 @@ impl Market {
         self.orders();
         // The best tip runs first, and a leader may as well leave it at that.
         self.waiting.sort_by_key(|trade| std::cmp::Reverse(trade.tip));
-        let places = if leads && self.bides() { Vec::new() } else { self.places(leads) };
+        let run = self.running(leads);
+        let places = self.places(leads, &run);
         let block = if leads {
             places.iter().flat_map(|place| self.placed(place)).collect()
         } else {
@@ -113,11 +116,28 @@ impl Market {
         self.ground.opened = Opened::of(&block.receipts[0], base_fee);
     }
 
-    /// Whether trades are kept for a later block, which the attacker leads as well.
-    fn bides(&mut self) -> bool {
+    /// Numbers of the trades that wait and are not kept for a later block, which the attacker leads as well.
+    fn running(&mut self, leads: bool) -> Vec<usize> {
+        let until = match self.strategy {
+            Strategy::Together { before } if before != 0.0 => 4,
+            _ => 2,
+        };
+        let all = (0..self.waiting.len()).collect();
+        if !(leads && self.ground.leads_in(until)) {
+            self.side = None;
+            return all;
+        }
         match self.strategy {
-            Strategy::Together { before } => self.ground.leads_in(if before == 0.0 { 2 } else { 4 }),
-            _ => false,
+            Strategy::Together { .. } => Vec::new(),
+            Strategy::OneSided => {
+                let pool = self.ground.pool();
+                let victims: Vec<Victim> = self.waiting.iter().map(|trade| trade.order.victim).collect();
+                let buying = *self.side.get_or_insert_with(|| pool.purchases(&victims) > 0.0);
+                let others: Vec<usize> = all.into_iter().filter(|&i| victims[i].buying != buying).collect();
+                let everybody_waits = others.is_empty() && victims.len() == USERS;
+                if everybody_waits { (0..victims.len()).collect() } else { others }
+            }
+            _ => all,
         }
     }
 
@@ -139,17 +159,18 @@ impl Market {
         }
     }
 
-    /// Two transactions for each trade, ahead of it and behind.
-    fn places(&mut self, leads: bool) -> Vec<Place> {
+    /// Two transactions for each of these trades, ahead of it and behind.
+    fn places(&mut self, leads: bool, run: &[usize]) -> Vec<Place> {
         let Ground { worth, opened, .. } = &self.ground;
         let start = Start { pool: self.ground.pool(), worth: *worth, held: opened.tokens(), leads };
-        let victims: Vec<Victim> = self.waiting.iter().map(|trade| trade.order.victim).collect();
+        let victims: Vec<Victim> = run.iter().map(|&i| self.waiting[i].order.victim).collect();
         let plan = match self.strategy {
-            Strategy::Together { .. } => start.plan(&victims),
+            Strategy::Together { .. } | Strategy::OneSided => start.plan(&victims),
             _ => start.one_by_one(&victims),
         };
         let mut places = Vec::with_capacity(plan.moves.len());
         for Move { trade, entry: (buying, paid), leaves, included } in plan.moves {
+            let trade = run[trade];
             let tip = self.waiting[trade].tip;
             let ahead = self.attack(enter(buying, paid), enter(buying, 0.0), tip + 1);
             let behind = if leaves { close() } else { enter(buying, 0.0) };

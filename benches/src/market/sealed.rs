@@ -203,7 +203,9 @@ impl Market {
         let price = self.ground.worth.unwrap_or(pool.coins / pool.tokens);
         let amount = |buying: bool, size: f64| pool.coins * size / if buying { 1.0 } else { price };
         let calls: Vec<(Vec<u8>, Vec<u8>)> = match self.strategy {
-            Strategy::Sandwich | Strategy::Together { .. } => unreachable!("it needs a chain in the clear"),
+            Strategy::Sandwich | Strategy::Together { .. } | Strategy::OneSided => {
+                unreachable!("it needs a chain in the clear")
+            }
             Strategy::Blind { size } => {
                 let buying = votes(Guess::Coin, self);
                 vec![(enter(buying, amount(buying, size)), enter(buying, 0.0)), (close(), close())]
