@@ -45,6 +45,9 @@ struct Arguments {
     /// The exchange's fee in the part `network`, in millionths
     #[arg(long, default_value_t = 0)]
     network_fee: u32,
+    /// Views for which one sequencer leads, in the part `hoard`
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..))]
+    term: u8,
     /// Transactions of the attacker in each block of the part `hoard`
     #[arg(long, default_value_t = 256)]
     calls: usize,
@@ -355,14 +358,24 @@ impl Bench {
 
     /// What is gained by leaving trades out, with the best bet on those that are let run together.
     fn hoard(&self) {
-        let Arguments { chains, rounds, seed, nodes, attackers, calls, .. } = self.arguments;
+        let Arguments { chains, rounds, seed, nodes, attackers, calls, term, .. } = self.arguments;
         let count = |seats: usize| u32::try_from(seats).expect("few seats");
         println!(
             "\ntrades left out and let run together, prices that wander: the whole profit in a model without a chain"
         );
         for fee in [0, 500, 3000] {
             let (nodes, attackers) = (count(nodes), count(attackers));
-            let settings = hoard::Settings { nodes, attackers, fee, patience: None, calls, seed, chains, rounds };
+            let settings = hoard::Settings {
+                nodes,
+                attackers,
+                term: term.into(),
+                fee,
+                patience: None,
+                calls,
+                seed,
+                chains,
+                rounds,
+            };
             let bets = settings.bets();
             println!("\nan exchange fee of {}%", f64::from(fee) / 10_000.0);
             for patience in [Some(0), Some(1), Some(2), Some(3), Some(5), Some(10), None] {

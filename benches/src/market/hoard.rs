@@ -48,7 +48,6 @@
 mod bet;
 mod release;
 
-use cascade_primitives::{ChainParams, Network};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
@@ -75,6 +74,8 @@ pub struct Settings {
     pub nodes: u32,
     /// Those of them that the attacker runs.
     pub attackers: u32,
+    /// Blocks that one of them leads on end.
+    pub term: usize,
     /// The exchange's fee in millionths.
     pub fee: u32,
     /// For how long trades are left out.
@@ -259,7 +260,7 @@ impl Settings {
 
     /// For each round how many blocks the attacker leads from then on without a break.
     fn schedule(&self, rng: &mut ChaCha20Rng) -> Vec<usize> {
-        let term = usize::try_from(ChainParams::of(Network::Mainnet).views_per_term).expect("a short term");
+        let term = self.term;
         let begun = rng.random_range(0..term);
         let terms: Vec<bool> =
             (0..=self.rounds / term + 1).map(|_| rng.random_ratio(self.attackers, self.nodes)).collect();
@@ -415,8 +416,17 @@ fn in_the_clear(mut pool: Curve, mut trades: Vec<Victim>, leads: bool) -> f64 {
 mod tests {
     use super::*;
 
-    const SETTINGS: Settings =
-        Settings { nodes: 4, attackers: 1, fee: 0, patience: Some(3), calls: 32, seed: 1, chains: 100, rounds: 250 };
+    const SETTINGS: Settings = Settings {
+        nodes: 4,
+        attackers: 1,
+        term: 10,
+        fee: 0,
+        patience: Some(3),
+        calls: 32,
+        seed: 1,
+        chains: 100,
+        rounds: 250,
+    };
 
     #[test]
     fn nobody_is_left_out_for_longer_than_allowed() {
