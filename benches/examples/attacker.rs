@@ -48,9 +48,12 @@ struct Arguments {
     /// Views for which one sequencer leads, in the part `hoard`
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..))]
     term: u8,
+    /// The exchange's fees in the part `hoard`, in millionths
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 500, 3000])]
+    fees: Vec<u32>,
     /// Transactions of the attacker in each block of the part `hoard`
-    #[arg(long, default_value_t = 256)]
-    calls: usize,
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    calls: u16,
     /// Sealed rows of the parts `whole`, `fees` and `network`: those whose name contains this
     #[arg(long, default_value = "")]
     only: String,
@@ -359,26 +362,26 @@ impl Bench {
     /// What is gained by leaving trades out, with the best bet on those that are let run together.
     fn hoard(&self) {
         let Arguments { chains, rounds, seed, nodes, attackers, calls, term, .. } = self.arguments;
-        let count = |seats: usize| u32::try_from(seats).expect("few seats");
         println!(
             "\ntrades left out and let run together, prices that wander: the whole profit in a model without a chain"
         );
-        for fee in [0, 500, 3000] {
-            let (nodes, attackers) = (count(nodes), count(attackers));
+        for &fee in &self.arguments.fees {
             let settings = hoard::Settings {
                 nodes,
                 attackers,
                 term: term.into(),
                 fee,
                 patience: None,
-                calls,
+                calls: calls.into(),
                 seed,
                 chains,
                 rounds,
             };
             let bets = settings.bets();
             println!("\nan exchange fee of {}%", f64::from(fee) / 10_000.0);
-            for patience in [Some(0), Some(1), Some(2), Some(3), Some(5), Some(10), None] {
+            // Who leads for no longer than that leaves out for as long as it leads.
+            let shorter = [0, 1, 2, 3, 5].into_iter().filter(|&most| most < usize::from(term));
+            for patience in shorter.map(Some).chain([None]) {
                 // Plans take long, and the margin needs no more chains.
                 let settings = hoard::Settings { patience, ..settings };
                 let few = hoard::Settings { chains: chains.div_ceil(4).max(2), ..settings };
@@ -408,7 +411,7 @@ fn hoarded(name: &str, settings: &hoard::Settings, attack: Attack<'_>, margin: O
     if let Some(margin) = margin {
         print!("  margin {:.3}, {}", margin * 1e3, verdict(&report.profit, margin));
     }
-    println!("  waited {:.2}, {:.1?}", report.waited.mean, start.elapsed());
+    println!("  waited {:.2}, {} at most, {:.1?}", report.waited.mean, report.longest, start.elapsed());
     report.profit
 }
 

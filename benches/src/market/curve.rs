@@ -31,12 +31,6 @@ impl Curve {
         got
     }
 
-    /// How far the price has gone since another time: half the logarithm of their ratio.
-    #[must_use]
-    pub fn drift(&self, since: &Self) -> f64 {
-        (self.coins * since.tokens / (self.tokens * since.coins)).ln() / 2.0
-    }
-
     /// Takes a trade that the chain has made.
     pub fn apply(&mut self, buying: bool, paid: f64, got: f64) {
         if buying {

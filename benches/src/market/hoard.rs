@@ -1,10 +1,10 @@
 //! Trades left out until many can be let run at once: the best bet on them, in a model without a chain.
 //!
-//! The attacker runs some of the sequencers. Where it leads it may leave out trades of users. All that it leaves out together
-//! named their limits at one price: a *group*. It lets a group run in a block of its own or of whoever leads next, and strews
-//! its [calls](Settings::calls) over that block: transactions of a contract. While the group runs the price wanders off, so that more and more of
-//! those that go on that way fail, and those that go back do not: on that it bets. It leaves the pool after the block, before
-//! users name the next limits. Left out for no block, it bets on one to three trades.
+//! The attacker runs some of the sequencers. Where it leads it leaves out users' trades, all of which name their limits at
+//! one price, and lets them run in the block of whoever leads next, over which it strews its [calls](Settings::calls):
+//! transactions of a contract. While they run the price wanders off, so that more and more of those that go on that way fail,
+//! and those that go back do not: on that it bets. It leaves the pool after the block, before users name the next limits.
+//! Left out for no block, it bets on one to three trades.
 //!
 //! ```text
 //!   the attacker leads               | another one does
@@ -15,8 +15,8 @@
 //!    before each block                 with its own calls (c)
 //! ```
 //!
-//! While a group waits it may let newer trades run, so that the price wanders away from the group's limits, and let the group run
-//! when that is [worth most](Timing).
+//! Leaders are drawn as the chain draws them: a term's leader is none of those of the f terms before it, so one sequencer of
+//! four hardly ever leads longer than a term.
 //!
 //! # What it knows
 //!
@@ -30,32 +30,40 @@
 //! - [`Attack::Counting`]: it knows. A block's order comes from its beacon, which a contract can read when it runs; so one that
 //!   is told what is in the block could compute it.
 //!
-//! In the clear the same users meet an attacker who reads all that waits and trades by [`Start::plan`]. It leaves trades out for
-//! as long, and lets them run in its own last block, where it orders them as it likes. There are two of it:
+//! In the clear the same users meet an attacker who reads all that waits and trades by [`Start::plan`], which is the best that
+//! is found, not the best that there is. It leaves trades out for as long. There are two of it:
 //!
 //! - [`Attack::Together`] leaves out all of them. Whom the plan would leave out it puts behind the others and plans again, so that
 //!   nobody waits longer.
 //! - [`Attack::OneSided`] leaves out purchases alone, or sales alone, while the others run: the price goes the way on which the
-//!   limits that were named before it are worth most.
+//!   limits that were named before it are worth most. (To leave out both in the last blocks gained less.)
+//!
+//! # What was tried and gained nothing
+//!
+//! To let newer trades run while others wait, and those when that is worth most by another dynamic programme: nothing in leads
+//! of up to ten blocks, 6% at fifteen and 30% at twenty, which one of four has once in hundreds of terms. To let a part of
+//! those that wait run, or to keep two groups with different limits: nothing.
 //!
 //! # What is left out of the model
 //!
-//! Gas: 256 calls cost 0.16 thousandths of a coin at the least base fee, and take half of a block's gas, up to which that fee
-//! stays. What is left of the pool's depth: the reserves begin as 1,000 coins and 1,000,000 tokens whenever nobody waits, since
-//! who trades is drawn as a share of the pool, so that profits would grow and shrink with it, and the mean over long chains
-//! would say how far pools wander. Trades are drawn by `users.rs`; no more than one of each of the users waits.
+//! Gas: 256 calls cost 0.16 thousandths of a coin at the least base fee in each block, and take half of a block's gas, up to
+//! which that fee stays. What is left of the pool's depth: the reserves begin as 1,000 coins and 1,000,000 tokens whenever nobody
+//! waits, since who trades is drawn as a share of the pool, so that profits would grow and shrink with it, and the mean over long
+//! chains would say how far pools wander. Trades are drawn by `users.rs`; no more than one of each of the users waits.
 
 mod bet;
-mod release;
 
+use cascade_consensus::election::Leaders;
+use cascade_primitives::{B256, View};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
 
-pub use self::{bet::Bets, release::Timing};
+pub use self::bet::Bets;
 use super::{
+    cipher::committee,
     curve::{Curve, Victim, gain, tokens_of},
-    plan::{Plan, Start},
+    plan::{Move, Plan, Start},
     round::{POOL_COINS, POOL_TOKENS, USERS},
     stats::Estimate,
     users::{arriving, wish},
@@ -63,6 +71,8 @@ use super::{
 
 /// Who is told directions enters with such a share of the pool.
 const TOLD: f64 = 0.002;
+/// Terms among which the first one of a chain is drawn.
+const LEADERS: u64 = 256;
 
 /// For how many blocks the attacker leaves a trade out at most; `None`: as long as it leads without a break.
 pub type Patience = Option<usize>;
@@ -71,11 +81,11 @@ pub type Patience = Option<usize>;
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Sequencers.
-    pub nodes: u32,
+    pub nodes: usize,
     /// Those of them that the attacker runs.
-    pub attackers: u32,
-    /// Blocks that one of them leads on end.
-    pub term: usize,
+    pub attackers: usize,
+    /// Views in a leader's term.
+    pub term: u64,
     /// The exchange's fee in millionths.
     pub fee: u32,
     /// For how long trades are left out.
@@ -114,6 +124,16 @@ pub struct Report {
     pub profit: Estimate,
     /// Blocks that each of them waited for.
     pub waited: Estimate,
+    /// Blocks that one of them waited for at most.
+    pub longest: usize,
+}
+
+/// A trade that has not run yet.
+#[derive(Clone, Copy)]
+struct Late {
+    trade: Victim,
+    /// Blocks that it has been left out of.
+    blocks: usize,
 }
 
 /// Sums over a chain.
@@ -122,6 +142,24 @@ struct Sums {
     trades: f64,
     profit: f64,
     waited: f64,
+    longest: usize,
+}
+
+impl Sums {
+    /// A block is made without these.
+    fn wait(&mut self, waiting: &mut [Late]) {
+        for late in waiting {
+            late.blocks += 1;
+            self.waited += 1.0;
+        }
+    }
+
+    /// These come to run.
+    fn run(&mut self, late: Vec<Late>) -> Vec<Victim> {
+        self.trades += late.len() as f64;
+        self.longest = late.iter().map(|late| late.blocks).fold(self.longest, usize::max);
+        trades(&late)
+    }
 }
 
 impl Settings {
@@ -140,16 +178,11 @@ impl Settings {
     /// Runs a measurement. Chains run beside each other; the answer does not depend on how many at a time.
     #[must_use]
     pub fn measure(&self, attack: Attack<'_>) -> Report {
-        let timing = match attack {
-            Attack::Seeing(bets) | Attack::Counting(bets) => Some(Timing::find(self, bets)),
-            _ => None,
-        };
         let chain = |number| {
             let mut rng = ChaCha20Rng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(number));
-            match (attack, &timing) {
-                (Attack::OneSided, _) => self.one_sided(&mut rng),
-                (_, Some(timing)) => self.timed(attack, timing, &self.schedule(&mut rng), &mut rng),
-                (_, None) => self.together(attack, &mut rng),
+            match attack {
+                Attack::OneSided => self.one_sided(&mut rng),
+                _ => self.together(attack, &mut rng),
             }
         };
         let chains: Vec<Sums> = (0..self.chains as u64).into_par_iter().map(chain).collect();
@@ -158,6 +191,7 @@ impl Settings {
             trades: chains.iter().map(|sums| sums.trades).sum(),
             profit: each(|sums| sums.profit),
             waited: each(|sums| sums.waited),
+            longest: chains.iter().map(|sums| sums.longest).max().unwrap_or(0),
         }
     }
 
@@ -166,47 +200,45 @@ impl Settings {
         let (mut sums, mut waiting) = (Sums::default(), Vec::new());
         for own in self.schedule(rng) {
             waiting.extend(self.new_trades(rng, waiting.len(), &self.pool()));
-            if self.keeps(attack, own) > 0 {
-                sums.waited += waiting.len() as f64;
+            if self.keeps(own) {
+                sums.wait(&mut waiting);
                 continue;
             }
-            sums.trades += waiting.len() as f64;
+            let trades = sums.run(std::mem::take(&mut waiting));
             sums.profit += match attack {
-                Attack::Told => self.sealed(attack, self.pool(), self.pool(), &waiting, rng).gained,
-                _ => in_the_clear(self.pool(), waiting, own > 0),
+                Attack::Together => in_the_clear(self.pool(), trades, own > 0),
+                _ => self.sealed(attack, self.pool(), &trades, rng),
             };
-            waiting = Vec::new();
         }
         sums
     }
 
-    /// In the clear, one side is left out until the attacker's last block, or until all users wait for it.
+    /// In the clear, one side is left out until the block behind the attacker's last, or until all users wait for it.
     fn one_sided(&self, rng: &mut ChaCha20Rng) -> Sums {
         let (mut sums, mut pool) = (Sums::default(), self.pool());
-        let (mut waiting, mut side): (Vec<Victim>, _) = (Vec::new(), None);
+        let (mut waiting, mut side): (Vec<Late>, _) = (Vec::new(), None);
         for own in self.schedule(rng) {
             waiting.extend(self.new_trades(rng, waiting.len(), &pool));
-            let mut run = std::mem::take(&mut waiting);
-            let keeps = self.keeps(Attack::OneSided, own) > 0;
+            let mut late = std::mem::take(&mut waiting);
+            let keeps = self.keeps(own);
             if keeps {
-                let buying = *side.get_or_insert_with(|| pool.purchases(&run) > 0.0);
-                if run.iter().filter(|trade| trade.buying == buying).count() < USERS {
-                    (waiting, run) = run.into_iter().partition(|trade| trade.buying == buying);
+                let buying = *side.get_or_insert_with(|| pool.purchases(&trades(&late)) > 0.0);
+                if late.iter().filter(|late| late.trade.buying == buying).count() < USERS {
+                    (waiting, late) = late.into_iter().partition(|late| late.trade.buying == buying);
                 }
             } else {
                 side = None;
             }
-            let plan = Start { pool, worth: None, held: 0.0, leads: own > 0 }.plan(&run);
+            let plan = Start { pool, worth: None, held: 0.0, leads: own > 0 }.plan(&trades(&late));
             (sums.profit, pool) = (sums.profit + plan.gained, plan.pool);
-            let left_out: Vec<Victim> = left_out(&plan, &run).collect();
-            sums.trades += (run.len() - left_out.len()) as f64;
-            if keeps || self.patience.is_none() {
+            let (run, left_out) = split(&plan, &late);
+            sums.run(run);
+            if keeps {
                 waiting.extend(left_out);
             } else {
-                sums.trades += left_out.len() as f64;
-                sums.profit += in_the_clear(pool, left_out, true);
+                sums.profit += in_the_clear(pool, sums.run(left_out), true);
             }
-            sums.waited += waiting.len() as f64;
+            sums.wait(&mut waiting);
             if waiting.is_empty() && !keeps {
                 pool = self.pool();
             }
@@ -214,76 +246,37 @@ impl Settings {
         sums
     }
 
-    /// Sealed, a group is left out and let run when that is worth most.
-    fn timed(&self, attack: Attack<'_>, timing: &Timing, schedule: &[usize], rng: &mut ChaCha20Rng) -> Sums {
-        let (mut sums, mut pool) = (Sums::default(), self.pool());
-        let mut group = Group { trades: Vec::new(), named: pool, still: true };
-        for &own in schedule {
-            let keeps = self.keeps(attack, own);
-            let mut run = |named: Curve, trades: &[Victim], pool: &mut Curve, rng: &mut ChaCha20Rng| {
-                let done = self.sealed(attack, *pool, named, trades, rng);
-                (sums.profit, sums.trades) = (sums.profit + done.gained, sums.trades + trades.len() as f64);
-                *pool = done.pool;
-            };
-            if keeps > 0 && timing.releases(keeps, group.trades.len(), group.drift(&pool)) {
-                run(group.named, &group.trades, &mut pool, rng);
-                group.trades.clear();
-            }
-            if group.trades.is_empty() {
-                (group.named, group.still) = (pool, true);
-            }
-            let new = self.new_trades(rng, group.trades.len(), &pool);
-            if keeps == 0 {
-                assert!(group.still, "by now a group is alone or has run");
-                group.trades.extend(new);
-                run(group.named, &group.trades, &mut pool, rng);
-                group.trades.clear();
-                pool = self.pool();
-            } else if group.still && timing.joins(keeps, group.trades.len(), new.len()) {
-                group.trades.extend(new);
-            } else {
-                run(pool, &new, &mut pool, rng);
-                group.still = false;
-            }
-            sums.waited += group.trades.len() as f64;
-        }
-        sums
+    /// Whether the attacker leaves out what waits, in the first of so many blocks that it leads on end. What waits
+    /// at last runs in the block of who leads next. Who leaves out for fewer blocks counts back from there.
+    fn keeps(&self, own: usize) -> bool {
+        self.patience.map_or(own, |most| own % (most + 1)) > 0
     }
 
-    /// For how many blocks on end, from the first of so many that it leads, the attacker may leave out what waits.
-    fn keeps(&self, attack: Attack<'_>, own: usize) -> usize {
-        // Sealed, they may as well run in the block of who leads next.
-        let clear = matches!(attack, Attack::Together | Attack::OneSided);
-        let own = if clear { own.saturating_sub(1) } else { own };
-        self.patience.map_or(own, |most| own % (most + 1))
-    }
-
-    /// For each round how many blocks the attacker leads from then on without a break.
+    /// For each round how many blocks the attacker leads from then on without a break; another one leads the last.
     fn schedule(&self, rng: &mut ChaCha20Rng) -> Vec<usize> {
-        let term = self.term;
-        let begun = rng.random_range(0..term);
-        let terms: Vec<bool> =
-            (0..=self.rounds / term + 1).map(|_| rng.random_ratio(self.attackers, self.nodes)).collect();
+        let mut leaders = Leaders::new(B256::new(rng.random()), &committee(self.nodes), self.term);
+        let begun = rng.random_range(0..LEADERS * self.term);
         let mut own = 0;
-        let mut schedule: Vec<usize> = (begun..begun + self.rounds)
+        let mut schedule: Vec<usize> = (begun..begun + self.rounds as u64)
             .rev()
-            .map(|block| {
-                own = if terms[block / term] { own + 1 } else { 0 };
+            .map(|view| {
+                own = if leaders.of_view(View(view + 1)).index() < self.attackers { own + 1 } else { 0 };
                 own
             })
             .collect();
         schedule.reverse();
+        schedule.push(0);
         schedule
     }
 
     /// New trades, if so many users wait already.
-    fn new_trades(&self, rng: &mut ChaCha20Rng, waiting: usize, pool: &Curve) -> Vec<Victim> {
-        (0..arriving(rng).min(USERS - waiting)).map(|_| self.wish(rng, pool)).collect()
+    fn new_trades(&self, rng: &mut ChaCha20Rng, waiting: usize, pool: &Curve) -> Vec<Late> {
+        (0..arriving(rng).min(USERS - waiting)).map(|_| Late { trade: self.wish(rng, pool), blocks: 0 }).collect()
     }
 
-    /// What the attacker gains in a block of trades that named their limits at some pool, which has moved since.
-    fn sealed(&self, attack: Attack<'_>, pool: Curve, named: Curve, trades: &[Victim], rng: &mut ChaCha20Rng) -> Own {
-        let mut own = Own { pool, named, held: 0.0, gained: 0.0 };
+    /// What the attacker gains in a block of trades that named their limits at the usual pool, which has moved since.
+    fn sealed(&self, attack: Attack<'_>, pool: Curve, trades: &[Victim], rng: &mut ChaCha20Rng) -> f64 {
+        let mut own = Own { pool, held: 0.0, gained: 0.0 };
         let mut guess = Guess { trades: trades.len() as f64, calls: self.calls, seen: pool };
         let (mut next, mut calls) = (0, self.calls);
         while next < trades.len() || calls > 0 {
@@ -310,7 +303,7 @@ impl Settings {
             guess.seen = own.pool;
         }
         own.hold(0.0);
-        own
+        own.gained
     }
 
     fn wish(&self, rng: &mut ChaCha20Rng, pool: &Curve) -> Victim {
@@ -319,27 +312,9 @@ impl Settings {
     }
 }
 
-/// Trades that are left out, sealed, all of which named their limits at one price.
-struct Group {
-    trades: Vec<Victim>,
-    /// The pool then.
-    named: Curve,
-    /// Whether nothing has run since.
-    still: bool,
-}
-
-impl Group {
-    /// How far the price has gone since, if anything has run.
-    fn drift(&self, pool: &Curve) -> Option<f64> {
-        (!self.still).then(|| pool.drift(&self.named))
-    }
-}
-
 /// What the attacker has in the exchange.
 struct Own {
     pool: Curve,
-    /// The pool when limits were named.
-    named: Curve,
     held: f64,
     gained: f64,
 }
@@ -347,7 +322,7 @@ struct Own {
 impl Own {
     /// Tokens that would be in the pool at the price of the limits.
     fn unit(&self) -> f64 {
-        (self.pool.coins * self.pool.tokens * self.named.tokens / self.named.coins).sqrt()
+        (self.pool.coins * self.pool.tokens * POOL_TOKENS / POOL_COINS).sqrt()
     }
 
     /// What to hold.
@@ -393,8 +368,15 @@ impl Guess {
     }
 }
 
-fn left_out<'a>(plan: &'a Plan, trades: &'a [Victim]) -> impl Iterator<Item = Victim> + 'a {
-    plan.moves.iter().filter(|step| !step.included).map(|step| trades[step.trade])
+fn trades(late: &[Late]) -> Vec<Victim> {
+    late.iter().map(|late| late.trade).collect()
+}
+
+/// Which of the trades that a plan is about it lets run, and which it leaves out.
+fn split<T: Copy>(plan: &Plan, trades: &[T]) -> (Vec<T>, Vec<T>) {
+    let (run, left_out): (Vec<_>, Vec<_>) = plan.moves.iter().partition(|step| step.included);
+    let of = |moves: Vec<&Move>| moves.iter().map(|step| trades[step.trade]).collect();
+    (of(run), of(left_out))
 }
 
 /// What is gained by reading: by plan, and those whom the plan would leave out after the others by another one.
@@ -403,8 +385,8 @@ fn in_the_clear(mut pool: Curve, mut trades: Vec<Victim>, leads: bool) -> f64 {
     while !trades.is_empty() {
         let plan = Start { pool, worth: None, held: 0.0, leads }.plan(&trades);
         (gained, pool) = (gained + plan.gained, plan.pool);
-        let left_out: Vec<Victim> = left_out(&plan, &trades).collect();
-        if left_out.len() == trades.len() {
+        let (run, left_out) = split(&plan, &trades);
+        if run.is_empty() {
             break;
         }
         trades = left_out;
@@ -430,18 +412,29 @@ mod tests {
 
     #[test]
     fn nobody_is_left_out_for_longer_than_allowed() {
-        for most in [0, 1, 3, 10] {
-            let settings = Settings { patience: Some(most), rounds: 2000, ..SETTINGS };
-            for attack in [Attack::OneSided, Attack::Told] {
-                let schedule = settings.schedule(&mut ChaCha20Rng::seed_from_u64(7));
-                let kept = schedule.iter().map(|&own| settings.keeps(attack, own) > 0);
-                let longest = kept.fold((0, 0), |(run, longest), keeps| {
-                    let run = if keeps { run + 1 } else { 0 };
-                    (run, longest.max(run))
-                });
-                assert_eq!(longest.1, most, "some wait for as long, none for longer");
+        let bets = SETTINGS.bets();
+        for patience in [Some(0), Some(1), Some(3), None] {
+            // Two of seven lead two terms of five blocks on end at times, and hardly ever more.
+            let settings = Settings { nodes: 7, attackers: 2, term: 5, patience, chains: 20, ..SETTINGS };
+            for attack in [Attack::Together, Attack::OneSided, Attack::Seeing(&bets), Attack::Told] {
+                let longest = settings.measure(attack).longest;
+                match patience {
+                    Some(most) => assert_eq!(longest, most, "some wait for as long, none for longer"),
+                    None => assert!((10..=20).contains(&longest), "{longest}"),
+                }
             }
         }
+    }
+
+    /// The election leaves out the leader of the term before, but for the first of 256 terms.
+    #[test]
+    fn one_of_four_leads_a_quarter_and_hardly_ever_two_terms_on_end() {
+        let settings = Settings { rounds: 200_000, ..SETTINGS };
+        let schedule = settings.schedule(&mut ChaCha20Rng::seed_from_u64(1));
+        let led = schedule.iter().filter(|&&own| own > 0).count();
+        assert!((48_000..52_000).contains(&led), "{led}");
+        let long = schedule.iter().filter(|&&own| own > 10).count();
+        assert!(0 < long && long < 200 && schedule.iter().all(|&own| own <= 20), "{long}");
     }
 
     /// What the programme promises a simulated attacker gains, who knows how many trades are to come.
@@ -456,7 +449,7 @@ mod tests {
                 let mut rng = ChaCha20Rng::seed_from_u64(trades as u64);
                 let mut one = || {
                     let named: Vec<Victim> = (0..trades).map(|_| settings.wish(&mut rng, &settings.pool())).collect();
-                    settings.sealed(Attack::Counting(&bets), pool, settings.pool(), &named, &mut rng).gained
+                    settings.sealed(Attack::Counting(&bets), pool, &named, &mut rng)
                 };
                 let gained = Estimate::of(&(0..40_000).map(|_| one()).collect::<Vec<_>>());
                 let promised = bets.value(trades, drift) * POOL_COINS;
@@ -469,45 +462,27 @@ mod tests {
     }
 
     #[test]
-    fn what_hoarding_gains_is_found_and_is_little_where_nobody_waits_for_long() {
+    fn what_hoarding_gains_is_found_and_is_little_where_nobody_waits_for_long_or_the_exchange_takes_a_fee() {
         for fee in [0, 500, 3000] {
-            let settings = Settings { fee, ..SETTINGS };
+            let settings = Settings { fee, chains: 200, ..SETTINGS };
             let bets = settings.bets();
-            let clear = |attack| Settings { chains: 20, ..settings }.measure(attack).profit;
-            let margin = 0.05 * clear(Attack::Together).low();
+            let margin = |settings: Settings| {
+                let few = Settings { chains: 40, ..settings };
+                let clear = [Attack::Together, Attack::OneSided].map(|attack| few.measure(attack).profit.low());
+                0.05 * clear[0].max(clear[1])
+            };
+            let long = Settings { patience: None, ..settings };
+            let (short_margin, long_margin) = (margin(settings), margin(long));
             for attack in [Attack::Seeing(&bets), Attack::Counting(&bets)] {
                 let profit = settings.measure(attack).profit;
-                assert!(profit.equivalent_to_zero(margin), "margin {margin}: {profit:?}");
-                assert!(profit.power(margin) > 0.99, "margin {margin}: {profit:?}");
-                let long = Settings { patience: None, ..settings }.measure(attack).profit;
-                assert!(long.low() > profit.high(), "{fee}: {profit:?} {long:?}");
+                assert!(profit.equivalent_to_zero(short_margin), "margin {short_margin}: {profit:?}");
+                assert!(profit.power(short_margin) > 0.99, "margin {short_margin}: {profit:?}");
+                let patient = long.measure(attack).profit;
+                assert!(patient.low() > profit.high(), "{fee}: {profit:?} {patient:?}");
+                assert!(fee < 3000 || patient.equivalent_to_zero(long_margin), "margin {long_margin}: {patient:?}");
             }
             let told = settings.measure(Attack::Told).profit;
-            assert!(told.low() > 2.0 * margin, "margin {margin}: {told:?}");
-        }
-    }
-
-    /// What the other programme promises, and no less than where all that is left out runs together.
-    #[test]
-    fn a_lead_is_worth_what_the_programme_says() {
-        for fee in [0, 3000] {
-            let settings = Settings { fee, patience: None, ..SETTINGS };
-            let bets = settings.bets();
-            let (attack, timing) = (Attack::Counting(&bets), Timing::find(&settings, &bets));
-            let mut rng = ChaCha20Rng::seed_from_u64(fee.into());
-            for lead in [0, 1, 4, 10, 20] {
-                let schedule: Vec<usize> = (0..=lead).rev().collect();
-                let mut one = || settings.timed(attack, &timing, &schedule, &mut rng).profit;
-                let gained = Estimate::of(&(0..10_000).map(|_| one()).collect::<Vec<_>>());
-                let promised = timing.value(lead) * POOL_COINS;
-                println!("fee {fee}, {lead} blocks: {promised} {gained:?}");
-                // Where little is gained, few blocks gain it.
-                let allowed = gained.half_width() + 0.04 * promised + 0.0003;
-                assert!((gained.mean - promised).abs() < allowed, "fee {fee}, {lead} blocks");
-                let mut waits = || (0..=lead).fold(0, |sum: usize, _| USERS.min(sum + arriving(&mut rng)));
-                let together = (0..10_000).map(|_| bets.value(waits(), 0.0)).sum::<f64>() / 10_000.0;
-                assert!(promised > together * POOL_COINS * 0.99 - 0.0003, "fee {fee}, {lead} blocks: {together}");
-            }
+            assert!(told.low() > 2.0 * short_margin, "margin {short_margin}: {told:?}");
         }
     }
 

@@ -111,12 +111,9 @@ impl Users {
     }
 }
 
-/// How many trades come in before a block, each of these as likely.
-pub(super) const ARRIVING: [usize; 6] = [1, 1, 1, 2, 2, 3];
-
 /// How many trades come in before a block.
 pub(super) fn arriving(rng: &mut ChaCha20Rng) -> usize {
-    ARRIVING[rng.random_range(0..ARRIVING.len())]
+    [1, 1, 1, 2, 2, 3][rng.random_range(0..6)]
 }
 
 /// What somebody asks for who would rather buy, or sell.
