@@ -379,6 +379,12 @@ impl Bench {
             };
             let bets = settings.bets();
             println!("\nan exchange fee of {}%", f64::from(fee) / 10_000.0);
+            println!("each of so many trades of one block: in the clear, sealed");
+            for trades in [1, 2, 4, 8, 16, 24] {
+                let many = hoard::Settings { chains: 20 * chains, ..settings };
+                let [clear, sealed] = [Attack::Together, Attack::Counting(&bets)].map(|a| many.block(a, trades));
+                println!("  {trades:2} {:>16} {:>16}  {:.3}", cell(&clear), cell(&sealed), sealed.mean / clear.mean);
+            }
             // Who leads for no longer than that leaves out for as long as it leads.
             let shorter = [0, 1, 2, 3, 5].into_iter().filter(|&most| most < usize::from(term));
             for patience in shorter.map(Some).chain([None]) {

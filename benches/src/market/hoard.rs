@@ -195,6 +195,21 @@ impl Settings {
         }
     }
 
+    /// What the attacker gains for each of so many trades that all come before one block, which another one makes.
+    #[must_use]
+    pub fn block(&self, attack: Attack<'_>, trades: usize) -> Estimate {
+        let block = |number| {
+            let mut rng = ChaCha20Rng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(number));
+            let named: Vec<Victim> = (0..trades).map(|_| self.wish(&mut rng, &self.pool())).collect();
+            let gained = match attack {
+                Attack::Together | Attack::OneSided => in_the_clear(self.pool(), named, false),
+                _ => self.sealed(attack, self.pool(), &named, &mut rng),
+            };
+            gained / trades as f64
+        };
+        Estimate::of(&(0..self.chains as u64).into_par_iter().map(block).collect::<Vec<_>>())
+    }
+
     /// All trades that have been left out run together.
     fn together(&self, attack: Attack<'_>, rng: &mut ChaCha20Rng) -> Sums {
         let (mut sums, mut waiting) = (Sums::default(), Vec::new());
@@ -484,6 +499,17 @@ mod tests {
             let told = settings.measure(Attack::Told).profit;
             assert!(told.low() > 2.0 * short_margin, "margin {short_margin}: {told:?}");
         }
+    }
+
+    #[test]
+    fn the_more_trades_are_in_a_block_the_more_there_is_to_bet_on() {
+        let settings = Settings { chains: 4000, ..SETTINGS };
+        let bets = settings.bets();
+        let share = |trades| {
+            let [clear, sealed] = [Attack::Together, Attack::Counting(&bets)].map(|a| settings.block(a, trades));
+            (sealed.low() / clear.high(), sealed.high() / clear.low())
+        };
+        assert!(share(2).1 < 0.05 && share(16).0 > 0.08, "{:?} {:?}", share(2), share(16));
     }
 
     #[test]
