@@ -38,16 +38,17 @@
 //! - [`Attack::OneSided`] leaves out purchases alone, or sales alone, while the others run: the price goes the way on which the
 //!   limits that were named before it are worth most. (To leave out both in the last blocks gained less.)
 //!
-//! # What was tried and gained nothing
+//! # What was tried beside it
 //!
-//! To let newer trades run while others wait, and those when that is worth most by another dynamic programme: nothing in leads
-//! of up to ten blocks, 6% at fifteen and 30% at twenty, which one of four has once in hundreds of terms. To let a part of
-//! those that wait run, or to keep two groups with different limits: nothing.
+//! To let newer trades run while others wait, and those when that is worth most by another dynamic programme, gained nothing in
+//! leads of up to ten blocks, 6% at fifteen and 30% at twenty. One of four sequencers leads for as long once in thousands of terms;
+//! two of seven do so often, so what is measured of them is not the most. To let a part of those that wait run, or to keep two
+//! groups with different limits, gained nothing.
 //!
 //! # What is left out of the model
 //!
-//! Gas: 256 calls cost 0.16 thousandths of a coin at the least base fee in each block, and take half of a block's gas, up to
-//! which that fee stays. What is left of the pool's depth: the reserves begin as 1,000 coins and 1,000,000 tokens whenever nobody
+//! Gas: at the least base fee 60,000 of it, which is about what a call takes that trades, cost 0.0006 thousandths of a coin, and
+//! 256 such calls half of a block's gas, up to which that fee stays. What is left of the pool's depth: the reserves begin as 1,000 coins and 1,000,000 tokens whenever nobody
 //! waits, since who trades is drawn as a share of the pool, so that profits would grow and shrink with it, and the mean over long
 //! chains would say how far pools wander. Trades are drawn by `users.rs`; no more than one of each of the users waits.
 
@@ -72,7 +73,7 @@ use super::{
 /// Who is told directions enters with such a share of the pool.
 const TOLD: f64 = 0.002;
 /// Terms among which the first one of a chain is drawn.
-const LEADERS: u64 = 256;
+const TERMS: u64 = 256;
 
 /// For how many blocks the attacker leaves a trade out at most; `None`: as long as it leads without a break.
 pub type Patience = Option<usize>;
@@ -270,7 +271,7 @@ impl Settings {
     /// For each round how many blocks the attacker leads from then on without a break; another one leads the last.
     fn schedule(&self, rng: &mut ChaCha20Rng) -> Vec<usize> {
         let mut leaders = Leaders::new(B256::new(rng.random()), &committee(self.nodes), self.term);
-        let begun = rng.random_range(0..LEADERS * self.term);
+        let begun = rng.random_range(0..TERMS * self.term);
         let mut own = 0;
         let mut schedule: Vec<usize> = (begun..begun + self.rounds as u64)
             .rev()
@@ -291,6 +292,9 @@ impl Settings {
 
     /// What the attacker gains in a block of trades that named their limits at the usual pool, which has moved since.
     fn sealed(&self, attack: Attack<'_>, pool: Curve, trades: &[Victim], rng: &mut ChaCha20Rng) -> f64 {
+        if let Attack::Seeing(bets) | Attack::Counting(bets) = attack {
+            assert_eq!(bets.calls(), self.calls, "bets for so many calls");
+        }
         let mut own = Own { pool, held: 0.0, gained: 0.0 };
         let mut guess = Guess { trades: trades.len() as f64, calls: self.calls, seen: pool };
         let (mut next, mut calls) = (0, self.calls);
@@ -394,7 +398,8 @@ fn split<T: Copy>(plan: &Plan, trades: &[T]) -> (Vec<T>, Vec<T>) {
     (of(run), of(left_out))
 }
 
-/// What is gained by reading: by plan, and those whom the plan would leave out after the others by another one.
+/// What is gained by reading: by plan, and those whom the plan would leave out after the others by another one, as long as
+/// that finds somebody to let run. Who is left then gains it nothing, wherever in the block.
 fn in_the_clear(mut pool: Curve, mut trades: Vec<Victim>, leads: bool) -> f64 {
     let mut gained = 0.0;
     while !trades.is_empty() {
@@ -419,7 +424,7 @@ mod tests {
         term: 10,
         fee: 0,
         patience: Some(3),
-        calls: 32,
+        calls: 16,
         seed: 1,
         chains: 100,
         rounds: 250,
@@ -427,11 +432,10 @@ mod tests {
 
     #[test]
     fn nobody_is_left_out_for_longer_than_allowed() {
-        let bets = SETTINGS.bets();
         for patience in [Some(0), Some(1), Some(3), None] {
             // Two of seven lead two terms of five blocks on end at times, and hardly ever more.
             let settings = Settings { nodes: 7, attackers: 2, term: 5, patience, chains: 20, ..SETTINGS };
-            for attack in [Attack::Together, Attack::OneSided, Attack::Seeing(&bets), Attack::Told] {
+            for attack in [Attack::Together, Attack::OneSided, Attack::Told] {
                 let longest = settings.measure(attack).longest;
                 match patience {
                     Some(most) => assert_eq!(longest, most, "some wait for as long, none for longer"),
@@ -481,29 +485,31 @@ mod tests {
         for fee in [0, 500, 3000] {
             let settings = Settings { fee, chains: 200, ..SETTINGS };
             let bets = settings.bets();
-            let margin = |settings: Settings| {
+            let clear = |settings: Settings| {
                 let few = Settings { chains: 40, ..settings };
-                let clear = [Attack::Together, Attack::OneSided].map(|attack| few.measure(attack).profit.low());
-                0.05 * clear[0].max(clear[1])
+                let lows = [Attack::Together, Attack::OneSided].map(|attack| few.measure(attack).profit.low());
+                lows[0].max(lows[1])
             };
             let long = Settings { patience: None, ..settings };
-            let (short_margin, long_margin) = (margin(settings), margin(long));
+            let (margin, long_clear) = (0.05 * clear(settings), clear(long));
             for attack in [Attack::Seeing(&bets), Attack::Counting(&bets)] {
                 let profit = settings.measure(attack).profit;
-                assert!(profit.equivalent_to_zero(short_margin), "margin {short_margin}: {profit:?}");
-                assert!(profit.power(short_margin) > 0.99, "margin {short_margin}: {profit:?}");
+                assert!(profit.equivalent_to_zero(margin), "margin {margin}: {profit:?}");
+                assert!(profit.power(margin) > 0.99, "margin {margin}: {profit:?}");
                 let patient = long.measure(attack).profit;
                 assert!(patient.low() > profit.high(), "{fee}: {profit:?} {patient:?}");
-                assert!(fee < 3000 || patient.equivalent_to_zero(long_margin), "margin {long_margin}: {patient:?}");
+                // It is not within 5% without a fee; docs/attacker.md says by how much.
+                let most = if fee == 3000 { 0.05 } else { 0.065 };
+                assert!(patient.high() < most * long_clear, "{fee}: {patient:?}, in the clear {long_clear}");
             }
             let told = settings.measure(Attack::Told).profit;
-            assert!(told.low() > 2.0 * short_margin, "margin {short_margin}: {told:?}");
+            assert!(told.low() > 2.0 * margin, "margin {margin}: {told:?}");
         }
     }
 
     #[test]
     fn the_more_trades_are_in_a_block_the_more_there_is_to_bet_on() {
-        let settings = Settings { chains: 4000, ..SETTINGS };
+        let settings = Settings { chains: 2000, ..SETTINGS };
         let bets = settings.bets();
         let share = |trades| {
             let [clear, sealed] = [Attack::Together, Attack::Counting(&bets)].map(|a| settings.block(a, trades));
