@@ -11,8 +11,8 @@
 //! Prices are marked without what the attacker holds: then its own trades cost it the exchange's fee and nothing else, and a
 //! trade of a user is worth to it by how much more its holding can be given back for. A trade that fails changes nothing.
 //!
-//! Cells of twice the width and half as many sizes made the bets worth 3 to 10% less, so finer ones would add a few percent.
-//! With 256 calls the tables take 2 GB.
+//! Cells of half the width make bets on two trades worth 5% more, on eight 1%, on sixteen 0.3% (with 24 calls); to hold up to
+//! 2% of the pool in place of 3% costs 0.2% with 24 trades. With 256 calls the tables take 2 GB.
 
 use rayon::prelude::*;
 
