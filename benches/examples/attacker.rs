@@ -15,6 +15,7 @@ use cascade_benches::market::{
     stats::Estimate,
     users::{Gas, Habits, UNFORESEEN},
 };
+use cascade_primitives::{ChainParams, Network};
 use cascade_sim::{Fault, Summary};
 use clap::Parser;
 
@@ -45,9 +46,13 @@ struct Arguments {
     /// The exchange's fee in the part `network`, in millionths
     #[arg(long, default_value_t = 0)]
     network_fee: u32,
-    /// Views for which one sequencer leads, in the part `hoard`
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..))]
-    term: u8,
+    /// Views for which one sequencer leads, in the part `hoard`; mainnet's unless said
+    #[arg(
+        long,
+        default_value_t = ChainParams::of(Network::Mainnet).views_per_term,
+        value_parser = clap::value_parser!(u64).range(1..=1000),
+    )]
+    term: u64,
     /// The exchange's fees in the part `hoard`, in millionths
     #[arg(long, value_delimiter = ',', default_values_t = [0, 500, 3000])]
     fees: Vec<u32>,
@@ -369,7 +374,7 @@ impl Bench {
             let settings = hoard::Settings {
                 nodes,
                 attackers,
-                term: term.into(),
+                term,
                 fee,
                 patience: None,
                 calls: calls.into(),
@@ -386,7 +391,7 @@ impl Bench {
                 println!("  {trades:2} {:>16} {:>16}  {:.3}", cell(&clear), cell(&sealed), sealed.mean / clear.mean);
             }
             // Who leads for no longer than that leaves out for as long as it leads.
-            let shorter = [0, 1, 2, 3, 5].into_iter().filter(|&most| most < usize::from(term));
+            let shorter = [0, 1, 2, 3, 5].into_iter().filter(|&most| (most as u64) < term);
             for patience in shorter.map(Some).chain([None]) {
                 // Plans take long, and the margin needs no more chains.
                 let settings = hoard::Settings { patience, ..settings };

@@ -47,10 +47,11 @@
 //!
 //! # What is left out of the model
 //!
-//! Gas: at the least base fee 60,000 of it, which is about what a call takes that trades, cost 0.0006 thousandths of a coin, and
-//! 256 such calls half of a block's gas, up to which that fee stays. What is left of the pool's depth: the reserves begin as 1,000 coins and 1,000,000 tokens whenever nobody
-//! waits, since who trades is drawn as a share of the pool, so that profits would grow and shrink with it, and the mean over long
-//! chains would say how far pools wander. Trades are drawn by `users.rs`; no more than one of each of the users waits.
+//! Gas. (If a call takes 60,000 of it, 256 calls take half of a block's, up to which the base fee stays at its least, and cost
+//! 0.15 thousandths of a coin. What they take was not measured.) What is left of the pool's depth: the reserves begin as 1,000
+//! coins and 1,000,000 tokens whenever nobody waits, since who trades is drawn as a share of the pool, so that profits would grow
+//! and shrink with it, and the mean over long chains would say how far pools wander. Trades are drawn by `users.rs`; no more
+//! than one of each of the users waits.
 
 mod bet;
 
@@ -72,7 +73,7 @@ use super::{
 
 /// Who is told directions enters with such a share of the pool.
 const TOLD: f64 = 0.002;
-/// Terms among which the first one of a chain is drawn.
+/// Terms among which the first one of a chain is drawn: as many as the election draws in one cycle, so that all are as likely.
 const TERMS: u64 = 256;
 
 /// For how many blocks the attacker leaves a trade out at most; `None`: as long as it leads without a break.
@@ -180,7 +181,7 @@ impl Settings {
     #[must_use]
     pub fn measure(&self, attack: Attack<'_>) -> Report {
         let chain = |number| {
-            let mut rng = ChaCha20Rng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(number));
+            let mut rng = self.draws(number);
             match attack {
                 Attack::OneSided => self.one_sided(&mut rng),
                 _ => self.together(attack, &mut rng),
@@ -200,7 +201,7 @@ impl Settings {
     #[must_use]
     pub fn block(&self, attack: Attack<'_>, trades: usize) -> Estimate {
         let block = |number| {
-            let mut rng = ChaCha20Rng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(number));
+            let mut rng = self.draws(number);
             let named: Vec<Victim> = (0..trades).map(|_| self.wish(&mut rng, &self.pool())).collect();
             let gained = match attack {
                 Attack::Together | Attack::OneSided => in_the_clear(self.pool(), named, false),
@@ -209,6 +210,11 @@ impl Settings {
             gained / trades as f64
         };
         Estimate::of(&(0..self.chains as u64).into_par_iter().map(block).collect::<Vec<_>>())
+    }
+
+    /// The draws of one chain.
+    fn draws(&self, number: u64) -> ChaCha20Rng {
+        ChaCha20Rng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(number))
     }
 
     /// All trades that have been left out run together.
@@ -252,7 +258,7 @@ impl Settings {
             if keeps {
                 waiting.extend(left_out);
             } else {
-                sums.profit += in_the_clear(pool, sums.run(left_out), true);
+                sums.profit += in_the_clear(pool, sums.run(left_out), own > 0);
             }
             sums.wait(&mut waiting);
             if waiting.is_empty() && !keeps {
@@ -498,7 +504,7 @@ mod tests {
                 assert!(profit.power(margin) > 0.99, "margin {margin}: {profit:?}");
                 let patient = long.measure(attack).profit;
                 assert!(patient.low() > profit.high(), "{fee}: {profit:?} {patient:?}");
-                // It is not within 5% without a fee; docs/attacker.md says by how much.
+                // With 256 calls it is over 5% with less of a fee, which docs/attacker.md says; here are few calls.
                 let most = if fee == 3000 { 0.05 } else { 0.065 };
                 assert!(patient.high() < most * long_clear, "{fee}: {patient:?}, in the clear {long_clear}");
             }
