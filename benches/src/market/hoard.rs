@@ -422,6 +422,8 @@ fn in_the_clear(mut pool: Curve, mut trades: Vec<Victim>, leads: bool) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use cascade_primitives::{ChainParams, Network};
+
     use super::*;
 
     const SETTINGS: Settings = Settings {
@@ -487,16 +489,17 @@ mod tests {
     }
 
     #[test]
-    fn what_hoarding_gains_is_found_and_is_little_where_nobody_waits_for_long_or_the_exchange_takes_a_fee() {
+    fn what_hoarding_gains_is_found_and_is_little_in_mainnets_terms_and_more_in_longer_ones() {
+        let term = ChainParams::of(Network::Mainnet).views_per_term;
         for fee in [0, 500, 3000] {
-            let settings = Settings { fee, chains: 200, ..SETTINGS };
+            let settings = Settings { fee, term, patience: None, chains: 200, ..SETTINGS };
             let bets = settings.bets();
             let clear = |settings: Settings| {
                 let few = Settings { chains: 40, ..settings };
                 let lows = [Attack::Together, Attack::OneSided].map(|attack| few.measure(attack).profit.low());
                 lows[0].max(lows[1])
             };
-            let long = Settings { patience: None, ..settings };
+            let long = Settings { term: 10, ..settings };
             let (margin, long_clear) = (0.05 * clear(settings), clear(long));
             for attack in [Attack::Seeing(&bets), Attack::Counting(&bets)] {
                 let profit = settings.measure(attack).profit;

@@ -200,6 +200,8 @@ pub struct Core<B: Bugs = NoBugs> {
     /// Older certificates that were resent, over all views.
     resent: usize,
     silent: BTreeSet<MemberIndex>,
+    /// How many of a leader's terms in a row ended in a skip, up to the last.
+    cut_short: BTreeMap<MemberIndex, u32>,
     heard: BTreeMap<MemberIndex, TimestampMs>,
     /// Peers that were sent the entry certificate of the current view because they seemed to need it.
     helped: BTreeSet<NodeId>,
@@ -274,6 +276,7 @@ impl<B: Bugs> Core<B> {
             resends: 0,
             resent: 0,
             silent: BTreeSet::new(),
+            cut_short: BTreeMap::new(),
             heard: BTreeMap::new(),
             helped: BTreeSet::new(),
             skipped_terms: 0,

@@ -33,9 +33,19 @@
 //! open. But whoever leads the epoch's last term may stop filling its blocks: with links that are fast beside the block time
 //! it knows the beacon of a block before it makes the next one, so it fills block after block, and leaves the rest empty as
 //! soon as it likes the draw. That is one draw for each view of a term, and the one that it found before them; it sees them
-//! one by one, and cannot go back to an earlier one. With 10 views in a term, 720 terms in an epoch and ten sequencers of
-//! equal weight, it may expect to lead 79 terms of that epoch in place of 72 (the test below counts). More views in a term
-//! are more draws.
+//! one by one, and cannot go back to an earlier one. With 3 views in a term, 2,400 terms in an epoch and ten sequencers of
+//! equal weight, it may expect to lead 248 terms of that epoch in place of 240 (the test below counts). More views in a term are
+//! more draws, and each of fewer terms: with 10 it were 79 of 720 in place of 72.
+//!
+//! # The length of a term
+//!
+//! Three views, where the architecture proposes ten (R2a). Who leads may leave transactions out, of which nobody can read
+//! anything, while their limits go stale; in the chain's own market a leader gained more than 5% of what it would in the clear by
+//! leaving everything out for ten blocks, and does not by three (docs/attacker.md). Nobody's transaction has to wait for
+//! longer than that for somebody else to lead. What a long term is good for is that a leader that stalls costs one timeout for
+//! more blocks: with 10 views and one of four stalling, 92% of the blocks of an undisturbed chain were made, with 3 views 66%
+//! (the simulator's `silent-leader`). So the timeout is now halved, and halved again, for a leader whose terms end in skips, until
+//! one ends without: 85%. Changes of the leader cost nothing else: everybody has the votes and the pool.
 //!
 //! To open the block at C even if it is empty would leave it none, and was tried: an epoch in which fewer than q seats hold
 //! shares, and in which nothing was sealed, could then not end any more, while so its successor has new keys.
@@ -130,7 +140,7 @@ impl Leaders {
 
 #[cfg(test)]
 mod tests {
-    use cascade_primitives::{Address, BlsPublicKey, Member, NodeId, Seats, ThresholdKeys};
+    use cascade_primitives::{Address, BlsPublicKey, ChainParams, Member, Network, NodeId, Seats, ThresholdKeys};
     use proptest::prelude::*;
 
     use super::*;
@@ -194,22 +204,24 @@ mod tests {
     }
 
     /// The figure of the module's documentation: the mean of what one leads, and what one leads who may take the first of
-    /// eleven draws that it likes, or the last.
+    /// four draws that it likes, or the last.
     #[test]
-    fn the_leader_of_an_epochs_last_term_can_choose_a_draw_in_which_it_leads_a_tenth_more() {
-        const DRAWS: usize = 11;
+    fn the_leader_of_an_epochs_last_term_can_choose_a_draw_in_which_it_leads_a_little_more() {
+        let ChainParams { views_per_term, epoch_length, .. } = ChainParams::of(Network::Mainnet);
         let committee = committee(&[1; 10]);
         let led = |i: u64| {
-            let mut leaders = Leaders::new(hash::tagged(domain::EPOCH_SEED, &[&i.to_bytes()]), &committee, 10);
-            (0..720).filter(|term| leaders.of_term(Term(*term)) == MemberIndex(0)).count() as f64
+            let seed = hash::tagged(domain::EPOCH_SEED, &[&i.to_bytes()]);
+            let mut leaders = Leaders::new(seed, &committee, views_per_term);
+            let terms = (0..epoch_length / views_per_term).map(Term);
+            terms.filter(|term| leaders.of_term(*term) == MemberIndex(0)).count() as f64
         };
         let samples: Vec<f64> = (0..400).map(led).collect();
         let mean_of =
             |value: &dyn Fn(f64) -> f64| samples.iter().map(|x| value(*x)).sum::<f64>() / samples.len() as f64;
         let mean = mean_of(&|x| x);
         // Optimal stopping without recall: take a draw if it is worth more than what is to be expected of the rest.
-        let chosen = (1..DRAWS).fold(mean, |rest, _| mean_of(&|x| x.max(rest)));
-        assert_eq!((mean.round(), chosen.round()), (72.0, 79.0), "{mean} {chosen}");
+        let chosen = (0..views_per_term).fold(mean, |rest, _| mean_of(&|x| x.max(rest)));
+        assert_eq!((chosen - mean).round(), 8.0, "{mean} {chosen}");
     }
 
     #[test]

@@ -137,6 +137,7 @@ impl<B: Bugs> Core<B> {
         self.my_votes.clear();
         self.waiting.clear();
         self.silent.clear();
+        self.cut_short.clear();
         self.readies.clear();
         self.requested.clear();
         self.epoch_end = None;

@@ -9,6 +9,10 @@ use cascade_primitives::{
 /// Certificates in one resend: so many of the newest, and as many of the older ones, in turn.
 const MAX_RESENT: usize = 256;
 
+/// How often the timeout is halved for a leader whose terms end in skips. A quarter of it, after the time that the block
+/// itself takes, is still enough for a leader whom the others merely hear late.
+const MOST_HALVED: u32 = 2;
+
 /// Filler headers up to which the first block of an epoch carries content.
 const FILLERS_BESIDE_CONTENT: usize = 1024;
 
@@ -109,7 +113,12 @@ impl<B: Bugs> Core<B> {
         } else {
             // Skipping all leaders in turn means that the timeout is below what the network needs.
             let rounds = self.skipped_terms / (self.epoch.committee.members().len() as u64 + 1);
-            timeout << rounds.min(3)
+            match self.cut_short.get(&leader) {
+                Some(&terms) if rounds == 0 => {
+                    timeout.min(block_time.saturating_add(timeout >> terms.min(MOST_HALVED)))
+                }
+                _ => timeout << rounds.min(3),
+            }
         };
         Some(due.plus(patience))
     }

@@ -202,6 +202,9 @@ impl<B: Bugs> Core<B> {
         let VoteTarget { view, block, .. } = certificate.target;
         let leader = self.epoch.leaders.of_view(view);
         self.silent.remove(&leader);
+        if view == self.term(view).last_view(self.per_term()) {
+            self.cut_short.remove(&leader);
+        }
         self.vouch(block);
         if !self.tree.contains_key(&block) {
             self.request_block(block, view);
@@ -279,11 +282,13 @@ impl<B: Bugs> Core<B> {
             return;
         }
         let (first, last) = (term.first_view(self.per_term()), term.last_view(self.per_term()));
+        let leader = self.epoch.leaders.of_term(term);
         let productive = self.views.range(first..=last).any(|(_, state)| state.prepared.is_some());
         if !productive {
-            let leader = self.epoch.leaders.of_term(term);
             self.silent.insert(leader);
         }
+        let terms = self.cut_short.entry(leader).or_default();
+        *terms = terms.saturating_add(1);
         self.skipped_terms += 1;
         self.enter(last.next(), Arc::clone(certificate));
     }

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use cascade_consensus::Message;
-use cascade_primitives::{Height, Vote, VoteKind};
+use cascade_primitives::{ChainParams, Height, Network, Vote, VoteKind};
 use cascade_sim::{Fault, Scenario};
 
 fn is_commit(message: &Message) -> bool {
@@ -72,6 +72,25 @@ fn decision_2_a_leader_known_to_be_silent_is_passed_over_fast() {
     outcome.assert_clean();
     // The first time takes the timeout; from then on an eighth of it, and block time.
     assert!(outcome.longest_pause(10_000..40_000) < 1500, "{}", outcome.longest_pause(10_000..40_000));
+}
+
+/// A timeout is as long as six blocks of mainnet, and short terms make it frequent. Who causes it votes, and proposes now
+/// and then, so that it never counts as silent.
+#[test]
+fn decision_2_a_leader_that_stalls_its_terms_is_given_less_time_in_the_next() {
+    let params = ChainParams::of(Network::Mainnet);
+    let blocks = |stalls: &[Fault]| {
+        let outcome = Scenario::new(4)
+            .params(|p| (p.views_per_term, p.leader_timeout_ms) = (params.views_per_term, params.leader_timeout_ms))
+            .byzantine(2, stalls)
+            .faults_end(220_000)
+            .run();
+        outcome.assert_clean();
+        outcome.chain.iter().filter(|(at, _)| (20_000..220_000).contains(at)).count()
+    };
+    // With the whole timeout each time it is 263 of 400.
+    let (all, left) = (blocks(&[]), blocks(&[Fault::SilentLeader]));
+    assert!(left * 5 > all * 4, "{left} of {all}");
 }
 
 #[test]
