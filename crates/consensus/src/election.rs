@@ -37,16 +37,6 @@
 //! equal weight, it may expect to lead 248 terms of that epoch in place of 240 (the test below counts). More views in a term are
 //! more draws, and each of fewer terms: with 10 it were 79 of 720 in place of 72.
 //!
-//! # The length of a term
-//!
-//! Three views, where the architecture proposes ten (R2a). Who leads may leave transactions out, of which nobody can read
-//! anything, while their limits go stale; in the chain's own market a leader gained more than 5% of what it would in the clear by
-//! leaving everything out for ten blocks, and does not by three (docs/attacker.md). Nobody's transaction has to wait for
-//! longer than that for somebody else to lead. What a long term is good for is that a leader that stalls costs one timeout for
-//! more blocks: with 10 views and one of four stalling, 92% of the blocks of an undisturbed chain were made, with 3 views 66%
-//! (the simulator's `silent-leader`). So the timeout is now halved, and halved again, for a leader whose terms end in skips, until
-//! one ends without: 85%. Changes of the leader cost nothing else: everybody has the votes and the pool.
-//!
 //! To open the block at C even if it is empty would leave it none, and was tried: an epoch in which fewer than q seats hold
 //! shares, and in which nothing was sealed, could then not end any more, while so its successor has new keys.
 //!
@@ -56,6 +46,20 @@
 //! little longer and let the leader of the last block try many blocks and choose among the draws, which is worse.
 //!
 //! The beacon signs the fork: the seeds of one history say nothing of another's.
+//!
+//! # The length of a term
+//!
+//! Three views, where the architecture proposes ten (decision 2, R2a). Who leads may leave transactions out, which it cannot read
+//! but whose limits go stale meanwhile. One of four that left out everything for ten blocks gained more than 5% of what reading
+//! would give it, and does not by three (docs/attacker.md). And a transaction that one leader censors waits no longer than its
+//! term, unless accomplices lead next; the draw leaves out the same one, with four sequencers and more, but where a cycle begins.
+//!
+//! What long terms are good for is that a leader that stalls costs one timeout for more blocks. With one of four doing so
+//! (`silent-leader` in the simulator: it votes, and proposes one block in five), 92% of the blocks of an undisturbed chain
+//! were made with terms of ten views, 66% with three. So the timeout is shorter for leaders whose terms keep ending in skips
+//! (`patience` in core/views.rs), which makes it 82%. That helps against no leader that stays just below the timeout: of those a
+//! term takes as many timeouts as it has views, however long terms are. A change of leaders costs no message of its own, since
+//! everybody has the votes and the pool; but the next leader has to ask for a last block that is kept from it.
 
 use cascade_primitives::{B256, Committee, Encode, Epoch, MemberIndex, Term, View, domain, hash};
 

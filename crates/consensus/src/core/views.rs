@@ -9,9 +9,10 @@ use cascade_primitives::{
 /// Certificates in one resend: so many of the newest, and as many of the older ones, in turn.
 const MAX_RESENT: usize = 256;
 
-/// How often the timeout is halved for a leader whose terms end in skips. A quarter of it, after the time that the block
-/// itself takes, is still enough for a leader whom the others merely hear late.
+/// How often the timeout is halved at the most for a leader whose terms end in skips.
 const MOST_HALVED: u32 = 2;
+/// Of the terms of such a leader one in so many has the whole timeout.
+const SECOND_CHANCE: u32 = 8;
 
 /// Filler headers up to which the first block of an epoch carries content.
 const FILLERS_BESIDE_CONTENT: usize = 1024;
@@ -101,26 +102,43 @@ impl<B: Bugs> Core<B> {
         let target = VoteTarget::skip(self.epoch.epoch, self.view);
         self.sign.check(self.config.rules.signing.fork, &target, self.per_term()).ok()?;
         let params = self.config.rules.params();
-        let (timeout, block_time) = (params.leader_timeout_ms, params.block_time_ms);
-        let idle = block_time.saturating_mul(params.empty_block_interval);
+        let idle = params.block_time_ms.saturating_mul(params.empty_block_interval);
         let leader = self.epoch.leaders.of_view(self.view);
         let due = match self.busy_since {
             Some(since) => self.entered.max(since).min(self.entered.plus(idle)),
             None => self.entered.plus(idle),
         };
-        let patience = if self.silent.contains(&leader) && Some(leader) != self.epoch.me {
-            (timeout / 8).max(1)
-        } else {
-            // Skipping all leaders in turn means that the timeout is below what the network needs.
-            let rounds = self.skipped_terms / (self.epoch.committee.members().len() as u64 + 1);
-            match self.cut_short.get(&leader) {
-                Some(&terms) if rounds == 0 => {
-                    timeout.min(block_time.saturating_add(timeout >> terms.min(MOST_HALVED)))
-                }
-                _ => timeout << rounds.min(3),
-            }
-        };
+        let patience = self.patience(leader);
         Some(due.plus(patience))
+    }
+
+    /// For how many ms a view of this leader may go on once its block is due.
+    fn patience(&self, leader: MemberIndex) -> u64 {
+        let params = self.config.rules.params();
+        let (timeout, others) = (params.leader_timeout_ms, Some(leader) != self.epoch.me);
+        match self.halvings(leader) {
+            _ if others && self.silent.contains(&leader) => (timeout / 8).max(1),
+            halvings if others && halvings > 0 => timeout.min(params.block_time_ms.saturating_add(timeout >> halvings)),
+            _ => {
+                // Skipping all leaders in turn means that the timeout is below what the network needs.
+                let rounds = self.skipped_terms / (self.epoch.committee.members().len() as u64 + 1);
+                timeout << rounds.min(3)
+            }
+        }
+    }
+
+    /// How often the timeout is halved for this leader, because its last terms ended in skips. Not at all if such leaders
+    /// have more than f seats: then some of them are honest, and the network or the load is what is slow. Nor in some of its
+    /// terms, so that one that was merely slow for a while can show that it no longer is.
+    fn halvings(&self, leader: MemberIndex) -> u32 {
+        let members = self.epoch.committee.members();
+        let seats: u32 = self.cut_short.keys().map(|member| members[member.index()].seats.0).sum();
+        match self.cut_short.get(&leader) {
+            Some(terms) if seats <= self.epoch.committee.faulty_seats().0 && terms % SECOND_CHANCE > 0 => {
+                (*terms).min(MOST_HALVED)
+            }
+            _ => 0,
+        }
     }
 
     pub(super) fn tick_views(&mut self) {

@@ -202,9 +202,7 @@ impl<B: Bugs> Core<B> {
         let VoteTarget { view, block, .. } = certificate.target;
         let leader = self.epoch.leaders.of_view(view);
         self.silent.remove(&leader);
-        if view == self.term(view).last_view(self.per_term()) {
-            self.cut_short.remove(&leader);
-        }
+        self.note_whole_term(view);
         self.vouch(block);
         if !self.tree.contains_key(&block) {
             self.request_block(block, view);
@@ -272,6 +270,14 @@ impl<B: Bugs> Core<B> {
             Refusal::Skipped(_) => self.bugs.planted(Bug::SkipForgotten),
             Refusal::Voted(view) if view == target.view => self.bugs.planted(Bug::PrepareTwice),
             _ => false,
+        }
+    }
+
+    /// A block of this view is prepared: if it is the last one of a term, that did not end in a skip.
+    pub(super) fn note_whole_term(&mut self, view: View) {
+        if view == self.term(view).last_view(self.per_term()) {
+            let leader = self.epoch.leaders.of_view(view);
+            self.cut_short.remove(&leader);
         }
     }
 
