@@ -200,7 +200,7 @@ pub struct Core<B: Bugs = NoBugs> {
     /// Older certificates that were resent, over all views.
     resent: usize,
     silent: BTreeSet<MemberIndex>,
-    /// How many of a leader's terms in a row ended in a skip, up to the last.
+    /// How many of a leader's terms in a row ended in a skip, as this node saw it; of leaders with f seats at the most.
     cut_short: BTreeMap<MemberIndex, u32>,
     heard: BTreeMap<MemberIndex, TimestampMs>,
     /// Peers that were sent the entry certificate of the current view because they seemed to need it.

@@ -56,8 +56,8 @@
 //!
 //! What long terms are good for is that a leader that stalls costs one timeout for more blocks. With one of four doing so
 //! (`silent-leader` in the simulator: it votes, and proposes one block in five), 92% of the blocks of an undisturbed chain
-//! were made with terms of ten views, 66% with three. So the timeout is shorter for leaders whose terms keep ending in skips
-//! (`patience` in core/views.rs), which makes it 82%. That helps against no leader that stays just below the timeout: of those a
+//! were made with terms of ten views, 66% with three. So the timeout is shorter for leaders whose terms keep ending in skips,
+//! while they have no more than f seats (`patience` in core/views.rs), which makes it 83%. That helps against no leader that stays just below the timeout: of those a
 //! term takes as many timeouts as it has views, however long terms are. A change of leaders costs no message of its own, since
 //! everybody has the votes and the pool; but the next leader has to ask for a last block that is kept from it.
 
@@ -225,7 +225,7 @@ mod tests {
         let mean = mean_of(&|x| x);
         // Optimal stopping without recall: take a draw if it is worth more than what is to be expected of the rest.
         let chosen = (0..views_per_term).fold(mean, |rest, _| mean_of(&|x| x.max(rest)));
-        assert_eq!((chosen - mean).round(), 8.0, "{mean} {chosen}");
+        assert!((238.0..242.0).contains(&mean) && (chosen - mean).round() == 8.0, "{mean} {chosen}");
     }
 
     #[test]

@@ -11,8 +11,8 @@ const MAX_RESENT: usize = 256;
 
 /// How often the timeout is halved at the most for a leader whose terms end in skips.
 const MOST_HALVED: u32 = 2;
-/// Of the terms of such a leader one in so many has the whole timeout.
-const SECOND_CHANCE: u32 = 8;
+/// In one term of so many it has the whole timeout, so that one that was slow for a while can show that it no longer is.
+const WHOLE_TIMEOUT_EVERY: u64 = 8;
 
 /// Filler headers up to which the first block of an epoch carries content.
 const FILLERS_BESIDE_CONTENT: usize = 1024;
@@ -115,30 +115,21 @@ impl<B: Bugs> Core<B> {
     /// For how many ms a view of this leader may go on once its block is due.
     fn patience(&self, leader: MemberIndex) -> u64 {
         let params = self.config.rules.params();
-        let (timeout, others) = (params.leader_timeout_ms, Some(leader) != self.epoch.me);
-        match self.halvings(leader) {
-            _ if others && self.silent.contains(&leader) => (timeout / 8).max(1),
-            halvings if others && halvings > 0 => timeout.min(params.block_time_ms.saturating_add(timeout >> halvings)),
-            _ => {
-                // Skipping all leaders in turn means that the timeout is below what the network needs.
-                let rounds = self.skipped_terms / (self.epoch.committee.members().len() as u64 + 1);
-                timeout << rounds.min(3)
+        let timeout = params.leader_timeout_ms;
+        if Some(leader) != self.epoch.me {
+            if self.silent.contains(&leader) {
+                return (timeout / 8).max(1);
+            }
+            // All sequencers give the whole timeout in the same terms, or the others' skips would take it away.
+            let whole = self.term(self.view).0.is_multiple_of(WHOLE_TIMEOUT_EVERY);
+            if let Some(&terms) = self.cut_short.get(&leader).filter(|_| !whole) {
+                // A leader waits for the block time before it proposes; that is not its own slowness.
+                return timeout.min(params.block_time_ms.saturating_add(timeout >> terms.min(MOST_HALVED)));
             }
         }
-    }
-
-    /// How often the timeout is halved for this leader, because its last terms ended in skips. Not at all if such leaders
-    /// have more than f seats: then some of them are honest, and the network or the load is what is slow. Nor in some of its
-    /// terms, so that one that was merely slow for a while can show that it no longer is.
-    fn halvings(&self, leader: MemberIndex) -> u32 {
-        let members = self.epoch.committee.members();
-        let seats: u32 = self.cut_short.keys().map(|member| members[member.index()].seats.0).sum();
-        match self.cut_short.get(&leader) {
-            Some(terms) if seats <= self.epoch.committee.faulty_seats().0 && terms % SECOND_CHANCE > 0 => {
-                (*terms).min(MOST_HALVED)
-            }
-            _ => 0,
-        }
+        // Skipping all leaders in turn means that the timeout is below what the network needs.
+        let rounds = self.skipped_terms / (self.epoch.committee.members().len() as u64 + 1);
+        timeout << rounds.min(3)
     }
 
     pub(super) fn tick_views(&mut self) {

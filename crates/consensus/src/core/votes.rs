@@ -35,13 +35,14 @@ impl<B: Bugs> Core<B> {
             self.misbehaved(from, "a vote of somebody else");
             return;
         }
+        // Late votes count for nothing, but whoever sends them is there.
+        self.silent.remove(&vote.signer);
         if !self.in_window(target.view) {
             if target.view > self.view {
                 self.emit(Effect::Behind(from));
             }
             return;
         }
-        self.silent.remove(&vote.signer);
         self.count_vote(vote);
         if target.view < self.view && self.views.get(&target.view).is_some_and(|v| v.prepared.is_some()) {
             // The sender is behind; what this node entered its view on helps it.
@@ -273,7 +274,7 @@ impl<B: Bugs> Core<B> {
         }
     }
 
-    /// A block of this view is prepared: if it is the last one of a term, that did not end in a skip.
+    /// A block of this view is prepared: if it is the last one of a term, the leader made all of them.
     pub(super) fn note_whole_term(&mut self, view: View) {
         if view == self.term(view).last_view(self.per_term()) {
             let leader = self.epoch.leaders.of_view(view);
@@ -295,6 +296,12 @@ impl<B: Bugs> Core<B> {
         }
         let terms = self.cut_short.entry(leader).or_default();
         *terms = terms.saturating_add(1);
+        let members = self.epoch.committee.members();
+        let seats: u32 = self.cut_short.keys().map(|member| members[member.index()].seats.0).sum();
+        if seats > self.epoch.committee.faulty_seats().0 {
+            // Some of them are honest: for all that is known, the network or the load is what is slow.
+            self.cut_short.clear();
+        }
         self.skipped_terms += 1;
         self.enter(last.next(), Arc::clone(certificate));
     }
