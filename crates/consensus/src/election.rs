@@ -57,9 +57,10 @@
 //! What long terms are good for is that a leader that stalls costs one timeout for more blocks. With one of four doing so
 //! (`silent-leader` in the simulator: it votes, and proposes one block in five), 92% of the blocks of an undisturbed chain
 //! were made with terms of ten views, 66% with three. So the timeout is shorter for leaders whose terms keep ending in skips,
-//! while they have no more than f seats (`patience` in core/views.rs), which makes it 83%. That helps against no leader that stays just below the timeout: of those a
-//! term takes as many timeouts as it has views, however long terms are. A change of leaders costs no message of its own, since
-//! everybody has the votes and the pool; but the next leader has to ask for a last block that is kept from it.
+//! while they have no more than f seats (`patience` in core/views.rs), which makes it 83%. That helps against no leader that
+//! stays just below the timeout: its terms take as many timeouts as they have views, whatever their length. A change of leaders
+//! costs no message of its own, since everybody has the votes and the pool; but the next leader has to ask for a last block
+//! that is kept from it.
 
 use cascade_primitives::{B256, Committee, Encode, Epoch, MemberIndex, Term, View, domain, hash};
 
