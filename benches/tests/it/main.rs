@@ -94,7 +94,8 @@ fn in_the_clear_trades_together_give_more_than_one_by_one() {
             let patient = chains(&wandering(patient));
             let gain = advantage(&patient, &alone);
             assert!(gain.low() > 0.0, "fee {fee}: {gain:?}");
-            assert!(Report::of(&patient).waited.mean > 0.3, "it leaves out as long as it leads");
+            let waited = Report::of(&patient).waited.mean;
+            assert!(waited > 0.15, "it leaves out as long as it leads, three blocks of twelve: {waited}");
         }
     }
 }
