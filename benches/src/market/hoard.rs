@@ -41,8 +41,8 @@
 //! # What was tried beside it
 //!
 //! To let newer trades run while others wait, and those when that is worth most by another dynamic programme, gained nothing in
-//! leads of up to ten blocks, 6% at fifteen and 30% at twenty. One of four sequencers leads for as long once in thousands of terms;
-//! two of seven do so often, so what is measured of them is not the most. To let a part of those that wait run, or to keep two
+//! leads of up to ten blocks, 6% at fifteen and 30% at twenty: more than two of seven sequencers lead on end in terms of three
+//! views. To let a part of those that wait run, or to keep two
 //! groups with different limits, gained nothing.
 //!
 //! # What is left out of the model
