@@ -67,7 +67,6 @@ impl<B: Bugs> Core<B> {
         let producer = self.epoch.committee.members()[leader.index()].address;
         self.finalized_at = self.now;
         self.skipped_terms = 0;
-        self.note_whole_term(context.view);
         for claimed in &block.header.results {
             match self.results.get(&claimed.height) {
                 Some(own) if own != claimed => {

@@ -159,9 +159,14 @@ impl<B: Bugs> Core<B> {
         let (first, last) = (term.first_view(self.per_term()), term.last_view(self.per_term()));
         let skippers: BTreeSet<MemberIndex> =
             self.views.range(first..=last).flat_map(|(_, state)| state.skips.signers()).collect();
-        let members = self.epoch.committee.members();
-        let seats: u32 = skippers.iter().map(|m| members[m.index()].seats.0).sum();
-        seats > self.epoch.committee.faulty_seats().0 && !self.bugs.planted(Bug::SkipsNotJoined)
+        self.one_is_honest(skippers) && !self.bugs.planted(Bug::SkipsNotJoined)
+    }
+
+    /// Whether these members have more than f seats.
+    pub(super) fn one_is_honest(&self, members: impl IntoIterator<Item = MemberIndex>) -> bool {
+        let committee = &self.epoch.committee;
+        let seats: u32 = members.into_iter().map(|member| committee.members()[member.index()].seats.0).sum();
+        seats > committee.faulty_seats().0
     }
 
     pub(super) fn skip(&mut self, reason: SkipReason) {

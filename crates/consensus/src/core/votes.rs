@@ -203,7 +203,10 @@ impl<B: Bugs> Core<B> {
         let VoteTarget { view, block, .. } = certificate.target;
         let leader = self.epoch.leaders.of_view(view);
         self.silent.remove(&leader);
-        self.note_whole_term(view);
+        if view == self.term(view).last_view(self.per_term()) {
+            // Nobody prepares it unless the leader made all blocks of the term.
+            self.cut_short.remove(&leader);
+        }
         self.vouch(block);
         if !self.tree.contains_key(&block) {
             self.request_block(block, view);
@@ -274,14 +277,6 @@ impl<B: Bugs> Core<B> {
         }
     }
 
-    /// A block of this view is prepared: if it is the last one of a term, the leader made all of them.
-    pub(super) fn note_whole_term(&mut self, view: View) {
-        if view == self.term(view).last_view(self.per_term()) {
-            let leader = self.epoch.leaders.of_view(view);
-            self.cut_short.remove(&leader);
-        }
-    }
-
     fn on_skipped(&mut self, certificate: &Arc<Certificate>) {
         let term = self.term(certificate.target.view);
         let old = certificate.target.view < self.view && self.bugs.planted(Bug::OldSkipIgnored);
@@ -296,10 +291,8 @@ impl<B: Bugs> Core<B> {
         }
         let terms = self.cut_short.entry(leader).or_default();
         *terms = terms.saturating_add(1);
-        let members = self.epoch.committee.members();
-        let seats: u32 = self.cut_short.keys().map(|member| members[member.index()].seats.0).sum();
-        if seats > self.epoch.committee.faulty_seats().0 {
-            // Some of them are honest: for all that is known, the network or the load is what is slow.
+        if self.one_is_honest(self.cut_short.keys().copied()) {
+            // For all that is known, the network or the load is what is slow.
             self.cut_short.clear();
         }
         self.skipped_terms += 1;

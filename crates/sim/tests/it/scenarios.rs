@@ -74,17 +74,17 @@ fn decision_2_a_leader_known_to_be_silent_is_passed_over_fast() {
     assert!(outcome.longest_pause(10_000..40_000) < 1500, "{}", outcome.longest_pause(10_000..40_000));
 }
 
+fn mainnets_terms(params: &mut ChainParams) {
+    let ChainParams { views_per_term, leader_timeout_ms, .. } = ChainParams::of(Network::Mainnet);
+    (params.views_per_term, params.leader_timeout_ms) = (views_per_term, leader_timeout_ms);
+}
+
 /// A timeout is as long as six blocks of mainnet, and short terms make it frequent. Who causes it votes, and proposes now
 /// and then, so that it never counts as silent.
 #[test]
 fn decision_2_a_leader_that_stalls_its_terms_is_given_less_time_in_the_next() {
-    let params = ChainParams::of(Network::Mainnet);
     let blocks = |stalls: &[Fault]| {
-        let outcome = Scenario::new(4)
-            .params(|p| (p.views_per_term, p.leader_timeout_ms) = (params.views_per_term, params.leader_timeout_ms))
-            .byzantine(2, stalls)
-            .faults_end(220_000)
-            .run();
+        let outcome = Scenario::new(4).params(mainnets_terms).byzantine(2, stalls).faults_end(220_000).run();
         outcome.assert_clean();
         outcome.chain.iter().filter(|(at, _)| (20_000..220_000).contains(at)).count()
     };
@@ -97,13 +97,12 @@ fn decision_2_a_leader_that_stalls_its_terms_is_given_less_time_in_the_next() {
 /// everybody's take so long or one leader's.
 #[test]
 fn decision_2_an_outage_leaves_no_leader_with_less_time_than_it_takes() {
-    let params = ChainParams::of(Network::Mainnet);
     let links = (0..16).map(|i| (i / 4, i % 4)).filter(|(from, to)| from != to);
     for (name, node) in [("all", None), ("one", Some(1))] {
         let slow = links.clone().filter(|(from, to)| node.is_none_or(|node| *from == node || *to == node));
         let slow: Vec<_> = slow.map(|(from, to)| (from, to, 700)).collect();
         let outcome = Scenario::new(4)
-            .params(|p| (p.views_per_term, p.leader_timeout_ms) = (params.views_per_term, params.leader_timeout_ms))
+            .params(mainnets_terms)
             .slow_links(0..400_000, &slow)
             .lose(100_000..140_000, move |from, _, m| node.map_or_else(|| is_prepare(m), |node| from == node))
             .faults_end(400_000)
