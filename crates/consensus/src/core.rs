@@ -44,8 +44,9 @@ pub use io::{BuildRequest, BuiltBlock, Config, Effect, Finality, Finalized, Foot
 
 /// Members that are asked for a block at a time, after its proposer did not answer.
 const ASKED_AT_A_TIME: usize = 3;
-/// Terms above the current one for which votes and proposals are kept.
+/// Terms above the current one for which votes and proposals are kept, and views, if these terms have fewer.
 const TERMS_AHEAD: u64 = 2;
+const VIEWS_AHEAD: u64 = 8;
 /// Final blocks that are kept to answer requests for single blocks.
 const RECENT_BLOCKS: u64 = 64;
 /// Certificates whose signatures are remembered as right.
@@ -200,8 +201,8 @@ pub struct Core<B: Bugs = NoBugs> {
     /// Older certificates that were resent, over all views.
     resent: usize,
     silent: BTreeSet<MemberIndex>,
-    /// How many of a leader's terms in a row ended in a skip, as this node saw it; of leaders with f seats at the most.
-    cut_short: BTreeMap<MemberIndex, u32>,
+    /// Leaders whose terms ended in skips, as this node saw it; they have f seats at the most.
+    cut_short: BTreeMap<MemberIndex, views::CutShort>,
     heard: BTreeMap<MemberIndex, TimestampMs>,
     /// Peers that were sent the entry certificate of the current view because they seemed to need it.
     helped: BTreeSet<NodeId>,

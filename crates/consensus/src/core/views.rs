@@ -10,9 +10,32 @@ use cascade_primitives::{
 const MAX_RESENT: usize = 256;
 
 /// How often the timeout is halved at the most for a leader whose terms end in skips.
-const MOST_HALVED: u32 = 2;
-/// In one term of so many it has the whole timeout, so that one that was slow for a while can show that it no longer is.
-const WHOLE_TIMEOUT_EVERY: u64 = 8;
+const MOST_HALVED: u32 = 3;
+/// In one term of so many it has the whole timeout, so that one that needs more than the rest of it can show that it does.
+const WHOLE_TIMEOUT_EVERY: u64 = 16;
+/// After so many whole terms without a skip it has the whole timeout again, though it needed less.
+const QUICK_TERMS: u32 = 8;
+
+/// What a leader did since its terms began to end in skips.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CutShort {
+    /// Terms that ended in a skip.
+    skipped: u32,
+    /// Terms since the last of them, all of whose blocks came.
+    whole: u32,
+}
+
+impl CutShort {
+    /// Another skip.
+    pub(super) fn again(&mut self) {
+        *self = Self { skipped: self.skipped.saturating_add(1), whole: 0 };
+    }
+
+    /// What such a leader has left of a timeout.
+    fn patience(self, timeout: u64) -> u64 {
+        (timeout >> self.skipped.min(MOST_HALVED)).max(1)
+    }
+}
 
 /// Filler headers up to which the first block of an epoch carries content.
 const FILLERS_BESIDE_CONTENT: usize = 1024;
@@ -101,35 +124,66 @@ impl<B: Bugs> Core<B> {
         }
         let target = VoteTarget::skip(self.epoch.epoch, self.view);
         self.sign.check(self.config.rules.signing.fork, &target, self.per_term()).ok()?;
-        let params = self.config.rules.params();
-        let idle = params.block_time_ms.saturating_mul(params.empty_block_interval);
         let leader = self.epoch.leaders.of_view(self.view);
-        let due = match self.busy_since {
-            Some(since) => self.entered.max(since).min(self.entered.plus(idle)),
-            None => self.entered.plus(idle),
-        };
-        let patience = self.patience(leader);
-        Some(due.plus(patience))
+        let due = self.block_due();
+        let whole = due.plus(self.timeout(leader));
+        Some(self.cut_short_at(leader).map_or(whole, |at| at.min(whole)))
     }
 
-    /// For how many ms a view of this leader may go on once its block is due.
-    fn patience(&self, leader: MemberIndex) -> u64 {
+    /// From when on the current view's leader is waited for.
+    fn block_due(&self) -> TimestampMs {
+        let idle = self.entered.plus(self.block_interval(false));
+        self.busy_since.map_or(idle, |since| self.entered.max(since).min(idle))
+    }
+
+    /// The least time between a block and the next, in ms.
+    fn block_interval(&self, busy: bool) -> u64 {
         let params = self.config.rules.params();
-        let timeout = params.leader_timeout_ms;
-        if Some(leader) != self.epoch.me {
-            if self.silent.contains(&leader) {
-                return (timeout / 8).max(1);
-            }
-            // All sequencers give the whole timeout in the same terms, or the others' skips would take it away.
-            let whole = self.term(self.view).0.is_multiple_of(WHOLE_TIMEOUT_EVERY);
-            if let Some(&terms) = self.cut_short.get(&leader).filter(|_| !whole) {
-                // A leader waits for the block time before it proposes; that is not its own slowness.
-                return timeout.min(params.block_time_ms.saturating_add(timeout >> terms.min(MOST_HALVED)));
-            }
+        params.block_time_ms.saturating_mul(if busy { 1 } else { params.empty_block_interval })
+    }
+
+    /// When a view that stands on `parent` may have its block.
+    fn proposable(&self, parent: &ChainContext, busy: bool) -> TimestampMs {
+        // A parent whose time is ahead of this node's clock must not hold it up: its leader's clock may be wrong, or lie.
+        parent.timestamp.min(self.entered).plus(self.block_interval(busy))
+    }
+
+    /// For how many ms a view of this leader may go on once its block is due, whatever became of its terms.
+    fn timeout(&self, leader: MemberIndex) -> u64 {
+        let timeout = self.config.rules.params().leader_timeout_ms;
+        if Some(leader) != self.epoch.me && self.silent.contains(&leader) {
+            return (timeout / 8).max(1);
         }
         // Skipping all leaders in turn means that the timeout is below what the network needs.
         let rounds = self.skipped_terms / (self.epoch.committee.members().len() as u64 + 1);
         timeout << rounds.min(3)
+    }
+
+    /// When the current view is skipped because its leader's terms keep ending so, if they do.
+    fn cut_short_at(&self, leader: MemberIndex) -> Option<TimestampMs> {
+        // All sequencers give the whole timeout in the same terms, or the others' skips would take it away.
+        let whole = self.term(self.view).0.is_multiple_of(WHOLE_TIMEOUT_EVERY);
+        if whole || Some(leader) == self.epoch.me { None } else { self.in_time_at(leader) }
+    }
+
+    /// Until when such a leader's block is in time; none if nothing speaks against the leader.
+    fn in_time_at(&self, leader: MemberIndex) -> Option<TimestampMs> {
+        let patience = self.cut_short.get(&leader)?.patience(self.config.rules.params().leader_timeout_ms);
+        // That a leader waits for the block time is not its own slowness.
+        let proposable =
+            self.tip().map_or_else(|| self.entered.plus(self.block_interval(true)), |tip| self.proposable(tip, true));
+        Some(self.block_due().max(proposable).plus(patience))
+    }
+
+    /// The last view of a leader's term is prepared. What was in time for less than the timeout does not show that the leader
+    /// needs more: one that stalls most of its terms would have it back with every other.
+    pub(super) fn on_whole_term(&mut self, leader: MemberIndex, view: View) {
+        let needs_more = view == self.view && self.in_time_at(leader).is_some_and(|at| at < self.now);
+        let Some(cut_short) = self.cut_short.get_mut(&leader) else { return };
+        cut_short.whole += 1;
+        if needs_more || cut_short.whole == QUICK_TERMS {
+            self.cut_short.remove(&leader);
+        }
     }
 
     pub(super) fn tick_views(&mut self) {
@@ -192,11 +246,7 @@ impl<B: Bugs> Core<B> {
             return None;
         }
         let parent = Arc::clone(self.tip()?);
-        let params = self.config.rules.params();
-        let interval = if self.busy() { 1 } else { params.empty_block_interval };
-        // A parent whose time is ahead of this node's clock must not hold it up: its leader's clock may be wrong, or lie.
-        let since = parent.timestamp.min(self.entered);
-        let at = since.plus(params.block_time_ms.saturating_mul(interval));
+        let at = self.proposable(&parent, self.busy());
         self.next_block(&parent).is_some().then_some(at)
     }
 

@@ -10,8 +10,8 @@ const UNPROVED: u32 = 4;
 impl<B: Bugs> Core<B> {
     /// The views of the current epoch for which votes and proposals are kept.
     pub(super) fn in_window(&self, view: View) -> bool {
-        let last = self.term(self.view).plus(TERMS_AHEAD).last_view(self.per_term());
-        view > View(0) && view >= self.oldest_view() && view <= last
+        let last = self.term(self.view).plus(TERMS_AHEAD).max(self.term(self.view.plus(VIEWS_AHEAD)));
+        view > View(0) && view >= self.oldest_view() && view <= last.last_view(self.per_term())
     }
 
     /// Views at or below the newest final block of this epoch are settled.
@@ -205,7 +205,7 @@ impl<B: Bugs> Core<B> {
         self.silent.remove(&leader);
         if view == self.term(view).last_view(self.per_term()) {
             // Nobody prepares it unless the leader made all blocks of the term.
-            self.cut_short.remove(&leader);
+            self.on_whole_term(leader, view);
         }
         self.vouch(block);
         if !self.tree.contains_key(&block) {
@@ -286,11 +286,10 @@ impl<B: Bugs> Core<B> {
         let (first, last) = (term.first_view(self.per_term()), term.last_view(self.per_term()));
         let leader = self.epoch.leaders.of_term(term);
         let productive = self.views.range(first..=last).any(|(_, state)| state.prepared.is_some());
-        if !productive {
-            self.silent.insert(leader);
+        // One that is not there does not stall: its absence costs little, and says nothing of the time it needs.
+        if productive || self.silent.insert(leader) {
+            self.cut_short.entry(leader).or_default().again();
         }
-        let terms = self.cut_short.entry(leader).or_default();
-        *terms = terms.saturating_add(1);
         if self.one_is_honest(self.cut_short.keys().copied()) {
             // For all that is known, the network or the load is what is slow.
             self.cut_short.clear();
