@@ -290,7 +290,9 @@ impl<B: Bugs> Carrier<B> {
             }
             CarriageInput::Arrived { from, block } => self.arrived(from, block),
             CarriageInput::Want { peer, block } => {
-                if !self.places.values().any(|place| place.promises(&block)) {
+                // The leader may keep the block from this node and send a few chunks; that must not keep it from asking others.
+                let leads = |view| self.standing.leader(view).is_some_and(|leader| self.node(leader) == peer);
+                if !self.places.iter().any(|((view, _), place)| leads(*view) && place.promises(&block)) {
                     self.effects.push(CarriageEffect::GetBlock(peer, block));
                 }
             }

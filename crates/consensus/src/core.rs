@@ -551,11 +551,16 @@ impl<B: Bugs> Core<B> {
     /// Takes up the vote log.
     fn restore(&mut self, records: Vec<Record>) {
         let (fork, per_term) = (self.config.rules.signing.fork, self.per_term());
+        let beside_key = self.sign.clone();
         for record in &records {
             if let Record::Vote(vote) = record {
                 // The record beside the key is at least as new; where it is lost, the log alone must do.
                 let _ = self.sign.allow(fork, &vote.target, per_term);
             }
+        }
+        if self.sign != beside_key {
+            // What the log alone knows would be lost with it, after its votes were sent again.
+            self.emit(Effect::Persist { records: Vec::new(), sign_state: Box::new(self.sign.clone()) });
         }
         let results = self.recent.values().flat_map(|b| &b.header.results);
         self.claimed = results.filter(|r| !self.results.contains_key(&r.height)).map(|r| (r.height, *r)).collect();

@@ -60,11 +60,11 @@
 //! What long terms are good for is that a leader that stalls costs one timeout for more blocks. With one of four doing so
 //! (`silent-leader` in the simulator: it votes, and proposes one block in five), 92% of the blocks of an undisturbed chain
 //! were made with terms of ten views, 66% with three, 50% with one. So leaders whose terms end in skips have less of the timeout
-//! (`in_time_at` in core/views.rs), which makes it 80% with one view, and 72% with two of seven. They have the whole of it
+//! (`in_time_until` in core/views.rs), which makes it 77% with one view, and 69% with two of seven. They have all of it
 //!
-//! - if they have more than f seats together: for all that is known, the network or the load is what is slow;
-//! - in every sixteenth term, where one that needs more than the rest can show it, and has all of it from then on;
-//! - after eight terms without a skip.
+//! - if they, and those that are silent, have more than f seats together: for all that is known, the network or the load is slow;
+//! - in one of sixteen of their terms;
+//! - again, once they kept a term by more time than they had left, or eight terms one after the other.
 //!
 //! That helps against no leader that stays just below the timeout: it costs as much in each of its views, however many they are.
 
@@ -111,6 +111,13 @@ impl Leaders {
             self.cache.1.push(drawn);
         }
         self.cache.1[place]
+    }
+
+    /// How many terms of its cycle the leader of a term has had before.
+    pub fn turn(&mut self, term: Term) -> usize {
+        let leader = self.of_term(term);
+        let before = &self.cache.1[..(term.0 % CYCLE) as usize];
+        before.iter().filter(|other| **other == leader).count()
     }
 
     /// The leader of a view.

@@ -350,37 +350,50 @@ impl<B: Bugs> Core<B> {
     }
 
     /// Asks for a block: first the leader of `view`, who proposed it or one on it; then, while it does not come, some
-    /// members in turn, never all of them at once, since every one that has the block sends it whole.
+    /// of those who signed for it in turn, never all of them at once, since every one that has the block sends it whole.
     pub(super) fn request_block(&mut self, hash: BlockHash, view: View) {
         let now = self.now;
-        let pause = self.request_pause();
-        let asked = self.requested.entry(hash).or_default();
-        if asked.times > 0 && asked.at.plus(pause) > now {
+        let leads = self.leads(self.view);
+        let asked = self.requested.get(&hash).map_or((0, now), |asked| (asked.times, asked.at));
+        let (times, at) = asked;
+        if times > 0 && at.plus(self.request_pause(leads, times)) > now {
             return;
         }
-        let times = asked.times;
-        (asked.at, asked.times) = (now, times.saturating_add(1));
+        let targets = if times == 0 { vec![self.epoch.leaders.of_view(view)] } else { self.have_block(&hash, times) };
         let members = self.epoch.committee.members();
-        let targets: Vec<NodeId> = if times == 0 {
-            vec![members[self.epoch.leaders.of_view(view).index()].node]
-        } else {
-            let first = hash.0[0] as usize + times as usize * ASKED_AT_A_TIME;
-            (0..ASKED_AT_A_TIME.min(members.len())).map(|i| members[(first + i) % members.len()].node).collect()
-        };
-        let targets: Vec<NodeId> = targets.into_iter().filter(|peer| *peer != self.config.node).collect();
-        self.requested.entry(hash).or_default().peers.extend(&targets);
+        let targets = targets.into_iter().map(|member| members[member.index()].node);
+        let targets: Vec<NodeId> = targets.filter(|peer| *peer != self.config.node).collect();
+        let asked = self.requested.entry(hash).or_default();
+        (asked.at, asked.times) = (now, times.saturating_add(1));
+        asked.peers.extend(&targets);
         for peer in targets {
             self.emit(Effect::Send(peer, Message::GetBlock(hash)));
         }
     }
 
-    pub(super) fn request_pause(&self) -> u64 {
-        (self.config.rules.params().leader_timeout_ms / 4).max(1)
+    /// Members that a block may be asked from, the so many-th time: signers of its certificate, if that is here. From where on
+    /// they are counted is not for whoever made the block to choose.
+    fn have_block(&self, hash: &BlockHash, times: u32) -> Vec<MemberIndex> {
+        let certificates = self.views.values().rev().flat_map(|s| [&s.prepared, &s.committed]).flatten();
+        let signers = certificates.filter(|c| c.target.block == *hash).map(|c| c.signers.iter().collect()).next();
+        let members = 0..self.epoch.committee.members().len();
+        let known: Vec<MemberIndex> = signers.unwrap_or_else(|| members.map(|i| MemberIndex(i as u16)).collect());
+        let others: Vec<MemberIndex> = known.into_iter().filter(|member| Some(*member) != self.epoch.me).collect();
+        let first = self.epoch.me.map_or(0, MemberIndex::index) + times as usize * ASKED_AT_A_TIME;
+        (0..ASKED_AT_A_TIME.min(others.len())).map(|i| others[(first + i) % others.len()]).collect()
+    }
+
+    /// After how many ms a block is asked for again. Whoever leads has no time to lose if the leader before keeps its block
+    /// from it.
+    pub(super) fn request_pause(&self, leads: bool, times: u32) -> u64 {
+        let part = if leads && times == 1 { 16 } else { 4 };
+        (self.config.rules.params().leader_timeout_ms / part).max(1)
     }
 
     /// When the next block that was asked for is overdue.
-    pub(super) fn next_request(&self) -> Option<TimestampMs> {
-        self.requested.values().map(|asked| asked.at.plus(self.request_pause())).min()
+    pub(super) fn next_request(&mut self) -> Option<TimestampMs> {
+        let leads = self.leads(self.view);
+        self.requested.values().map(|asked| asked.at.plus(self.request_pause(leads, asked.times))).min()
     }
 
     pub(super) fn tick_requests(&mut self) {

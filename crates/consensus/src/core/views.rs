@@ -11,10 +11,10 @@ const MAX_RESENT: usize = 256;
 
 /// How often the timeout is halved at the most for a leader whose terms end in skips.
 const MOST_HALVED: u32 = 3;
-/// In one term of so many it has the whole timeout, so that one that needs more than the rest of it can show that it does.
-const WHOLE_TIMEOUT_EVERY: u64 = 16;
-/// After so many whole terms without a skip it has the whole timeout again, though it needed less.
-const QUICK_TERMS: u32 = 8;
+/// In one of so many of its terms it has the whole timeout, so that one that needs more can show that it does.
+const WHOLE_TIMEOUT_EVERY: usize = 16;
+/// After so many terms that it kept it has the whole timeout again, though it needed less.
+const KEPT_TERMS: u32 = 8;
 
 /// What a leader did since its terms began to end in skips.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,13 +22,12 @@ pub(super) struct CutShort {
     /// Terms that ended in a skip.
     skipped: u32,
     /// Terms since the last of them, all of whose blocks came.
-    whole: u32,
+    kept: u32,
 }
 
 impl CutShort {
-    /// Another skip.
-    pub(super) fn again(&mut self) {
-        *self = Self { skipped: self.skipped.saturating_add(1), whole: 0 };
+    pub(super) fn on_skipped(&mut self) {
+        *self = Self { skipped: self.skipped.saturating_add(1), kept: 0 };
     }
 
     /// What such a leader has left of a timeout.
@@ -55,6 +54,12 @@ impl<B: Bugs> Core<B> {
         if view <= self.view {
             return;
         }
+        let last = self.term(self.view);
+        let skipped = self.sign.skipped(self.epoch.epoch, last).is_some();
+        if self.term(view) > last && (skipped || certificate.target.kind == VoteKind::Skip) {
+            // Also if it was prepared after all: who has skipped in it commits to none of its blocks.
+            self.skipped_terms += 1;
+        }
         self.view = view;
         self.entered = self.now;
         self.helped.clear();
@@ -76,7 +81,7 @@ impl<B: Bugs> Core<B> {
         (self.config.rules.params().leader_timeout_ms / 2).max(1) << self.resends.min(3)
     }
 
-    fn leads(&mut self, view: View) -> bool {
+    pub(super) fn leads(&mut self, view: View) -> bool {
         self.epoch.me == Some(self.epoch.leaders.of_view(view)) && self.config.signer.is_some()
     }
 
@@ -125,9 +130,8 @@ impl<B: Bugs> Core<B> {
         let target = VoteTarget::skip(self.epoch.epoch, self.view);
         self.sign.check(self.config.rules.signing.fork, &target, self.per_term()).ok()?;
         let leader = self.epoch.leaders.of_view(self.view);
-        let due = self.block_due();
-        let whole = due.plus(self.timeout(leader));
-        Some(self.cut_short_at(leader).map_or(whole, |at| at.min(whole)))
+        let at = self.block_due().plus(self.timeout(leader));
+        Some(self.cut_short_at(leader).map_or(at, |cut_short| cut_short.min(at)))
     }
 
     /// From when on the current view's leader is waited for.
@@ -142,12 +146,6 @@ impl<B: Bugs> Core<B> {
         params.block_time_ms.saturating_mul(if busy { 1 } else { params.empty_block_interval })
     }
 
-    /// When a view that stands on `parent` may have its block.
-    fn proposable(&self, parent: &ChainContext, busy: bool) -> TimestampMs {
-        // A parent whose time is ahead of this node's clock must not hold it up: its leader's clock may be wrong, or lie.
-        parent.timestamp.min(self.entered).plus(self.block_interval(busy))
-    }
-
     /// For how many ms a view of this leader may go on once its block is due, whatever became of its terms.
     fn timeout(&self, leader: MemberIndex) -> u64 {
         let timeout = self.config.rules.params().leader_timeout_ms;
@@ -159,29 +157,31 @@ impl<B: Bugs> Core<B> {
         timeout << rounds.min(3)
     }
 
-    /// When the current view is skipped because its leader's terms keep ending so, if they do.
-    fn cut_short_at(&self, leader: MemberIndex) -> Option<TimestampMs> {
+    /// When the current view is skipped because its leader's terms keep ending so, if they do. With f seats that skip at
+    /// once, the least patient of the others decides.
+    fn cut_short_at(&mut self, leader: MemberIndex) -> Option<TimestampMs> {
+        let at = self.in_time_until(leader).filter(|_| Some(leader) != self.epoch.me)?;
         // All sequencers give the whole timeout in the same terms, or the others' skips would take it away.
-        let whole = self.term(self.view).0.is_multiple_of(WHOLE_TIMEOUT_EVERY);
-        if whole || Some(leader) == self.epoch.me { None } else { self.in_time_at(leader) }
+        let turn = self.epoch.leaders.turn(self.term(self.view));
+        (!turn.is_multiple_of(WHOLE_TIMEOUT_EVERY)).then_some(at)
     }
 
     /// Until when such a leader's block is in time; none if nothing speaks against the leader.
-    fn in_time_at(&self, leader: MemberIndex) -> Option<TimestampMs> {
+    fn in_time_until(&self, leader: MemberIndex) -> Option<TimestampMs> {
         let patience = self.cut_short.get(&leader)?.patience(self.config.rules.params().leader_timeout_ms);
-        // That a leader waits for the block time is not its own slowness.
-        let proposable =
-            self.tip().map_or_else(|| self.entered.plus(self.block_interval(true)), |tip| self.proposable(tip, true));
-        Some(self.block_due().max(proposable).plus(patience))
+        // It may lack the parent too.
+        self.tip()?;
+        // That a leader waits for the block time, by whatever clock, is not its own slowness.
+        Some(self.block_due().max(self.entered.plus(self.block_interval(true))).plus(patience))
     }
 
-    /// The last view of a leader's term is prepared. What was in time for less than the timeout does not show that the leader
-    /// needs more: one that stalls most of its terms would have it back with every other.
-    pub(super) fn on_whole_term(&mut self, leader: MemberIndex, view: View) {
-        let needs_more = view == self.view && self.in_time_at(leader).is_some_and(|at| at < self.now);
+    /// The last view of a leader's term is prepared. That less than the timeout was enough does not give the leader the rest
+    /// back: one that stalls most of its terms would have it with every other.
+    pub(super) fn on_kept_term(&mut self, leader: MemberIndex, view: View) {
+        let needs_more = view == self.view && self.in_time_until(leader).is_some_and(|at| at < self.now);
         let Some(cut_short) = self.cut_short.get_mut(&leader) else { return };
-        cut_short.whole += 1;
-        if needs_more || cut_short.whole == QUICK_TERMS {
+        cut_short.kept += 1;
+        if needs_more || cut_short.kept == KEPT_TERMS {
             self.cut_short.remove(&leader);
         }
     }
@@ -246,7 +246,8 @@ impl<B: Bugs> Core<B> {
             return None;
         }
         let parent = Arc::clone(self.tip()?);
-        let at = self.proposable(&parent, self.busy());
+        // A parent whose time is ahead of this node's clock must not hold it up: its leader's clock may be wrong, or lie.
+        let at = parent.timestamp.min(self.entered).plus(self.block_interval(self.busy()));
         self.next_block(&parent).is_some().then_some(at)
     }
 

@@ -205,7 +205,7 @@ impl<B: Bugs> Core<B> {
         self.silent.remove(&leader);
         if view == self.term(view).last_view(self.per_term()) {
             // Nobody prepares it unless the leader made all blocks of the term.
-            self.on_whole_term(leader, view);
+            self.on_kept_term(leader, view);
         }
         self.vouch(block);
         if !self.tree.contains_key(&block) {
@@ -286,15 +286,15 @@ impl<B: Bugs> Core<B> {
         let (first, last) = (term.first_view(self.per_term()), term.last_view(self.per_term()));
         let leader = self.epoch.leaders.of_term(term);
         let productive = self.views.range(first..=last).any(|(_, state)| state.prepared.is_some());
-        // One that is not there does not stall: its absence costs little, and says nothing of the time it needs.
+        // One that was not there before does not stall: its absence costs little, and says nothing of the time it needs.
         if productive || self.silent.insert(leader) {
-            self.cut_short.entry(leader).or_default().again();
+            self.cut_short.entry(leader).or_default().on_skipped();
         }
-        if self.one_is_honest(self.cut_short.keys().copied()) {
+        let suspects: BTreeSet<MemberIndex> = self.cut_short.keys().chain(&self.silent).copied().collect();
+        if self.one_is_honest(suspects) {
             // For all that is known, the network or the load is what is slow.
             self.cut_short.clear();
         }
-        self.skipped_terms += 1;
         self.enter(last.next(), Arc::clone(certificate));
     }
 }

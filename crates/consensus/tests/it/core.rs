@@ -122,6 +122,23 @@ fn after_a_restart_a_leader_carries_the_commit_certificate_of_its_head() {
     assert!(request.may_carry_content && request.state_height == Height(3), "{request:?}");
 }
 
+/// The simulator found it: the record beside the key had not reached the disk when the node died, the log was damaged after
+/// the next start, and the key contradicted a vote that only the log had known.
+#[test]
+fn what_the_log_alone_knows_of_the_keys_votes_is_persisted_before_anything_is_said() {
+    let target = VoteTarget::skip(Epoch(0), View(1));
+    let vote = Vote { target, signer: MemberIndex(0), signature: RIGHT };
+    let effects = restarted(&Chain::new(), 0, 0, 0, vec![Record::Vote(vote)]).step(NOW, Input::Tick);
+    let said = |e: &Effect| matches!(e, Effect::Broadcast(_) | Effect::Send(..));
+    let Some(Effect::Persist { sign_state, .. }) =
+        effects.iter().find(|e| said(e) || matches!(e, Effect::Persist { .. }))
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(sign_state.skipped(Epoch(0), View(1).term(5)), Some(View(1)));
+    assert!(effects.iter().any(said));
+}
+
 #[test]
 fn after_a_range_of_final_blocks_its_certificate_is_carried() {
     let mut chain = Chain::new();

@@ -90,7 +90,7 @@ fn decision_2_a_leader_that_stalls_its_terms_is_given_less_time_in_the_next() {
         outcome.chain.iter().filter(|(at, _)| (20_000..220_000).contains(at)).count()
     };
     // With the whole timeout each time it is 201 of 400 with four nodes.
-    for (nodes, stalling, least) in [(4, [2].as_slice(), 310), (7, &[2, 3], 280)] {
+    for (nodes, stalling, least) in [(4, [2].as_slice(), 300), (7, &[2, 3], 270)] {
         let left = blocks(nodes, stalling);
         assert!(left > least && blocks(nodes, &[]) >= 399, "{nodes} nodes: {left}");
     }
@@ -109,13 +109,33 @@ fn decision_2_an_outage_leaves_no_leader_with_less_time_than_it_takes() {
     for (name, node, lost) in cases {
         let outcome = Scenario::new(4)
             .params(mainnets_terms)
-            .slow_links(0..400_000, &slow(node))
+            .slow_links(0..400_000, &slow(node, 700))
             .lose(100_000..140_000, move |from, _, m| lost(from, m))
             .faults_end(400_000)
             .run();
         outcome.assert_clean();
         assert_eq!(skipped(&outcome, 20_000..100_000), 0, "{name}");
-        assert_eq!(skipped(&outcome, 250_000..400_000), 0, "{name}");
+        let after = skipped(&outcome, 141_000..400_000);
+        assert!(after <= 1, "{name}: {after}");
+    }
+}
+
+/// Where everybody's blocks take longer than the timeout, it grows: if they are skipped, and if they are prepared after all but
+/// nobody commits any more.
+#[test]
+fn decision_2_a_timeout_that_is_too_short_for_all_grows() {
+    for term in [1, 3, 10] {
+        for delay in [1400, 1800, 2600] {
+            let outcome = Scenario::new(4)
+                .params(mainnets_terms)
+                .params(move |p| p.views_per_term = term)
+                .slow_links(20_000..220_000, &slow(None, delay))
+                .faults_end(220_000)
+                .run();
+            outcome.assert_clean();
+            let blocks = outcome.chain.iter().filter(|(at, _)| (40_000..220_000).contains(at)).count();
+            assert!(blocks > 25, "terms of {term}, delay {delay} ms: {blocks}");
+        }
     }
 }
 
@@ -125,7 +145,7 @@ fn decision_2_whole_terms_give_a_leader_the_whole_timeout_back() {
     let outcome = Scenario::new(4)
         .params(mainnets_terms)
         .lose(20_000..40_000, |from, _, m| from == 1 && matches!(m, Message::Proposal(..)))
-        .slow_links(100_000..200_000, &slow(Some(1)))
+        .slow_links(100_000..200_000, &slow(Some(1), 700))
         .faults_end(200_000)
         .run();
     outcome.assert_clean();
@@ -133,11 +153,32 @@ fn decision_2_whole_terms_give_a_leader_the_whole_timeout_back() {
     assert_eq!(skipped(&outcome, 100_000..200_000), 0);
 }
 
-/// All links, or those of one node, with a delay of 700 ms.
-fn slow(node: Option<usize>) -> Vec<(usize, usize, u64)> {
+/// A leader with little of the timeout left is in time where the one before keeps its block from it, and whatever the clocks
+/// say.
+#[test]
+fn decision_2_the_time_of_a_leader_that_stalled_is_no_matter_of_others_blocks_or_clocks() {
+    for (clock, other) in [(0, 0), (300, 0), (-300, 0), (300, -300)] {
+        let outcome = Scenario::new(4)
+            .params(mainnets_terms)
+            .clock(1, clock)
+            .clock(3, other)
+            .lose(20_000..40_000, |from, _, m| from == 1 && matches!(m, Message::Proposal(..)))
+            .lose(20_000..100_000, |from, to, m| {
+                (from, to) == (2, 1) && matches!(m, Message::Proposal(..) | Message::Block(_))
+            })
+            .faults_end(100_000)
+            .run();
+        outcome.assert_clean();
+        assert!(skipped(&outcome, 20_000..40_000) > 3);
+        assert_eq!(skipped(&outcome, 41_000..100_000), 0, "clocks {clock} and {other} ms ahead");
+    }
+}
+
+/// All links, or those of one node, with such a delay.
+fn slow(node: Option<usize>, ms: u64) -> Vec<(usize, usize, u64)> {
     let links = (0..16).map(|i| (i / 4, i % 4)).filter(|(from, to)| from != to);
     let of_node = links.filter(|(from, to)| node.is_none_or(|node| *from == node || *to == node));
-    of_node.map(|(from, to)| (from, to, 700)).collect()
+    of_node.map(|(from, to)| (from, to, ms)).collect()
 }
 
 /// Views without a block of the chain.
@@ -292,30 +333,4 @@ fn a_node_that_was_away_while_finality_was_lost_fetches_what_is_not_final() {
     outcome.assert_clean();
     let during = outcome.chain.iter().filter(|(at, _)| (40_000..60_000).contains(at)).count();
     assert!(during > 5, "{during}");
-}
-
-#[test]
-fn zz_stall_table() {
-    for (nodes, bad) in [(4, 1), (7, 2)] {
-        for term in [1_u64, 2, 3] {
-            let blocks = |stalls: &[Fault]| {
-                let mut s = Scenario::new(nodes).params(move |p| {
-                    mainnets_terms(p);
-                    p.views_per_term = term;
-                });
-                for b in 0..bad {
-                    s = s.byzantine(2 + b, stalls);
-                }
-                let outcome = s.faults_end(220_000).run();
-                outcome.assert_clean();
-                outcome.chain.iter().filter(|(at, _)| (20_000..220_000).contains(at)).count()
-            };
-            eprintln!(
-                "{nodes}/{bad} T={term}: {} {} silent {}",
-                blocks(&[]),
-                blocks(&[Fault::SilentLeader]),
-                blocks(&[Fault::Silence])
-            );
-        }
-    }
 }
