@@ -82,20 +82,27 @@ fn the_whole_profit_is_zero_when_sealed_where_trades_alone_make_the_price() {
 }
 
 /// What a sealed chain is compared with is the best of three ways: who reads all trades that wait gains more with them together,
-/// purchases crossed with sales, than one by one; by waiting for it as long as it leads, with all of them or with one side, which
-/// pays more still.
+/// purchases crossed with sales, than one by one; by waiting for it as long as it leads, with all of them or with one side. Two of seven lead
+/// on end at times.
 #[test]
 fn in_the_clear_trades_together_give_more_than_one_by_one() {
     for fee in [0, 3000] {
-        let wandering =
-            |strategy| Settings { prices: Prices::Wandering, fee, chains: 60, rounds: 40, ..settings(strategy) };
+        let wandering = |strategy| Settings {
+            prices: Prices::Wandering,
+            fee,
+            chains: 60,
+            rounds: 40,
+            nodes: 7,
+            attackers: 2,
+            ..settings(strategy)
+        };
         let alone = chains(&wandering(Strategy::Sandwich));
         for patient in [Strategy::Together { before: 0.0 }, Strategy::OneSided] {
             let patient = chains(&wandering(patient));
             let gain = advantage(&patient, &alone);
             assert!(gain.low() > 0.0, "fee {fee}: {gain:?}");
             let waited = Report::of(&patient).waited.mean;
-            assert!(waited > 0.15, "it leaves out as long as it leads, three blocks of twelve: {waited}");
+            assert!(waited > 0.04, "it leaves out as long as it leads: {waited}");
         }
     }
 }

@@ -54,9 +54,10 @@
 //!
 //! After half a leader timeout, or while chunks come in a quarter after the last and a whole one at most, a member asks the
 //! leader for all of it, once; the leader answers each member once. A block that a certificate names and whose chunks are
-//! coming in is not asked for otherwise until then. So a leader that is honest sends at most what it would have sent without
-//! chunks, beside the chunks. With an honest leader and links that work nobody asks: of the seats that are not the leader's
-//! 2f or more are honest. After the deadline all is as it is without chunks, so nothing stalls for want of them.
+//! coming in is not asked for from its leader until then; others are asked as without chunks, since a leader may send a few
+//! chunks alone to one that it wants to be late. So a leader that is honest sends at most what it would have sent without
+//! chunks, beside the chunks. With an honest leader and links that work nobody asks the leader: of the seats that are not the
+//! leader's 2f or more are honest. After the deadline all is as it is without chunks, so nothing stalls for want of them.
 
 mod place;
 mod wire;
@@ -290,9 +291,9 @@ impl<B: Bugs> Carrier<B> {
             }
             CarriageInput::Arrived { from, block } => self.arrived(from, block),
             CarriageInput::Want { peer, block } => {
-                // The leader may keep the block from this node and send a few chunks; that must not keep it from asking others.
-                let leads = |view| self.standing.leader(view).is_some_and(|leader| self.node(leader) == peer);
-                if !self.places.iter().any(|((view, _), place)| leads(*view) && place.promises(&block)) {
+                // A leader may send a few chunks and keep the rest back; that must not keep anybody from asking others.
+                let promised = |place: &Place| self.node(place.leader) == peer && place.promises(&block);
+                if !self.places.values().any(promised) {
                     self.effects.push(CarriageEffect::GetBlock(peer, block));
                 }
             }

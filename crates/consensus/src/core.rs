@@ -201,7 +201,7 @@ pub struct Core<B: Bugs = NoBugs> {
     /// Older certificates that were resent, over all views.
     resent: usize,
     silent: BTreeSet<MemberIndex>,
-    /// Leaders whose terms ended in skips, as this node saw it; they have f seats at the most.
+    /// Leaders whose terms ended in skips, as this node saw it; none if they and the silent ones have more than f seats.
     cut_short: BTreeMap<MemberIndex, views::CutShort>,
     heard: BTreeMap<MemberIndex, TimestampMs>,
     /// Peers that were sent the entry certificate of the current view because they seemed to need it.

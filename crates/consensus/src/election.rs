@@ -63,8 +63,8 @@
 //! (`in_time_until` in core/views.rs), which makes it 77% with one view, and 69% with two of seven. They have all of it
 //!
 //! - if they, and those that are silent, have more than f seats together: for all that is known, the network or the load is slow;
-//! - in one of sixteen of their terms;
-//! - again, once they kept a term by more time than they had left, or eight terms one after the other.
+//! - in one of sixteen of their terms, and the first of each cycle;
+//! - again, once a term of theirs was kept though it took longer than they had left, or eight were, one after the other.
 //!
 //! That helps against no leader that stays just below the timeout: it costs as much in each of its views, however many they are.
 

@@ -164,7 +164,10 @@ impl Disk {
     }
 
     fn write_log(&mut self, records: Vec<Record>) {
-        self.last_batch = self.log.len();
+        // A sync of nothing is no batch.
+        if !records.is_empty() {
+            self.last_batch = self.log.len();
+        }
         self.log.extend(records);
     }
 

@@ -234,7 +234,7 @@ impl<B: Bugs> Core<B> {
             None => self.recent.values().find(|b| b.hash() == hash).map(Arc::clone),
         };
         let Some(block) = found else { return };
-        let window = (self.request_pause(false, 0) / 2).max(1);
+        let window = (self.request_pause() / 2).max(1);
         if self.served.allows(from, hash, block.body.encoded_len(), self.now, window) {
             self.emit(Effect::Send(from, Message::Block(block)));
         }

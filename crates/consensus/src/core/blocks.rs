@@ -349,20 +349,23 @@ impl<B: Bugs> Core<B> {
         }
     }
 
-    /// Asks for a block: first the leader of `view`, who proposed it or one on it; then, while it does not come, some
-    /// of those who signed for it in turn, never all of them at once, since every one that has the block sends it whole.
+    /// Asks for a block: first the leader of `view`, who proposed it or one on it; then, while it does not come, others in turn,
+    /// never all of them at once, since every one that has the block sends it whole. Whoever leads has no time to lose if the
+    /// leader before keeps its block from it: it asks one after the other quickly.
     pub(super) fn request_block(&mut self, hash: BlockHash, view: View) {
-        let now = self.now;
         let leads = self.leads(self.view);
-        let asked = self.requested.get(&hash).map_or((0, now), |asked| (asked.times, asked.at));
-        let (times, at) = asked;
-        if times > 0 && at.plus(self.request_pause(leads, times)) > now {
+        let (times, overdue) =
+            self.requested.get(&hash).map_or((0, true), |asked| (asked.times, self.again_at(asked, leads) <= self.now));
+        if !overdue {
             return;
         }
-        let targets = if times == 0 { vec![self.epoch.leaders.of_view(view)] } else { self.have_block(&hash, times) };
+        let proposer = self.epoch.leaders.of_view(view);
+        let at_a_time = if leads { 1 } else { ASKED_AT_A_TIME };
+        let targets = if times == 0 { vec![proposer] } else { self.to_ask(&hash, proposer, times, at_a_time) };
         let members = self.epoch.committee.members();
         let targets = targets.into_iter().map(|member| members[member.index()].node);
         let targets: Vec<NodeId> = targets.filter(|peer| *peer != self.config.node).collect();
+        let now = self.now;
         let asked = self.requested.entry(hash).or_default();
         (asked.at, asked.times) = (now, times.saturating_add(1));
         asked.peers.extend(&targets);
@@ -371,33 +374,39 @@ impl<B: Bugs> Core<B> {
         }
     }
 
-    /// Members that a block may be asked from, the so many-th time: signers of its certificate, if that is here. From where on
-    /// they are counted is not for whoever made the block to choose.
-    fn have_block(&self, hash: &BlockHash, times: u32) -> Vec<MemberIndex> {
-        let certificates = self.views.values().rev().flat_map(|s| [&s.prepared, &s.committed]).flatten();
-        let signers = certificates.filter(|c| c.target.block == *hash).map(|c| c.signers.iter().collect()).next();
-        let members = 0..self.epoch.committee.members().len();
-        let known: Vec<MemberIndex> = signers.unwrap_or_else(|| members.map(|i| MemberIndex(i as u16)).collect());
-        let others: Vec<MemberIndex> = known.into_iter().filter(|member| Some(*member) != self.epoch.me).collect();
-        let first = self.epoch.me.map_or(0, MemberIndex::index) + times as usize * ASKED_AT_A_TIME;
-        (0..ASKED_AT_A_TIME.min(others.len())).map(|i| others[(first + i) % others.len()]).collect()
+    /// Members that may have a block, for the so many-th time: those who signed its prepare certificate, if that is here. Where
+    /// they are counted from is not for whoever made the block to choose.
+    fn to_ask(&self, hash: &BlockHash, proposer: MemberIndex, times: u32, at_a_time: usize) -> Vec<MemberIndex> {
+        let prepared = self.views.values().rev().filter_map(|s| s.prepared.as_ref()).find(|c| c.target.block == *hash);
+        let members = (0..self.epoch.committee.members().len()).map(|i| MemberIndex(i as u16));
+        let known: Vec<MemberIndex> = prepared.map_or_else(|| members.collect(), |c| c.signers.iter().collect());
+        let others = known.iter().filter(|member| Some(**member) != self.epoch.me && **member != proposer);
+        let others: Vec<MemberIndex> = others.copied().collect();
+        let first = usize::from(self.config.node.0[0]) + times as usize * at_a_time;
+        (0..at_a_time.min(others.len())).map(|i| others[(first + i) % others.len()]).collect()
     }
 
-    /// After how many ms a block is asked for again. Whoever leads has no time to lose if the leader before keeps its block
-    /// from it.
-    pub(super) fn request_pause(&self, leads: bool, times: u32) -> u64 {
-        let part = if leads && times == 1 { 16 } else { 4 };
-        (self.config.rules.params().leader_timeout_ms / part).max(1)
+    /// The shortest time after which others ask for a block again.
+    pub(super) fn request_pause(&self) -> u64 {
+        (self.config.rules.params().leader_timeout_ms / 4).max(1)
+    }
+
+    /// When a block is asked for again.
+    fn again_at(&self, asked: &Asked, leads: bool) -> TimestampMs {
+        let pause = self.request_pause();
+        asked.at.plus(if leads { (pause / 4).max(1) } else { pause })
     }
 
     /// When the next block that was asked for is overdue.
     pub(super) fn next_request(&mut self) -> Option<TimestampMs> {
         let leads = self.leads(self.view);
-        self.requested.values().map(|asked| asked.at.plus(self.request_pause(leads, asked.times))).min()
+        // Not those that have no turn now; what is new must not wait for them.
+        self.requested.values().map(|asked| self.again_at(asked, leads)).filter(|at| *at > self.now).min()
     }
 
     pub(super) fn tick_requests(&mut self) {
-        if self.next_request().is_some_and(|at| at <= self.now) {
+        let leads = self.leads(self.view);
+        if self.requested.values().any(|asked| self.again_at(asked, leads) <= self.now) {
             self.request_missing();
         }
     }

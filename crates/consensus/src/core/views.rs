@@ -11,7 +11,8 @@ const MAX_RESENT: usize = 256;
 
 /// How often the timeout is halved at the most for a leader whose terms end in skips.
 const MOST_HALVED: u32 = 3;
-/// In one of so many of its terms it has the whole timeout, so that one that needs more can show that it does.
+/// In one of so many of its terms, and the first of each of the election's cycles, it has the whole timeout, so that one that
+/// needs more can show that it does.
 const WHOLE_TIMEOUT_EVERY: usize = 16;
 /// After so many terms that it kept it has the whole timeout again, though it needed less.
 const KEPT_TERMS: u32 = 8;

@@ -287,7 +287,7 @@ impl<B: Bugs> Core<B> {
         let leader = self.epoch.leaders.of_term(term);
         let productive = self.views.range(first..=last).any(|(_, state)| state.prepared.is_some());
         // One that was not there before does not stall: its absence costs little, and says nothing of the time it needs.
-        if productive || self.silent.insert(leader) {
+        if productive || Some(leader) == self.epoch.me || self.silent.insert(leader) {
             self.cut_short.entry(leader).or_default().on_skipped();
         }
         let suspects: BTreeSet<MemberIndex> = self.cut_short.keys().chain(&self.silent).copied().collect();
