@@ -90,7 +90,7 @@ fn in_the_clear_trades_together_give_more_than_one_by_one() {
         let wandering = |strategy| Settings {
             prices: Prices::Wandering,
             fee,
-            chains: 60,
+            chains: 200,
             rounds: 40,
             nodes: 7,
             attackers: 2,
