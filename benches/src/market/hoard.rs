@@ -41,7 +41,7 @@
 //! # What was tried beside it
 //!
 //! To let newer trades run while others wait, and those when that is worth most by another dynamic programme, gained nothing in
-//! leads of up to ten blocks, 6% at fifteen and 30% at twenty: more than a third of the sequencers leads on end. To let a part of
+//! leads of up to ten blocks, 6% at fifteen and 30% at twenty: longer than a third of the sequencers leads on end. To let a part of
 //! those that wait run, or to keep two groups with different limits, gained nothing.
 //!
 //! # What is left out of the model

@@ -82,8 +82,8 @@ fn the_whole_profit_is_zero_when_sealed_where_trades_alone_make_the_price() {
 }
 
 /// What a sealed chain is compared with is the best of three ways: who reads all trades that wait gains more with them together,
-/// purchases crossed with sales, than one by one; by waiting for it as long as it leads, with all of them or with one side. Two of seven lead
-/// on end at times.
+/// purchases crossed with sales, than one by one; by waiting for it as long as it leads, with all of them or with one side. Two
+/// of seven lead on end at times.
 #[test]
 fn in_the_clear_trades_together_give_more_than_one_by_one() {
     for fee in [0, 3000] {

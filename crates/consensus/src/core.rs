@@ -200,6 +200,7 @@ pub struct Core<B: Bugs = NoBugs> {
     resends: u64,
     /// Older certificates that were resent, over all views.
     resent: usize,
+    /// Leaders that made nothing of their last term and were not heard of since; never this node.
     silent: BTreeSet<MemberIndex>,
     /// Leaders whose terms ended in skips, as this node saw it; none if they and the silent ones have more than f seats.
     cut_short: BTreeMap<MemberIndex, views::CutShort>,

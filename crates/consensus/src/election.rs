@@ -52,10 +52,10 @@
 //! One view, where the architecture proposes ten (decision 2, R2a). Who leads may leave transactions out, which it cannot read
 //! but whose limits go stale meanwhile. One of four that left out everything for ten blocks gained more than 5% of what reading
 //! would give it; with terms of three views two of seven still did, whose terms adjoin at times. With one view neither they nor
-//! ten of 31 do, in the market that docs/attacker.md measures. A transaction that one leader censors waits for the next view, unless accomplices
-//! lead it; the draw leaves out the same one, with four sequencers and more, but where a cycle begins. Protocols of this family
-//! mostly change leaders so (Tendermint; Simplex, Chan and Pass 2023). A change costs no message of its own, since everybody has
-//! the votes and the pool; but the next leader has to ask for a last block that is kept from it.
+//! ten of 31 do, in the market that docs/attacker.md measures. A transaction that one leader censors waits for the next view,
+//! unless accomplices lead it; the draw leaves out the same one, with four sequencers and more, but where a cycle begins.
+//! Protocols of this family mostly change leaders so (Tendermint; Simplex, Chan and Pass 2023). A change costs no message of its
+//! own, since everybody has the votes and the pool; but the next leader has to ask for a last block that is kept from it.
 //!
 //! What long terms are good for is that a leader that stalls costs one timeout for more blocks. With one of four doing so
 //! (`silent-leader` in the simulator: it votes, and proposes one block in five), 92% of the blocks of an undisturbed chain

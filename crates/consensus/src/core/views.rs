@@ -150,7 +150,7 @@ impl<B: Bugs> Core<B> {
     /// For how many ms a view of this leader may go on once its block is due, whatever became of its terms.
     fn timeout(&self, leader: MemberIndex) -> u64 {
         let timeout = self.config.rules.params().leader_timeout_ms;
-        if Some(leader) != self.epoch.me && self.silent.contains(&leader) {
+        if self.silent.contains(&leader) {
             return (timeout / 8).max(1);
         }
         // Skipping all leaders in turn means that the timeout is below what the network needs.
@@ -170,14 +170,14 @@ impl<B: Bugs> Core<B> {
     /// Until when such a leader's block is in time; none if nothing speaks against the leader.
     fn in_time_until(&self, leader: MemberIndex) -> Option<TimestampMs> {
         let patience = self.cut_short.get(&leader)?.patience(self.config.rules.params().leader_timeout_ms);
-        // It may lack the parent too.
+        // Where the parent is missing here, the leader may lack it too.
         self.tip()?;
         // That a leader waits for the block time, by whatever clock, is not its own slowness.
         Some(self.block_due().max(self.entered.plus(self.block_interval(true))).plus(patience))
     }
 
     /// The last view of a leader's term is prepared. That less than the timeout was enough does not give the leader the rest
-    /// back: one that stalls most of its terms would have it with every other.
+    /// back: one that stalls most of its terms would have it with every other. That it was in time by the whole alone does.
     pub(super) fn on_kept_term(&mut self, leader: MemberIndex, view: View) {
         let needs_more = view == self.view && self.in_time_until(leader).is_some_and(|at| at < self.now);
         let Some(cut_short) = self.cut_short.get_mut(&leader) else { return };

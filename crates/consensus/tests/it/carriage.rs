@@ -502,7 +502,7 @@ fn who_has_too_few_chunks_asks_the_leader_once_and_is_answered_once() {
 }
 
 #[test]
-fn while_chunks_come_in_nobody_asks_for_the_block_but_not_for_ever() {
+fn while_chunks_come_in_nobody_asks_the_leader_for_the_block_but_not_for_ever() {
     let leader = 2;
     // Ten seats, four chunks.
     let seats = [1; 10];
@@ -516,6 +516,9 @@ fn while_chunks_come_in_nobody_asks_for_the_block_but_not_for_ever() {
     net.step(1, want.clone());
     net.step(1, CarriageInput::Want { peer: node(leader), block: BlockHash([6; 32]) });
     assert_eq!(net.wanted.len(), 2, "another block is asked for");
+    net.step(1, CarriageInput::Want { peer: node(3), block: block().hash() });
+    assert_eq!(net.wanted.len(), 3, "and others are: its leader may keep the rest of the chunks back");
+    net.wanted.pop();
     let at = |net: &mut Net, after| net.now = NOW.plus(after);
     at(&mut net, timeout() * 2 / 5);
     say(&mut net, 3, 1, &of(3));

@@ -140,6 +140,18 @@ fn what_the_log_alone_knows_of_the_keys_votes_is_persisted_before_anything_is_sa
 }
 
 #[test]
+fn votes_of_some_views_ahead_are_kept_where_terms_are_short() {
+    let chain = Chain::with(|genesis| genesis.params.views_per_term = 1);
+    let mut core = restarted(&chain, 0, 0, 0, Vec::new());
+    let mut behind = |view| {
+        let target = VoteTarget::skip(Epoch(0), View(view));
+        let vote = Vote { target, signer: MemberIndex(3), signature: RIGHT };
+        message(&mut core, 0, Message::Vote(vote, None)).iter().any(|e| matches!(e, Effect::Behind(_)))
+    };
+    assert_eq!([2, 9, 10].map(&mut behind), [false, false, true], "eight above the first");
+}
+
+#[test]
 fn after_a_range_of_final_blocks_its_certificate_is_carried() {
     let mut chain = Chain::new();
     for _ in 0..5 {
