@@ -1,7 +1,7 @@
 //! What threshold encryption and key generation cost, on one thread, next to plain threshold_crypto doing the same job.
 //!
 //! `cargo run -p cascade-crypto --example threshold_figures [envelopes] [key-generation-seats...]` prints the tables of
-//! benches/README.md. Defaults: blocks of 500 envelopes; key generation at 4, 16 and 64 seats. Each figure of the
+//! benches/README.md. What plain threshold_crypto does holds no signatures of transactions. Defaults: blocks of 500 envelopes; key generation at 4, 16 and 64 seats. Each figure of the
 //! envelopes is the median of five rounds. Times are CPU time of the thread, so that other load on the machine changes
 //! them little.
 
@@ -9,15 +9,18 @@ use std::{hint::black_box, time::Duration};
 
 use cascade_crypto::{
     BlsScheme, BlsSecretKey, VoteSigner as _,
-    curve::G1Affine,
+    curve::{G1, G1Affine, Scalar, has_lanes},
     dkg::{Dealing, KeyGeneration, Parameters, RecipientSecret, dealing},
+    ecdsa::{self, SecretKey},
+    envelope::{self, Terms},
     threshold::{
-        BlockShares, Ciphertext, EncryptionScheme as _, EpochKeys, Label, MemberShares, SeatMap, SecretShares, Tdh2,
-        beacon, ciphertext, shares,
+        BlockShares, EncryptionScheme as _, EpochKeys, Label, MemberShares, SeatMap, SecretShares, Tdh2, beacon,
+        ciphertext, shares,
     },
 };
 use cascade_primitives::{
-    B256, BlockHash, ChainId, Decode as _, Encode as _, Epoch, Fork, Height, MemberIndex, SigningContext,
+    B256, BlockHash, Bytes, ChainId, ChainParams, Decode as _, Encode as _, Epoch, Fork, Height, MemberIndex, Network,
+    RecoveredEnvelope, RecoveredItem, SigningContext,
 };
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
@@ -32,9 +35,20 @@ fn main() {
     let seats = if arguments.len() > 1 { arguments[1..].to_vec() } else { vec![4, 16, 64] };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread can be started");
     pool.install(|| {
-        println!("envelopes: us per envelope and node, blocks of {envelopes}, payloads of 110 bytes, one thread\n");
-        println!("| members x seats | seal | admit | share | read | combine, check | open | sum without seal |");
-        println!("|---|---|---|---|---|---|---|---|");
+        let lanes = if has_lanes() { "in lanes of AVX-512 IFMA" } else { "one by one: no AVX-512 IFMA here" };
+        println!("points of G1, {lanes}: us for each of so many, and how much longer blst takes one by one\n");
+        println!("| points | times a secret | subgroup | decoding | sum of half products | sum of products |");
+        println!("|---|---|---|---|---|---|");
+        for count in [8, 64, 256] {
+            points(count);
+        }
+        println!(
+            "\nenvelopes: us per envelope and node, blocks of {envelopes}, transactions of 110 bytes, one thread\n"
+        );
+        println!(
+            "| members x seats | seal | payer | proof | share | read | combine, check | open | sum without seal |"
+        );
+        println!("|---|---|---|---|---|---|---|---|---|");
         for map in [vec![1; 4], vec![1; 32], vec![8; 4]] {
             block(&map, envelopes);
         }
@@ -122,30 +136,89 @@ fn keys(seats: &[u32]) -> (EpochKeys, Vec<SecretShares>, ChaCha20Rng) {
     (generation.keys().expect("one dealer is enough for one").clone(), shares.collect(), world.rng)
 }
 
+fn points(count: usize) {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let scalars: Vec<Scalar> = (0..count).map(|_| Scalar::random(&mut rng)).collect();
+    let halves: Vec<Scalar> = (0..count).map(|_| Scalar::random_half(&mut rng)).collect();
+    let points: Vec<G1> = scalars.iter().map(|scalar| G1::generator().times(scalar)).collect();
+    let points = G1::batch_to_affine(&points);
+    let encodings: Vec<_> = points.iter().map(G1Affine::to_compressed).collect();
+    let encodings: Vec<_> = encodings.iter().collect();
+    let secret = scalars[0];
+    let pairs: Vec<_> = points.iter().map(|point| (*point, &secret)).collect();
+    let compare = |many: Duration, single: Duration| {
+        let us = many.as_secs_f64() * 1e6 / count as f64;
+        format!("{us:.1} ({:.1}x)", single.as_secs_f64() / many.as_secs_f64())
+    };
+    let single = |point: &G1Affine| G1::from(*point).times(&secret);
+    let cells = [
+        compare(timed(|| G1::each_times(&pairs)).0, timed(|| points.iter().map(single).collect::<Vec<_>>()).0),
+        compare(
+            timed(|| G1Affine::which_in_subgroup(&points)).0,
+            timed(|| points.iter().map(G1Affine::in_subgroup).collect::<Vec<_>>()).0,
+        ),
+        compare(
+            timed(|| G1Affine::many_on_curve(&encodings)).0,
+            timed(|| encodings.iter().map(|bytes| G1Affine::on_curve_compressed(bytes)).collect::<Vec<_>>()).0,
+        ),
+        compare(
+            timed(|| G1::sum_of_many((&points, &halves), (&[], &[]))).0,
+            timed(|| G1::sum_of_half_products(&points, &halves)).0,
+        ),
+        compare(
+            timed(|| G1::sum_of_many((&[], &[]), (&points, &scalars))).0,
+            timed(|| G1::sum_of_products(&points, &scalars)).0,
+        ),
+    ];
+    println!("| {count} | {} |", cells.join(" | "));
+}
+
+/// The example transaction of EIP-155, for chain 1: 110 bytes.
+const TRANSACTION: &str = "f86c098504a817c800825208943535353535353535353535353535353535353535880de0b6b3a76400008025a028ef61340bd939bc2195fe537567866003e1a15d3c71ff63e1590620aa636276a067cbe9d8997f761aecb703304b3800ccf555c9f3dc64214b297fb1966a3b6d83";
+
+/// Everything that an envelope costs a node but for the EVM and the disk, both signatures included.
 fn block(seats: &[u32], envelopes: usize) {
     let (keys, secrets, mut rng) = keys(seats);
     let map = SeatMap::new(seats).expect("256 seats at most");
     let key = keys.decryption.encryption_key();
-    let label = |i: usize| Label(B256::left_padding_from(&i.to_be_bytes()));
-    let payload = [7; 110];
+    let params = ChainParams { chain_id: ChainId(1), ..ChainParams::of(Network::Regtest) };
+    let context = SigningContext { chain_id: params.chain_id, genesis_hash: B256::ZERO, fork: Fork(0) };
+    let transaction = hex::decode(TRANSACTION).expect("it is hex");
+    let payer = SecretKey::from_byte_array([7; 32]).expect("it is a key");
+    let terms = Terms {
+        epoch: EPOCH,
+        nonce: 0,
+        gas_limit: Terms::gas_for(transaction.len(), 21_000).expect("it is small"),
+        max_fee_per_gas: 1,
+        max_priority_fee_per_gas: 0,
+        valid_until: Height(100),
+    };
     let (seal, sealed) = timed(|| {
-        (0..envelopes).map(|i| Tdh2.seal(&key, &label(i), &payload, &mut rng).expect("it is small")).collect::<Vec<_>>()
+        let one = |nonce| {
+            let terms = Terms { nonce, ..terms };
+            envelope::seal(&key, &context, &terms, &transaction, &payer, &mut rng).expect("it is small")
+        };
+        (0..envelopes as u64).map(one).collect::<Vec<_>>()
     });
-    let wire: Vec<Vec<u8>> = sealed.iter().map(|c| c.to_bytes()).collect();
-    let (admit, (ciphertexts, bases)) = timed(|| {
-        let read: Vec<Ciphertext> = wire.iter().map(|b| Ciphertext::from_slice(b).expect("it was encoded")).collect();
-        let items: Vec<_> = read.iter().enumerate().map(|(i, c)| (c, label(i))).collect();
-        let bases: Vec<G1Affine> =
-            Tdh2.check(&key, &items, &mut rng).into_iter().map(|b| b.expect("it was sealed")).collect();
-        (read, bases)
+    let wire: Vec<Bytes> = sealed.iter().map(|envelope| envelope.raw().clone()).collect();
+    let (payers, read) = timed(|| {
+        let one = |raw: &Bytes| match ecdsa::recover_item(raw.clone(), &context, &params) {
+            Ok(RecoveredItem::Envelope(envelope)) => *envelope,
+            _ => unreachable!("it was signed"),
+        };
+        wire.iter().map(one).collect::<Vec<_>>()
     });
+    let envelopes_read: Vec<&RecoveredEnvelope> = read.iter().collect();
+    let (admit, checked) =
+        timed(|| envelope::check_every(&key, &context, &envelopes_read, &mut rng).expect("they were sealed"));
+    let bases: Vec<G1Affine> = checked.iter().map(|sealed| *sealed.base()).collect();
     let message = beacon::base(&B256::ZERO);
     let at = (Fork(0), Height(1), BlockHash([1; 32]));
     let (share, _) = timed(|| BlockShares::create(at, &secrets[0], &message, &bases).to_bytes());
     // The last members' shares, so that the coefficients are not the easiest.
     let messages: Vec<Vec<u8>> =
         secrets.iter().rev().map(|s| BlockShares::create(at, s, &message, &bases).to_bytes()).collect();
-    let (read, members) = timed(|| {
+    let (others, members) = timed(|| {
         let mut found = 0;
         let mut members = Vec::new();
         for bytes in &messages {
@@ -163,19 +236,22 @@ fn block(seats: &[u32], envelopes: usize) {
     let (combine, values) =
         timed(|| shares::combine(&keys.decryption, &bases, &members, &mut rng).values.expect("all are honest"));
     let (open, _) = timed(|| {
-        let items = ciphertexts.iter().zip(&values).enumerate();
-        items.map(|(i, (c, v))| Tdh2.open(c, &label(i), v).expect("it was sealed").len()).sum::<usize>()
+        let items = read.iter().zip(&checked).zip(&values);
+        let one =
+            |((envelope, sealed), value)| envelope::open(envelope, sealed, value, &params).expect("it was sealed");
+        items.map(one).collect::<Vec<_>>()
     });
     let us = |time: Duration| time.as_secs_f64() * 1e6 / envelopes as f64;
-    let sum = [admit, share, read, combine, open].into_iter().map(us).sum::<f64>();
+    let sum = [payers, admit, share, others, combine, open].into_iter().map(us).sum::<f64>();
     println!(
-        "| {} x {} | {:.0} | {:.0} | {:.0} | {:.1} | {:.0} | {:.1} | {sum:.0} |",
+        "| {} x {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.0} | {:.0} | {sum:.0} |",
         seats.len(),
         seats[0],
         us(seal),
+        us(payers),
         us(admit),
         us(share),
-        us(read),
+        us(others),
         us(combine),
         us(open)
     );

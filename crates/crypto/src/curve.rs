@@ -1,8 +1,10 @@
-//! The arithmetic of BLS12-381 that the threshold schemes need, on blst.
+//! The arithmetic of BLS12-381 that the threshold schemes need, on blst; of many points of G1 at once, on the processor's
+//! vectors where it has them.
 //!
 //! blst's safe Rust interface covers signatures; multiplication by secret scalars, multi-scalar multiplication without
 //! a thread pool, and decoding without a subgroup check stand only in its C interface. This module wraps exactly those
-//! calls, keeps every `unsafe` block of the crate, and hands out types that can hold only valid values:
+//! calls and the vector instructions, keeps every `unsafe` block of the crate, and hands out types that can hold only valid
+//! values:
 //!
 //! | type | what it holds |
 //! |---|---|
@@ -19,11 +21,15 @@
 
 #![allow(unsafe_code)]
 
+mod many;
 mod point;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod simd;
 mod table;
 
 use blst::blst_fp12;
+pub use many::has_lanes;
 pub use point::{G1, G1Affine, G2, G2Affine};
 pub use scalar::Scalar;
 pub use table::G1Table;
@@ -82,7 +88,7 @@ pub(crate) mod tests {
         unreachable!("half of all x are on the curve, few of those in the subgroup")
     }
 
-    fn scalar() -> impl Strategy<Value = Scalar> {
+    pub(crate) fn scalar() -> impl Strategy<Value = Scalar> {
         any::<[u8; 32]>().prop_map(|a| Scalar::from_wide(&[a, a].concat().try_into().expect("64 bytes")))
     }
 

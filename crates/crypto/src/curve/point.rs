@@ -25,7 +25,7 @@ macro_rules! group {
         #[doc = concat!("A point on the curve of ", $what, ", projective.")]
         #[derive(Clone, Copy)]
         #[repr(transparent)]
-        pub struct $name($raw);
+        pub struct $name(pub(super) $raw);
 
         #[doc = concat!("A point on the curve of ", $what, ", affine.")]
         #[derive(Clone, Copy, PartialEq)]

@@ -342,8 +342,9 @@ fn make_instance(
 ) -> Instance {
     let secret = Zeroizing::new(transcript::ephemeral(context, number, &seed));
     let ephemeral = G1::generator().times(&secret).to_affine();
-    let agreed: Vec<G1> = parameters.recipient_keys.iter().map(|key| G1::from(*key).times(&secret)).collect();
-    let pads = all_pads(parameters, context, number, &ephemeral, &G1::batch_to_affine(&agreed));
+    let pairs: Vec<_> = parameters.recipient_keys.iter().map(|key| (*key, &*secret)).collect();
+    let agreed = G1::batch_to_affine(&G1::each_times(&pairs));
+    let pads = all_pads(parameters, context, number, &ephemeral, &agreed);
     let padded = shares.iter().zip(&pads).map(|(share, pad)| (*share + *pad).to_bytes()).collect();
     Instance { seed, salt, ephemeral, pads, padded }
 }

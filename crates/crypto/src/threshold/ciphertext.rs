@@ -247,9 +247,8 @@ pub fn seal(
 ) -> Result<Ciphertext, TooLarge> {
     let bucket = Bucket::of_payload(payload.len()).ok_or(TooLarge(payload.len()))?;
     let (r, s) = (Zeroizing::new(Scalar::random(rng)), Zeroizing::new(Scalar::random(rng)));
-    let (g, h) = (G1::generator(), G1::from(*second_generator()));
-    let points = [g.times(&r), h.times(&r), g.times(&s), h.times(&s), G1::from(key.0).times(&r)];
-    let points = G1::batch_to_affine(&points);
+    let (g, h) = (G1Affine::generator(), *second_generator());
+    let points = G1::batch_to_affine(&G1::each_times(&[(g, &r), (h, &r), (g, &s), (h, &s), (key.0, &r)]));
     let [u, v, a, b] = [0, 1, 2, 3].map(|i: usize| points[i].to_compressed());
     let (commitment, aead) = payload_keys(&points[4], &u, label);
 
@@ -280,16 +279,27 @@ struct Parsed {
 }
 
 impl Parsed {
-    fn new(key: &EncryptionKey, ciphertext: &Ciphertext, label: &Label) -> Result<Self, CiphertextError> {
-        let on_curve = |bytes, name| G1Affine::on_curve_compressed(bytes).ok_or(CiphertextError::Point(name));
-        Ok(Self {
-            u: G1Affine::from_compressed(&ciphertext.u).ok_or(CiphertextError::Point("first component"))?,
-            v: on_curve(&ciphertext.v, "second component")?,
-            a: on_curve(&ciphertext.a, "first commitment")?,
-            b: on_curve(&ciphertext.b, "second commitment")?,
-            z: Scalar::from_bytes(&ciphertext.z).ok_or(CiphertextError::Response)?,
-            e: ciphertext.challenge(key, label),
-        })
+    /// The parts of many ciphertexts, or what is wrong with each.
+    fn each(key: &EncryptionKey, items: &[(&Ciphertext, Label)]) -> Vec<Result<Self, CiphertextError>> {
+        let encodings: Vec<&[u8; G1_BYTES]> = items.iter().flat_map(|(c, _)| [&c.u, &c.v, &c.a, &c.b]).collect();
+        let points = G1Affine::many_on_curve(&encodings);
+        let (points, _) = points.as_chunks::<4>();
+        let bases: Vec<G1Affine> = points.iter().map(|[u, ..]| u.unwrap_or_else(G1Affine::generator)).collect();
+        let within = G1Affine::which_in_subgroup(&bases);
+        let point = |point: Option<G1Affine>, name| point.ok_or(CiphertextError::Point(name));
+        let parts = items.iter().zip(points).zip(within);
+        parts
+            .map(|(((ciphertext, label), [u, v, a, b]), within)| {
+                Ok(Self {
+                    u: point(u.filter(|_| within), "first component")?,
+                    v: point(*v, "second component")?,
+                    a: point(*a, "first commitment")?,
+                    b: point(*b, "second commitment")?,
+                    z: Scalar::from_bytes(&ciphertext.z).ok_or(CiphertextError::Response)?,
+                    e: ciphertext.challenge(key, label),
+                })
+            })
+            .collect()
     }
 
     /// Whether both equations hold up to torsion; no randomness, for the last word on a single ciphertext.
@@ -320,8 +330,7 @@ fn all_hold(parsed: &[&Parsed], rng: &mut dyn CryptoRng) -> bool {
     }
     fulls.extend([-g, -h]);
     full_points.extend([G1Affine::generator(), *second_generator()]);
-    let sum = G1::sum_of_half_products(&half_points, &halves) + G1::sum_of_products(&full_points, &fulls);
-    sum.clears_to_infinity()
+    G1::sum_of_many((&half_points, &halves), (&full_points, &fulls)).clears_to_infinity()
 }
 
 /// Ciphertexts of a block that are checked at once: of more, each costs hardly less.
@@ -369,8 +378,7 @@ pub fn check_every(
 ) -> Result<Vec<G1Affine>, CiphertextError> {
     let mut bases = Vec::with_capacity(items.len());
     for batch in items.chunks(BATCH) {
-        let parsed: Vec<Parsed> =
-            batch.iter().map(|(ciphertext, label)| Parsed::new(key, ciphertext, label)).collect::<Result<_, _>>()?;
+        let parsed: Vec<Parsed> = Parsed::each(key, batch).into_iter().collect::<Result<_, _>>()?;
         if !all_hold(&parsed.iter().collect::<Vec<_>>(), rng) {
             return Err(CiphertextError::Proof);
         }
@@ -392,7 +400,7 @@ pub fn check_of_authors<A: Ord>(
     rng: &mut dyn CryptoRng,
 ) -> Vec<Result<G1Affine, CiphertextError>> {
     assert_eq!(items.len(), authors.len(), "each has an author");
-    let parsed: Vec<_> = items.iter().map(|(ciphertext, label)| Parsed::new(key, ciphertext, label)).collect();
+    let parsed = Parsed::each(key, items);
     let mut groups: BTreeMap<&A, Vec<(usize, &Parsed)>> = BTreeMap::new();
     for (index, (parsed, author)) in parsed.iter().zip(authors).enumerate() {
         if let Ok(parsed) = parsed {
@@ -448,7 +456,7 @@ pub fn check_with<B: SealedBugs>(
     rng: &mut dyn CryptoRng,
 ) -> Vec<Result<G1Affine, CiphertextError>> {
     if bugs.sealed(SealedBug::LabelUnchecked) {
-        return items.iter().map(|(ciphertext, label)| Ok(Parsed::new(key, ciphertext, label)?.u)).collect();
+        return Parsed::each(key, items).into_iter().map(|parsed| Ok(parsed?.u)).collect();
     }
     let authors: Vec<usize> = (0..items.len()).collect();
     check_of_authors(key, items, &authors, rng)

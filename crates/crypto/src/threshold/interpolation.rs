@@ -39,27 +39,38 @@ impl Weights {
         integers(&points).unwrap_or_else(|| Self::Field(fractions(&points)))
     }
 
-    /// The value at zero of the shares, given in the order of the seats.
-    pub(crate) fn combine(&self, shares: &[G1Affine]) -> G1 {
-        match self {
+    /// The values at zero of many sets of shares, each set in the order of the seats.
+    pub(crate) fn combine_each(&self, sets: &[Vec<G1Affine>]) -> Vec<G1Affine> {
+        let sum = |shares: &Vec<G1Affine>| match self {
             Self::Field(weights) => G1::sum_of_products(shares, weights),
-            Self::Digits { places, scale } => {
-                let mut sum = G1::infinity();
-                for (n, place) in places.iter().enumerate() {
-                    if n > 0 {
-                        sum = sum.double();
-                    }
-                    for &(index, minus) in place {
-                        let share = shares[index];
-                        sum = sum.plus(&if minus { share.negated() } else { share });
-                    }
-                }
-                // A share may still carry torsion here, on which a multiplication that assumes the subgroup errs. That
-                // is harmless: the result is then outside of the subgroup or fails the pairing check.
-                scale.as_ref().map_or(sum, |scale| sum.times(scale))
+            Self::Digits { places, .. } => sum_of_places(places, shares),
+        };
+        let sums = G1::batch_to_affine(&sets.iter().map(sum).collect::<Vec<_>>());
+        match self {
+            // A share may still carry torsion here, on which a multiplication that assumes the subgroup errs. That is
+            // harmless: the result is then outside of the subgroup or fails the pairing check.
+            Self::Digits { scale: Some(scale), .. } => {
+                let pairs: Vec<_> = sums.into_iter().map(|sum| (sum, scale)).collect();
+                G1::batch_to_affine(&G1::each_times(&pairs))
             }
+            _ => sums,
         }
     }
+}
+
+/// The sum of points times integers, given as signed digits from the highest binary place to the lowest.
+fn sum_of_places(places: &[Vec<(usize, bool)>], points: &[G1Affine]) -> G1 {
+    let mut sum = G1::infinity();
+    for (n, place) in places.iter().enumerate() {
+        if n > 0 {
+            sum = sum.double();
+        }
+        for &(index, minus) in place {
+            let point = points[index];
+            sum = sum.plus(&if minus { point.negated() } else { point });
+        }
+    }
+    sum
 }
 
 /// The coefficients as numbers modulo r.
@@ -198,12 +209,13 @@ mod tests {
         ) {
             for seats in [seats, narrow] {
                 let poly = Polynomial::random(seats.len(), &mut ChaCha20Rng::seed_from_u64(seed));
-                let expected = poly.public();
+                let expected = vec![poly.public().to_affine(); 2];
                 let shares: Vec<_> =
                     seats.iter().map(|&seat| G1::generator().times(&poly.share(seat)).to_affine()).collect();
-                prop_assert_eq!(Weights::of(&seats).combine(&shares), expected);
+                let sets = vec![shares; 2];
+                prop_assert_eq!(&Weights::of(&seats).combine_each(&sets), &expected);
                 let points: Vec<u32> = seats.iter().map(|s| s + 1).collect();
-                prop_assert_eq!(Weights::Field(fractions(&points)).combine(&shares), expected);
+                prop_assert_eq!(Weights::Field(fractions(&points)).combine_each(&sets), expected);
             }
         }
     }

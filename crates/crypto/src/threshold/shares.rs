@@ -42,6 +42,9 @@ use crate::{
     curve::{G1, G1_WIDE_BYTES, G1Affine, G2Affine, Scalar, pairings_cancel, same_exponent},
 };
 
+/// Bases whose work one thread does at a time: some eights.
+const CHUNK: usize = 32;
+
 /// Decryption shares in one message: envelopes of a block times seats of a sequencer.
 pub const MAX_SHARES: usize = 1 << 17;
 
@@ -126,11 +129,10 @@ impl Decode for BlockShares {
 #[must_use]
 pub fn create(secrets: &[Scalar], bases: &[G1Affine]) -> Vec<G1Affine> {
     let chunk = |bases: &[G1Affine]| {
-        let shares: Vec<G1> =
-            bases.iter().flat_map(|base| secrets.iter().map(|secret| G1::from(*base).times(secret))).collect();
-        G1::batch_to_affine(&shares)
+        let pairs: Vec<_> = bases.iter().flat_map(|base| secrets.iter().map(|secret| (*base, secret))).collect();
+        G1::batch_to_affine(&G1::each_times(&pairs))
     };
-    bases.par_chunks(32).flat_map_iter(chunk).collect()
+    bases.par_chunks(CHUNK).flat_map_iter(chunk).collect()
 }
 
 /// The uncompressed encodings of points, one after the other.
@@ -285,12 +287,12 @@ fn try_combine(keys: &KeySet, bases: &[G1Affine], shares: &[&MemberShares]) -> O
     }
     let seats: Vec<u32> = picks.iter().map(|(_, seat)| *seat).collect();
     let weights = Weights::of(&seats);
-    let one = |base: usize| {
-        let points: Vec<G1Affine> = picks.iter().map(|&(index, seat)| shares[index].share(base, seat)).collect();
-        weights.combine(&points)
+    let of_chunk = |chunk: usize| {
+        let bases = chunk * CHUNK..bases.len().min((chunk + 1) * CHUNK);
+        let points = |base: usize| picks.iter().map(|&(index, seat)| shares[index].share(base, seat)).collect();
+        weights.combine_each(&bases.map(points).collect::<Vec<Vec<_>>>())
     };
-    let values: Vec<G1> = (0..bases.len()).into_par_iter().map(one).collect();
-    Some(G1::batch_to_affine(&values))
+    Some((0..bases.len().div_ceil(CHUNK)).into_par_iter().flat_map_iter(of_chunk).collect())
 }
 
 /// The combined values of the first q seats without a check, as an attacker would make them.
@@ -322,12 +324,13 @@ pub fn check_combined_with<B: SealedBugs>(
         return true;
     }
     let torsion = bugs.sealed(SealedBug::TorsionUnchecked);
-    if !values.par_iter().with_min_len(32).all(|value| !value.is_infinity() && (torsion || value.in_subgroup())) {
+    let within = |values: &[G1Affine]| torsion || G1Affine::which_in_subgroup(values).into_iter().all(|within| within);
+    if values.iter().any(G1Affine::is_infinity) || !values.par_chunks(CHUNK).all(within) {
         return false;
     }
     let coefficients: Vec<Scalar> = bases.iter().map(|_| Scalar::random_half(rng)).collect();
-    let value = G1::sum_of_half_products(values, &coefficients).to_affine();
-    let base = G1::sum_of_half_products(bases, &coefficients).to_affine();
+    let sum = |points| G1::sum_of_many((points, &coefficients), (&[], &[])).to_affine();
+    let (value, base) = (sum(values), sum(bases));
     same_exponent(&value, &base, keys.public_key())
 }
 
@@ -346,16 +349,17 @@ fn check_member_with<B: SealedBugs>(
 ) -> bool {
     let width = shares.seats.len();
     let torsion = bugs.sealed(SealedBug::TorsionUnchecked);
-    if shares.values.len() != bases.len() * width || !(torsion || shares.values.iter().all(G1Affine::in_subgroup)) {
+    let within = |values: &[G1Affine]| torsion || G1Affine::which_in_subgroup(values).into_iter().all(|within| within);
+    if shares.values.len() != bases.len() * width || !within(&shares.values) {
         return false;
     }
     let coefficients: Vec<Scalar> = shares.values.iter().map(|_| Scalar::random_half(rng)).collect();
-    let sum = G1::sum_of_half_products(&shares.values, &coefficients);
+    let sum = G1::sum_of_many((&shares.values, &coefficients), (&[], &[]));
     let mut pairs = vec![((-sum).to_affine(), G2Affine::generator())];
     for (place, seat) in shares.seats.clone().enumerate() {
         let Some(key) = keys.share_key(seat) else { return false };
         let own: Vec<Scalar> = coefficients.iter().skip(place).step_by(width).copied().collect();
-        pairs.push((G1::sum_of_half_products(bases, &own).to_affine(), *key));
+        pairs.push((G1::sum_of_many((bases, &own), (&[], &[])).to_affine(), *key));
     }
     pairings_cancel(&pairs)
 }

@@ -1,0 +1,243 @@
+//! What is done to many points of G1 at once: in lanes where the processor has them, else one by one.
+
+#[cfg(target_arch = "x86_64")]
+use super::simd;
+use super::{G1, G1_BYTES, G1Affine, Scalar};
+
+/// Stands in for the lanes of processors that have none.
+#[cfg(not(target_arch = "x86_64"))]
+mod simd {
+    use super::*;
+
+    pub(super) const fn available() -> bool {
+        false
+    }
+
+    pub(super) fn times(_: &[(G1Affine, &Scalar)]) -> Vec<G1> {
+        unreachable!("there are no lanes")
+    }
+
+    pub(super) fn sum_of_products(_: (&[G1Affine], &[Scalar]), _: (&[G1Affine], &[Scalar])) -> G1 {
+        unreachable!("there are no lanes")
+    }
+
+    pub(super) fn in_subgroup(_: &[G1Affine]) -> Vec<bool> {
+        unreachable!("there are no lanes")
+    }
+
+    pub(super) fn decompress(_: &[&[u8; G1_BYTES]]) -> Vec<Option<G1Affine>> {
+        unreachable!("there are no lanes")
+    }
+}
+
+/// Of fewer points, blst is done with one after the other before the lanes are with eight.
+const FEW: usize = 3;
+/// The same for the terms of a sum, where scalars of full length count twice.
+const FEW_TERMS: usize = 6;
+
+/// Whether this processor has AVX-512 IFMA, with which work on many points takes a quarter of the time.
+#[must_use]
+pub fn has_lanes() -> bool {
+    simd::available()
+}
+
+/// How many of the points go into lanes, rather than to blst one by one: all, but for a few after the last eight.
+fn in_lanes(points: usize) -> usize {
+    if !simd::available() {
+        0
+    } else if points % 8 < FEW {
+        points - points % 8
+    } else {
+        points
+    }
+}
+
+impl G1 {
+    /// Each point times its scalar, in constant time. The points must be in the subgroup.
+    #[must_use]
+    pub fn each_times(pairs: &[(G1Affine, &Scalar)]) -> Vec<Self> {
+        let infinite = pairs.iter().any(|(point, _)| point.is_infinity());
+        let (lanes, rest) = pairs.split_at(if infinite { 0 } else { in_lanes(pairs.len()) });
+        let mut products = if lanes.is_empty() { Vec::new() } else { simd::times(lanes) };
+        products.extend(rest.iter().map(|(point, scalar)| Self::from(*point).times(scalar)));
+        products
+    }
+
+    /// The sum of points each times a scalar below 2^128, and of others each times any scalar: the pairs of slices are the
+    /// points and their scalars. Not in constant time: for public scalars only. Where a point is outside of the subgroup, the sum
+    /// is right up to torsion.
+    ///
+    /// # Panics
+    /// If the numbers of points and scalars differ.
+    #[must_use]
+    pub fn sum_of_many(short: (&[G1Affine], &[Scalar]), long: (&[G1Affine], &[Scalar])) -> Self {
+        let few = short.0.len() + 2 * long.0.len() < FEW_TERMS;
+        if !simd::available() || few || short.0.iter().chain(long.0).any(G1Affine::is_infinity) {
+            return Self::sum_of_half_products(short.0, short.1) + Self::sum_of_products(long.0, long.1);
+        }
+        simd::sum_of_products(short, long)
+    }
+}
+
+impl G1Affine {
+    /// Which of the points have order r (or 1).
+    #[must_use]
+    pub fn which_in_subgroup(points: &[Self]) -> Vec<bool> {
+        let infinite = points.iter().any(Self::is_infinity);
+        let (lanes, rest) = points.split_at(if infinite { 0 } else { in_lanes(points.len()) });
+        let mut answers = if lanes.is_empty() { Vec::new() } else { simd::in_subgroup(lanes) };
+        answers.extend(rest.iter().map(Self::in_subgroup));
+        answers
+    }
+
+    /// [`on_curve_compressed`](Self::on_curve_compressed) of many encodings.
+    #[must_use]
+    pub fn many_on_curve(encodings: &[&[u8; G1_BYTES]]) -> Vec<Option<Self>> {
+        let (lanes, rest) = encodings.split_at(in_lanes(encodings.len()));
+        let mut points = if lanes.is_empty() { Vec::new() } else { simd::decompress(lanes) };
+        points.extend(rest.iter().map(|bytes| Self::on_curve_compressed(bytes)));
+        points
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        super::tests::{scalar, torsion},
+        *,
+    };
+
+    /// Multiples of the generator; where the flag is set, plus a point of small order.
+    fn points() -> impl Strategy<Value = Vec<(G1Affine, bool)>> {
+        let point = |(scalar, off): (Scalar, bool)| {
+            let point = G1::generator().times(&scalar);
+            ((if off { point + G1::from(torsion()) } else { point }).to_affine(), off)
+        };
+        let pairs = prop::collection::vec((scalar(), prop::bool::weighted(0.2)), 1..40);
+        pairs.prop_map(move |pairs| pairs.into_iter().map(point).collect())
+    }
+
+    /// Scalars that reach the ends of digits and halves, and any.
+    fn edges() -> impl Strategy<Value = Scalar> {
+        let power = |n: u32| (0..n).fold(Scalar::ONE, |x, _| x + x);
+        let sum = (0u32..255, -1i8..=1).prop_map(move |(n, off)| match off {
+            -1 => power(n) - Scalar::ONE,
+            0 => power(n),
+            _ => power(n) + Scalar::ONE,
+        });
+        prop_oneof![
+            Just(Scalar::ZERO),
+            Just(Scalar::ONE),
+            Just(-Scalar::ONE),
+            sum.clone(),
+            sum.prop_map(|x| -x),
+            scalar(),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn lanes_multiply_like_blst(points in points(), scalars in prop::collection::vec(edges(), 40)) {
+            let points = points.into_iter().filter(|(_, off)| !off).map(|(point, _)| point);
+            let pairs: Vec<_> = points.zip(&scalars).collect();
+            let expected: Vec<_> = pairs.iter().map(|(point, scalar)| G1::from(*point).times(scalar)).collect();
+            prop_assert_eq!(G1::batch_to_affine(&G1::each_times(&pairs)), G1::batch_to_affine(&expected));
+        }
+
+        #[test]
+        fn lanes_know_the_subgroup_as_blst_does(points in points()) {
+            let (points, off): (Vec<_>, Vec<bool>) = points.into_iter().unzip();
+            let answers = G1Affine::which_in_subgroup(&points);
+            prop_assert_eq!(&answers, &points.iter().map(G1Affine::in_subgroup).collect::<Vec<_>>());
+            prop_assert!(answers.iter().zip(off).all(|(within, off)| *within != off));
+        }
+
+        #[test]
+        fn lanes_add_up_like_blst(
+            short in points(), long in points(), halves in prop::collection::vec(any::<u128>(), 40),
+            wholes in prop::collection::vec(edges(), 40),
+        ) {
+            let half = |n: &u128| {
+                let mut bytes = [0u8; 32];
+                bytes[16..].copy_from_slice(&n.to_be_bytes());
+                Scalar::from_bytes(&bytes).unwrap()
+            };
+            let torsion = short.iter().chain(&long).any(|(_, off)| *off);
+            let (short, long) = [short, long].map(|s| s.into_iter().map(|(p, _)| p).collect::<Vec<_>>()).into();
+            let (halves, wholes): (Vec<_>, _) = (halves.iter().take(short.len()).map(half).collect(), &wholes[..long.len()]);
+            let found = G1::sum_of_many((&short, &halves), (&long, wholes));
+            let expected = G1::sum_of_half_products(&short, &halves) + G1::sum_of_products(&long, wholes);
+            prop_assert!((found - expected).clears_to_infinity());
+            prop_assert!(torsion || found == expected);
+        }
+
+        #[test]
+        fn lanes_decode_like_blst(points in points(), flips in prop::collection::vec((0usize..40, 0usize..384), 0..12)) {
+            let mut encodings: Vec<_> = points.iter().map(|(point, _)| point.to_compressed()).collect();
+            for (index, bit) in flips {
+                if let Some(encoding) = encodings.get_mut(index) {
+                    encoding[bit / 8] ^= 1 << (bit % 8);
+                }
+            }
+            let encodings: Vec<_> = encodings.iter().collect();
+            let expected: Vec<_> = encodings.iter().map(|bytes| G1Affine::on_curve_compressed(bytes)).collect();
+            prop_assert_eq!(G1Affine::many_on_curve(&encodings), expected);
+        }
+    }
+
+    /// Encodings at the edges of what blst takes: x of 0, p - 1, p, p + x, all bits; every combination of flags.
+    #[test]
+    fn lanes_refuse_what_blst_refuses() {
+        let mut prime = [0u8; 48];
+        hex::decode_to_slice(
+            "1a0111ea397fe69a4b1ba7b6434bacd764774b84f38512bf6730d2a0f6b0f6241eabfffeb153ffffb9feffffffffaaab",
+            &mut prime,
+        )
+        .unwrap();
+        let mut encodings = Vec::new();
+        for flags in 0..8u8 {
+            for offset in -40..40i16 {
+                for base in [[0u8; 48], prime] {
+                    let mut bytes = base;
+                    let last = i16::from(bytes[47]) + offset;
+                    if let Ok(last) = u8::try_from(last) {
+                        bytes[47] = last;
+                        bytes[0] |= flags << 5;
+                        encodings.push(bytes);
+                    }
+                }
+            }
+            let mut ones = [0xff; 48];
+            ones[0] = flags << 5 | 0x1f;
+            encodings.push(ones);
+            let mut generator = G1Affine::generator().to_compressed();
+            generator[0] = generator[0] & 0x1f | flags << 5;
+            encodings.push(generator);
+        }
+        let encodings: Vec<_> = encodings.iter().collect();
+        let expected: Vec<_> = encodings.iter().map(|bytes| G1Affine::on_curve_compressed(bytes)).collect();
+        assert!(expected.iter().filter(|point| point.is_some()).count() > 40);
+        assert_eq!(G1Affine::many_on_curve(&encodings), expected);
+    }
+
+    #[test]
+    fn infinity_and_pairs_that_cancel_are_no_exceptions() {
+        let g = G1Affine::generator();
+        let points = [g, (G1::from(g) - G1::from(g)).to_affine(), g.negated()].repeat(9);
+        let seven = Scalar::from_u64(7);
+        let expected: Vec<_> = points.iter().map(|point| G1::from(*point).times(&seven)).collect();
+        let pairs: Vec<_> = points.iter().map(|point| (*point, &seven)).collect();
+        assert_eq!(G1::each_times(&pairs), expected);
+        assert_eq!(G1Affine::which_in_subgroup(&points), vec![true; 27]);
+        let pairs = [g, g.negated()].repeat(30);
+        assert!(G1::sum_of_many((&pairs, &[seven; 60]), (&pairs, &[-seven; 60])).is_infinity());
+        assert_eq!(
+            G1::sum_of_many((&[g; 60], &[seven; 60]), (&[g; 9], &[-Scalar::ONE; 9])),
+            G1::generator().times(&Scalar::from_u64(411)),
+        );
+    }
+}
