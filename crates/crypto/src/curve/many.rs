@@ -21,6 +21,10 @@ mod simd {
         unreachable!("there are no lanes")
     }
 
+    pub(super) fn sums_of_places(_: &[Place], _: &[Vec<G1Affine>]) -> Vec<G1> {
+        unreachable!("there are no lanes")
+    }
+
     pub(super) fn in_subgroup(_: &[G1Affine]) -> Vec<bool> {
         unreachable!("there are no lanes")
     }
@@ -30,6 +34,12 @@ mod simd {
     }
 }
 
+/// Which of some points are added or, if the flag is set, subtracted at one binary place of the integers that they are
+/// multiplied by.
+pub type Place = Vec<(usize, bool)>;
+
+/// Points that are in lanes at once.
+const EIGHT: usize = 8;
 /// Of fewer points, blst is done with one after the other before the lanes are with eight.
 const FEW: usize = 3;
 /// The same for the terms of a sum, where scalars of full length count twice.
@@ -45,8 +55,8 @@ pub fn has_lanes() -> bool {
 fn in_lanes(points: usize) -> usize {
     if !simd::available() {
         0
-    } else if points % 8 < FEW {
-        points - points % 8
+    } else if points % EIGHT < FEW {
+        points - points % EIGHT
     } else {
         points
     }
@@ -77,6 +87,34 @@ impl G1 {
         }
         simd::sum_of_products(short, long)
     }
+
+    /// For each set of points their sum, each point times an integer. The integers are public and the same for all sets, given by their
+    /// signed digits from the highest binary place to the lowest.
+    ///
+    /// # Panics
+    /// If a place names a point that a set has not.
+    #[must_use]
+    pub fn sums_of_places(places: &[Place], sets: &[Vec<G1Affine>]) -> Vec<Self> {
+        let infinite = sets.iter().flatten().any(G1Affine::is_infinity);
+        let (lanes, rest) = sets.split_at(if infinite { 0 } else { in_lanes(sets.len()) });
+        let mut sums = if lanes.is_empty() { Vec::new() } else { simd::sums_of_places(places, lanes) };
+        sums.extend(rest.iter().map(|points| Self::sum_of_places(places, points)));
+        sums
+    }
+
+    fn sum_of_places(places: &[Place], points: &[G1Affine]) -> Self {
+        let mut sum = Self::infinity();
+        for (n, place) in places.iter().enumerate() {
+            if n > 0 {
+                sum = sum.double();
+            }
+            for &(index, minus) in place {
+                let point = points[index];
+                sum = sum.plus(&if minus { point.negated() } else { point });
+            }
+        }
+        sum
+    }
 }
 
 impl G1Affine {
@@ -105,18 +143,48 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        super::tests::{scalar, torsion},
+        super::{point::COFACTOR, tests::scalar},
         *,
     };
 
-    /// Multiples of the generator; where the flag is set, plus a point of small order.
-    fn points() -> impl Strategy<Value = Vec<(G1Affine, bool)>> {
-        let point = |(scalar, off): (Scalar, bool)| {
-            let point = G1::generator().times(&scalar);
-            ((if off { point + G1::from(torsion()) } else { point }).to_affine(), off)
+    /// A point of this order, which divides 1 - z; three of them have x = 0 and are those that blst does not decode.
+    fn of_order(order: u64) -> G1 {
+        // The x of a point with a component of that order: as many have one as have not, or far more.
+        let on_curve = |x: u8| {
+            let mut bytes = [0; 48];
+            (bytes[0], bytes[47]) = (0x80, x);
+            G1Affine::on_curve_compressed(&bytes)
         };
-        let pairs = prop::collection::vec((scalar(), prop::bool::weighted(0.2)), 1..40);
-        pairs.prop_map(move |pairs| pairs.into_iter().map(point).collect())
+        let part = |point: G1Affine| G1::from(point).times_order().times_small(COFACTOR / order);
+        let point = (1..=u8::MAX).filter_map(on_curve).map(part).find(|point| !point.is_infinity());
+        let point = point.expect("most points have a component of each order");
+        assert!(point.times_small(order).is_infinity());
+        point
+    }
+
+    /// Orders of points outside of the subgroup: the primes that divide 1 - z but for the largest, and 1 - z.
+    const ORDERS: [u64; 4] = [3, 11, 10177, COFACTOR];
+
+    /// Multiples of the generator, now and then with a component outside of the subgroup, and such components alone.
+    fn points() -> impl Strategy<Value = Vec<(G1Affine, bool)>> {
+        let small: Vec<G1> = ORDERS.into_iter().map(of_order).collect();
+        let point = move |(scalar, off): (Scalar, Option<(usize, bool)>)| {
+            let point = G1::generator().times(&scalar);
+            match off {
+                None => (point.to_affine(), false),
+                Some((order, true)) => (small[order].to_affine(), true),
+                Some((order, false)) => ((point + small[order]).to_affine(), true),
+            }
+        };
+        let off = prop::option::weighted(0.3, (0..ORDERS.len(), prop::bool::weighted(0.2)));
+        let pairs = prop::collection::vec((scalar(), off), 1..40);
+        pairs.prop_map(move |pairs| pairs.into_iter().map(&point).collect())
+    }
+
+    /// A point, in the subgroup or not, times a scalar, bit by bit: blst's multiplications err on points of order 3.
+    fn exactly(point: &G1Affine, scalar: &Scalar) -> G1 {
+        let bits = scalar.to_bytes().into_iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1));
+        bits.fold(G1::infinity(), |sum, bit| if bit { sum.double().plus(point) } else { sum.double() })
     }
 
     /// Scalars that reach the ends of digits and halves, and any.
@@ -170,9 +238,21 @@ mod tests {
             let (short, long) = [short, long].map(|s| s.into_iter().map(|(p, _)| p).collect::<Vec<_>>()).into();
             let (halves, wholes): (Vec<_>, _) = (halves.iter().take(short.len()).map(half).collect(), &wholes[..long.len()]);
             let found = G1::sum_of_many((&short, &halves), (&long, wholes));
-            let expected = G1::sum_of_half_products(&short, &halves) + G1::sum_of_products(&long, wholes);
+            let pairs = || short.iter().zip(&halves).chain(long.iter().zip(wholes));
+            let expected = pairs().fold(G1::infinity(), |sum, (point, scalar)| sum + exactly(point, scalar));
             prop_assert!((found - expected).clears_to_infinity());
             prop_assert!(torsion || found == expected);
+        }
+
+        #[test]
+        fn lanes_combine_like_blst(
+            sets in prop::collection::vec(points(), 1..20),
+            places in prop::collection::vec(prop::collection::vec((0usize..4, any::<bool>()), 0..5), 0..12),
+        ) {
+            let set = |set: Vec<(G1Affine, bool)>| set.into_iter().map(|(p, _)| p).cycle().take(4).collect::<Vec<_>>();
+            let sets: Vec<_> = sets.into_iter().map(set).collect();
+            let expected: Vec<_> = sets.iter().map(|set| G1::sum_of_places(&places, set)).collect();
+            prop_assert_eq!(G1::sums_of_places(&places, &sets), expected);
         }
 
         #[test]
@@ -233,6 +313,7 @@ mod tests {
         let pairs: Vec<_> = points.iter().map(|point| (*point, &seven)).collect();
         assert_eq!(G1::each_times(&pairs), expected);
         assert_eq!(G1Affine::which_in_subgroup(&points), vec![true; 27]);
+        assert_eq!(G1Affine::which_in_subgroup(&[g, g.negated()].repeat(9)), vec![true; 18]);
         let pairs = [g, g.negated()].repeat(30);
         assert!(G1::sum_of_many((&pairs, &[seven; 60]), (&pairs, &[-seven; 60])).is_infinity());
         assert_eq!(

@@ -357,7 +357,7 @@ group!(
 
 /// 1 - z for the curve's parameter z. Multiplication by it maps every point of E(Fp) into the subgroup, and exactly the
 /// torsion points to infinity (Wahby and Boneh, ePrint 2019/403, section 5).
-const COFACTOR: u64 = 0xd201_0000_0001_0001;
+pub(super) const COFACTOR: u64 = 0xd201_0000_0001_0001;
 
 impl G1 {
     /// The hash of a message to a point of the subgroup (RFC 9380, BLS12381G1_XMD:SHA-256_SSWU_RO_).

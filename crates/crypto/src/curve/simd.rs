@@ -4,21 +4,22 @@
 //! other: decoding, membership of the subgroup, shares, sums with random coefficients. blst works on one at a time, with the
 //! processor's 64-bit multiplier. Ice Lake, Zen 4 and what came after them multiply eight pairs of 52-bit numbers at once: a
 //! point in each lane, and eight take as long as two of blst's. All lanes take the same steps, by formulas without
-//! exceptions, so nothing here branches on points or scalars. Without those instructions blst does it ([`super::many`]).
+//! exceptions, so nothing here branches on secrets. Without those instructions blst does it ([`super::many`]).
 //!
-//! The results are those of blst, bit for bit once affine, which nodes with and without the instructions rely on. A
-//! product or a sum of a point that is not in the subgroup may differ from blst's by torsion.
+//! The results are those of blst, bit for bit once affine, which nodes with and without the instructions rely on. The
+//! exceptions are sums of points outside of the subgroup times full-size scalars, which may differ by torsion: blst multiplies
+//! by the scalar itself there, and here by `low + high z^2`.
 
 mod field;
 mod point;
 
-use std::sync::OnceLock;
+use std::hint::black_box;
 
 use blst::{blst_p1, blst_p1_affine};
-use point::{Digits, Points, Table, sums};
+use point::{Digits, Points, Table, sum_of_places, sums};
 use zeroize::Zeroizing;
 
-use super::{G1, G1_BYTES, G1Affine, Scalar};
+use super::{G1, G1_BYTES, G1Affine, Scalar, many::Place};
 
 /// Points that are worked on at once.
 pub(super) const LANES: usize = 8;
@@ -31,12 +32,9 @@ const Z_SQUARED: u128 = 0xac45_a401_0001_a402_0000_0001_0000_0000;
 
 /// Whether this processor has the instructions.
 pub(super) fn available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| {
-        is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512ifma")
-    })
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512ifma")
 }
 
 /// The number as `low + high z^2`, in constant time. Its points are then multiplied by two numbers of half the length, since
@@ -50,7 +48,8 @@ fn halves(scalar: &Scalar) -> [u128; 2] {
         let overflow = (rest >> 127) as u8;
         rest = rest << 1 | low >> bit & 1;
         let (less, borrow) = rest.overflowing_sub(Z_SQUARED);
-        let fits = u128::from(overflow | u8::from(!borrow)).wrapping_neg();
+        // The compiler is not to know what the mask can be, or it could branch on it.
+        let fits = black_box(u128::from(overflow | u8::from(!borrow)).wrapping_neg());
         rest = less & fits | rest & !fits;
         high = high << 1 | fits & 1;
     }
@@ -102,7 +101,8 @@ pub(super) fn sum_of_products(short: (&[G1Affine], &[Scalar]), long: (&[G1Affine
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn sum_of_terms(short: (&[G1Affine], &[Scalar]), long: (&[G1Affine], &[Scalar])) -> G1 {
-    let mut terms = Terms::default();
+    let tables = short.0.len().div_ceil(LANES) + 2 * long.0.len().div_ceil(LANES);
+    let mut terms = Terms::new(tables.div_ceil(tables.div_ceil(TERMS).max(1)));
     for (points, scalars) in short.0.chunks(LANES).zip(short.1.chunks(LANES)) {
         let table = Table::new(&Points::from_blst(&padded(points.iter().copied())));
         terms.push(table, |lane| scalars.get(lane).map_or(0, low_bits));
@@ -127,35 +127,56 @@ fn low_bits(scalar: &Scalar) -> u128 {
 
 /// Terms of a sum, of eight points each, and what earlier ones came to.
 struct Terms {
+    /// So many are added up at a time.
+    most: usize,
     tables: Vec<Table>,
     digits: Vec<Digits>,
     sum: G1,
 }
 
-impl Default for Terms {
-    fn default() -> Self {
-        Self { tables: Vec::with_capacity(TERMS), digits: Vec::with_capacity(TERMS), sum: G1::infinity() }
-    }
-}
-
 impl Terms {
+    fn new(most: usize) -> Self {
+        Self { most, tables: Vec::with_capacity(most), digits: Vec::with_capacity(most), sum: G1::infinity() }
+    }
+
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn push(&mut self, table: Table, number: impl Fn(usize) -> u128) {
         self.tables.push(table);
         self.digits.push(Digits::new(number));
-        if self.tables.len() == TERMS {
+        if self.tables.len() == self.most {
             self.add_up();
         }
     }
 
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn add_up(&mut self) {
+        if self.tables.is_empty() {
+            return;
+        }
         for lane in sums(&self.tables, &self.digits).to_blst() {
             self.sum += G1(lane);
         }
         self.tables.clear();
         self.digits.clear();
     }
+}
+
+/// For each set of points, none of which is infinity, their sum times the integers of [`Place`]s.
+///
+/// # Panics
+/// Without the instructions, or if a place names a point that a set has not.
+pub(super) fn sums_of_places(places: &[Place], sets: &[Vec<G1Affine>]) -> Vec<G1> {
+    assert!(available(), "AVX-512 IFMA");
+    // SAFETY: the processor has the features.
+    let sums = |chunk: &[Vec<G1Affine>]| unsafe { sums_of_places_lanes(places, chunk) };
+    sets.chunks(LANES).flat_map(|chunk| sums(chunk).into_iter().take(chunk.len()).map(G1)).collect()
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn sums_of_places_lanes(places: &[Place], sets: &[Vec<G1Affine>]) -> [blst_p1; LANES] {
+    let each = |index: usize| padded(sets.iter().map(|set| set[index]));
+    let points: Vec<Points> = (0..sets[0].len()).map(|index| Points::from_blst(&each(index))).collect();
+    sum_of_places(&points, places).to_blst()
 }
 
 /// Which points are of order r. None is infinity.

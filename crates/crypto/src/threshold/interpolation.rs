@@ -12,7 +12,7 @@
 //! out once. Shares are public, so nothing here runs in constant time.
 
 use super::seats::MAX_SEATS;
-use crate::curve::{G1, G1Affine, Scalar};
+use crate::curve::{G1, G1Affine, Place, Scalar};
 
 /// Above this size the coefficients are taken modulo r and multiplied by blst.
 const INTEGER_BITS: usize = 160;
@@ -22,8 +22,8 @@ const INTEGER_BITS: usize = 160;
 pub(crate) enum Weights {
     /// Integers as signed digits, and 1 over their common denominator where that is not 1.
     Digits {
-        /// From the highest binary place to the lowest: which points are added or, if the flag is set, subtracted.
-        places: Vec<Vec<(usize, bool)>>,
+        /// From the highest binary place to the lowest.
+        places: Vec<Place>,
         /// 1/L.
         scale: Option<Scalar>,
     },
@@ -41,14 +41,15 @@ impl Weights {
 
     /// The values at zero of many sets of shares, each set in the order of the seats.
     pub(crate) fn combine_each(&self, sets: &[Vec<G1Affine>]) -> Vec<G1Affine> {
-        let sum = |shares: &Vec<G1Affine>| match self {
-            Self::Field(weights) => G1::sum_of_products(shares, weights),
-            Self::Digits { places, .. } => sum_of_places(places, shares),
+        let sums = match self {
+            Self::Field(weights) => sets.iter().map(|shares| G1::sum_of_products(shares, weights)).collect(),
+            Self::Digits { places, .. } => G1::sums_of_places(places, sets),
         };
-        let sums = G1::batch_to_affine(&sets.iter().map(sum).collect::<Vec<_>>());
+        let sums = G1::batch_to_affine(&sums);
         match self {
             // A share may still carry torsion here, on which a multiplication that assumes the subgroup errs. That is
-            // harmless: the result is then outside of the subgroup or fails the pairing check.
+            // harmless: the result has another torsion component then, or none. If it has one, the check refuses it; if it has
+            // none, it is what the subgroup's part of the sum gives, which is right or fails the pairing check.
             Self::Digits { scale: Some(scale), .. } => {
                 let pairs: Vec<_> = sums.into_iter().map(|sum| (sum, scale)).collect();
                 G1::batch_to_affine(&G1::each_times(&pairs))
@@ -56,21 +57,6 @@ impl Weights {
             _ => sums,
         }
     }
-}
-
-/// The sum of points times integers, given as signed digits from the highest binary place to the lowest.
-fn sum_of_places(places: &[Vec<(usize, bool)>], points: &[G1Affine]) -> G1 {
-    let mut sum = G1::infinity();
-    for (n, place) in places.iter().enumerate() {
-        if n > 0 {
-            sum = sum.double();
-        }
-        for &(index, minus) in place {
-            let point = points[index];
-            sum = sum.plus(&if minus { point.negated() } else { point });
-        }
-    }
-    sum
 }
 
 /// The coefficients as numbers modulo r.

@@ -42,8 +42,8 @@ use crate::{
     curve::{G1, G1_WIDE_BYTES, G1Affine, G2Affine, Scalar, pairings_cancel, same_exponent},
 };
 
-/// Bases whose work one thread does at a time: some eights.
-const CHUNK: usize = 32;
+/// Bases whose work one thread does at a time: two eights, so that blocks of some dozens spread over threads.
+const CHUNK: usize = 16;
 
 /// Decryption shares in one message: envelopes of a block times seats of a sequencer.
 pub const MAX_SHARES: usize = 1 << 17;

@@ -1,9 +1,12 @@
 //! Eight numbers modulo p at once, in 52-bit limbs.
 
-use std::arch::x86_64::{
-    __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpeq_epi64_mask, _mm512_loadu_si512, _mm512_madd52hi_epu64,
-    _mm512_madd52lo_epu64, _mm512_mask_mov_epi64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_slli_epi64,
-    _mm512_srai_epi64, _mm512_srli_epi64, _mm512_storeu_si512, _mm512_sub_epi64,
+use std::{
+    arch::x86_64::{
+        __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpeq_epi64_mask, _mm512_loadu_si512,
+        _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_mask_mov_epi64, _mm512_set1_epi64, _mm512_setzero_si512,
+        _mm512_slli_epi64, _mm512_srai_epi64, _mm512_srli_epi64, _mm512_storeu_si512, _mm512_sub_epi64,
+    },
+    hint::black_box,
 };
 
 use blst::blst_fp;
@@ -155,9 +158,6 @@ pub(super) struct Fp([__m512i; LIMBS]);
 #[derive(Clone, Copy)]
 pub(super) struct Sum([__m512i; LIMBS]);
 
-/// The upper limbs of products, before they are reduced.
-type Accumulator = [__m512i; LIMBS + 1];
-
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn spread(limbs: [u64; LIMBS]) -> [__m512i; LIMBS] {
@@ -237,17 +237,17 @@ impl Sum {
         Self(limbs)
     }
 
-    /// The number times a power of two, at most 8.
+    /// The number times 2 to this power, at most 3.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn doubled<const TIMES: u32>(self) -> Self {
-        Self(self.0.map(|limb| _mm512_slli_epi64::<TIMES>(limb)))
+    fn shifted_up<const BY: u32>(self) -> Self {
+        Self(self.0.map(|limb| _mm512_slli_epi64::<BY>(limb)))
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn twice(self) -> Self {
-        self.doubled::<1>()
+        self.shifted_up::<1>()
     }
 
     #[inline]
@@ -259,14 +259,14 @@ impl Sum {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn eightfold(self) -> Self {
-        self.doubled::<3>()
+        self.shifted_up::<3>()
     }
 
     /// Times 12.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn twelvefold(self) -> Self {
-        self.thrice().doubled::<2>()
+        self.thrice().shifted_up::<2>()
     }
 }
 
@@ -334,8 +334,8 @@ impl Fp {
         std::array::from_fn(|lane| {
             let value = join(std::array::from_fn(|n| rows[n][lane]));
             let (less, fits) = less_prime(value);
-            // Without a branch: the value may be secret.
-            let mask = u64::from(fits).wrapping_neg();
+            // Without a branch: the value may be secret, and the compiler is not to know what the mask can be.
+            let mask = black_box(u64::from(fits).wrapping_neg());
             std::array::from_fn(|n| less[n] & mask | value[n] & !mask)
         })
     }
@@ -418,7 +418,7 @@ impl Fp {
         }
         each_limb!(cross);
         each_limb!(diagonal);
-        let mut t: Accumulator = [wide[0], wide[1], wide[2], wide[3], wide[4], wide[5], wide[6], wide[7], wide[8]];
+        let mut t = [wide[0], wide[1], wide[2], wide[3], wide[4], wide[5], wide[6], wide[7], wide[8]];
         macro_rules! step {
             ($n:literal) => {
                 reduce_limb!(t, &p, wide[if $n < 7 { $n + 9 } else { 15 }]);
@@ -501,5 +501,116 @@ impl Fp {
             n = end;
         }
         power.expect("the exponent is not zero")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use blst::{blst_fp_add, blst_fp_mul, blst_fp_sqr};
+    use proptest::prelude::*;
+
+    use super::{super::available, *};
+
+    /// Numbers below p, often at one end.
+    fn number() -> impl Strategy<Value = [u64; 6]> {
+        let small = prop_oneof![Just(0u64), Just(1), Just(MASK), any::<u64>()];
+        prop_oneof![
+            any::<[u64; 6]>().prop_map(|mut limbs| {
+                limbs[5] >>= 4;
+                limbs
+            }),
+            small.clone().prop_map(|low| [low, 0, 0, 0, 0, 0]),
+            // p - 1 and below.
+            small.prop_map(|low| {
+                let (low, borrow) = PRIME[0].overflowing_sub(low.max(1));
+                [low, PRIME[1] - u64::from(borrow), PRIME[2], PRIME[3], PRIME[4], PRIME[5]]
+            }),
+        ]
+        .prop_filter("below p", is_reduced)
+    }
+
+    fn numbers() -> impl Strategy<Value = [[u64; 6]; LANES]> {
+        prop::array::uniform8(number())
+    }
+
+    /// The same numbers modulo p, higher by 2^n p, and limbs as large as carries leave them.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn raised(numbers: &[[u64; 6]; LANES], n: u32) -> Fp {
+        Fp::from_blst(&numbers.map(|l| blst_fp { l })).sum().plus(Sum(spread(shifted(P, n)))).carried()
+    }
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn products(a: &[[u64; 6]; LANES], b: &[[u64; 6]; LANES], m: u32, n: u32) -> [[blst_fp; LANES]; 4] {
+        let (a, b) = (raised(a, m), raised(b, n));
+        let negative = raised(&[[0; 6]; LANES], 10).sum().plus(a.negative().sum()).carried();
+        [
+            a.times(&b).carried().to_blst(),
+            a.times_plus(&b, &b, &a).carried().to_blst(),
+            b.square().carried().to_blst(),
+            if m < 11 { negative.to_blst() } else { Fp::zero().to_blst() },
+        ]
+    }
+
+    fn each(
+        a: [[u64; 6]; LANES],
+        b: [[u64; 6]; LANES],
+        call: unsafe extern "C" fn(*mut blst_fp, *const blst_fp, *const blst_fp),
+    ) -> [blst_fp; LANES] {
+        std::array::from_fn(|lane| {
+            let mut out = blst_fp::default();
+            // SAFETY: the pointers are to initialised field elements.
+            unsafe { call(&mut out, &blst_fp { l: a[lane] }, &blst_fp { l: b[lane] }) };
+            out
+        })
+    }
+
+    #[test]
+    fn constants_are_what_they_are_called() {
+        assert_eq!(PRIME[0].wrapping_mul(NEGATED_INVERSE) & MASK, MASK, "p times -1/p is -1");
+        assert_eq!(join(split(PRIME)), PRIME);
+        assert_eq!(join(split(power_of_two(384))), power_of_two(384));
+        // 4 (p + 1) / 4 - 1.
+        let mut back = ROOT.map(|limb| limb << 2);
+        (1..6).for_each(|n| back[n] |= ROOT[n - 1] >> 62);
+        back[0] -= 1;
+        assert_eq!(back, PRIME);
+        assert!(is_reduced(&[0; 6]) && !is_reduced(&PRIME) && !is_reduced(&[u64::MAX; 6]));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn products_are_those_of_blst_however_far_above_p_the_factors_are(
+            a in numbers(), b in numbers(), m in 0u32..=17, n in 0u32..=16,
+        ) {
+            prop_assume!(available());
+            // Sums of products may have factors of 2^33 p^2 in all, squares 2^34.
+            let (m, n) = (m.min(16), n);
+            // SAFETY: the processor has the features.
+            let [product, twice, square, negative] = unsafe { products(&a, &b, m, n) };
+            let expected = each(a, b, blst_fp_mul);
+            prop_assert_eq!(product, expected);
+            let limbs = expected.map(|fp| fp.l);
+            prop_assert_eq!(twice, each(limbs, limbs, blst_fp_add));
+            let mut squares = [blst_fp::default(); LANES];
+            for (lane, square) in squares.iter_mut().enumerate() {
+                // SAFETY: the pointers are to initialised field elements.
+                unsafe { blst_fp_sqr(square, &blst_fp { l: b[lane] }) };
+            }
+            prop_assert_eq!(square, squares);
+            if m < 11 {
+                prop_assert_eq!(each(negative.map(|fp| fp.l), a, blst_fp_add), [blst_fp::default(); LANES]);
+            }
+        }
+
+        #[test]
+        fn zero_is_seen_however_far_above_p_it_is(a in numbers(), n in 0u32..=11, zeros: u8) {
+            prop_assume!(available());
+            let numbers = std::array::from_fn(|lane| if zeros >> lane & 1 == 1 { [0; 6] } else { a[lane] });
+            let expected = (0..LANES).fold(0, |mask, lane| mask | u8::from(numbers[lane] == [0; 6]) << lane);
+            // SAFETY: the processor has the features.
+            prop_assert_eq!(unsafe { raised(&numbers, n).is_zero() }, expected);
+        }
     }
 }

@@ -9,6 +9,7 @@ use blst::{blst_p1, blst_p1_affine};
 use zeroize::Zeroizing;
 
 use super::{
+    super::many::Place,
     LANES,
     field::{Fp, Sum},
 };
@@ -89,7 +90,7 @@ impl Points {
 
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn plus(&self, other: &Self) -> Self {
+    pub(super) fn add(&mut self, other: &Self) {
         let (xx, yy, zz) = (self.x.times(&other.x), self.y.times(&other.y), self.z.times(&other.z));
         // Each is (a + b)(a' + b') - aa' - bb' = ab' + a'b.
         let mixed = |a: &Fp, b: &Fp, c: &Fp, d: &Fp, products: Sum| {
@@ -102,16 +103,14 @@ impl Points {
         let (xx, xz) = (xx.thrice().carried(), xz.sum().twelvefold().carried());
         let zz = zz.carried().sum().twelvefold();
         let (plus, minus) = (yy.plus(zz).carried(), yy.minus(zz).carried());
-        Self {
-            x: xy.times_plus(&minus, &yz, &xz.negative()).carried(),
-            y: minus.times_plus(&plus, &xz, &xx).carried(),
-            z: plus.times_plus(&yz, &xy, &xx).carried(),
-        }
+        self.x = xy.times_plus(&minus, &yz, &xz.negative()).carried();
+        self.y = minus.times_plus(&plus, &xz, &xx).carried();
+        self.z = plus.times_plus(&yz, &xy, &xx).carried();
     }
 
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn doubled(&self) -> Self {
+    pub(super) fn double(&mut self) {
         let yy = self.y.square();
         let yz = self.y.times(&self.z).carried();
         let zz = self.z.square().carried().sum().twelvefold().carried();
@@ -119,17 +118,15 @@ impl Points {
         let eight = yy.eightfold().carried();
         let plus = yy.plus(zz.sum()).carried();
         let minus = yy.minus(zz.sum().thrice()).carried();
-        Self {
-            x: minus.times(&xy).twice().carried(),
-            y: minus.times_plus(&plus, &zz, &eight).carried(),
-            z: yz.times(&eight).carried(),
-        }
+        self.x = minus.times(&xy).twice().carried();
+        self.y = minus.times_plus(&plus, &zz, &eight).carried();
+        self.z = yz.times(&eight).carried();
     }
 
     /// The points (BETA x, y).
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn endomorphism(&self) -> Self {
-        Self { x: self.x.times(&Fp::constant(BETA)).carried(), ..*self }
+    fn endomorphism(&self, beta: &Fp) -> Self {
+        Self { x: self.x.times(beta).carried(), ..*self }
     }
 
     /// The negatives in the lanes of the mask.
@@ -149,19 +146,19 @@ impl Points {
     fn times_minus_z(&self) -> Self {
         let mut product = *self;
         for bit in (0..MINUS_Z.ilog2()).rev() {
-            product = product.doubled();
+            product.double();
             if MINUS_Z >> bit & 1 == 1 {
-                product = product.plus(self);
+                product.add(self);
             }
         }
         product
     }
 
-    /// Which affine points have order r or 1: those of which (BETA x, y) is -z^2 times the point (Scott, A note on group
-    /// membership tests for G1, G2 and GT on BLS pairing-friendly curves, ePrint 2021/1130, section 6).
+    /// Which affine points have order r: those of which (BETA x, y) is -z^2 times the point (Scott, A note on group membership
+    /// tests for G1, G2 and GT on BLS pairing-friendly curves, ePrint 2021/1130).
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn in_subgroup(&self) -> u8 {
-        let image = self.endomorphism();
+        let image = self.endomorphism(&Fp::constant(BETA));
         let multiple = self.times_minus_z().times_minus_z().negated(u8::MAX);
         let (x, y) = (image.x.times(&multiple.z), image.y.times(&multiple.z));
         let same = multiple.x.sum().minus(x).carried().is_zero() & multiple.y.sum().minus(y).carried().is_zero();
@@ -206,7 +203,13 @@ impl Table {
         let mut multiples = [*points; MULTIPLES];
         for n in 1..MULTIPLES {
             // multiples[n] is n + 1 times the point.
-            multiples[n] = if n % 2 == 1 { multiples[n / 2].doubled() } else { multiples[n - 1].plus(points) };
+            if n % 2 == 1 {
+                multiples[n] = multiples[n / 2];
+                multiples[n].double();
+            } else {
+                multiples[n] = multiples[n - 1];
+                multiples[n].add(points);
+            }
         }
         Self(multiples)
     }
@@ -214,7 +217,8 @@ impl Table {
     /// The table of z^2 times the points, which must be in the subgroup, or anything that differs from that by torsion.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn times_z_squared(&self) -> Self {
-        Self(self.0.map(|multiple| multiple.endomorphism().negated(u8::MAX)))
+        let beta = Fp::constant(BETA);
+        Self(self.0.map(|multiple| multiple.endomorphism(&beta).negated(u8::MAX)))
     }
 
     /// In each lane the multiple that its digit says. Reads the whole table, whatever the digits.
@@ -231,6 +235,25 @@ impl Table {
     }
 }
 
+/// In each lane the sum of its points times integers that are the same for all lanes.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn sum_of_places(points: &[Points], places: &[Place]) -> Points {
+    let mut sum = Points::infinity();
+    for (n, place) in places.iter().enumerate() {
+        if n > 0 {
+            sum.double();
+        }
+        for &(index, minus) in place {
+            if minus {
+                sum.add(&points[index].negated(u8::MAX));
+            } else {
+                sum.add(&points[index]);
+            }
+        }
+    }
+    sum
+}
+
 /// In each lane the sum of the points of all tables, each times its number: Straus's method, where all share the doublings.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn sums(tables: &[Table], digits: &[Digits]) -> Points {
@@ -238,11 +261,11 @@ pub(super) fn sums(tables: &[Table], digits: &[Digits]) -> Points {
     for place in (0..DIGITS).rev() {
         if place < DIGITS - 1 {
             for _ in 0..4 {
-                sum = sum.doubled();
+                sum.double();
             }
         }
         for (table, digits) in tables.iter().zip(digits) {
-            sum = sum.plus(&table.multiple(digits.0[place]));
+            sum.add(&table.multiple(digits.0[place]));
         }
     }
     sum
