@@ -29,7 +29,7 @@ mod simd;
 mod table;
 
 use blst::blst_fp12;
-pub use many::{Place, has_lanes};
+pub use many::{Equation, Place, has_lanes};
 pub use point::{G1, G1Affine, G2, G2Affine};
 pub use scalar::Scalar;
 pub use table::G1Table;

@@ -25,6 +25,10 @@ mod simd {
         unreachable!("there are no lanes")
     }
 
+    pub(super) fn which_hold(_: &[Equation]) -> Vec<bool> {
+        unreachable!("there are no lanes")
+    }
+
     pub(super) fn in_subgroup(_: &[G1Affine]) -> Vec<bool> {
         unreachable!("there are no lanes")
     }
@@ -37,6 +41,26 @@ mod simd {
 /// Which of some points are added or, if the flag is set, subtracted at one binary place of the integers that they are
 /// multiplied by.
 pub type Place = Vec<(usize, bool)>;
+
+/// Says that two points times public scalars make up a third point, but for torsion.
+#[derive(Clone, Copy, Debug)]
+pub struct Equation {
+    /// The points and their scalars.
+    pub terms: [(G1Affine, Scalar); 2],
+    /// What they make up.
+    pub sum: G1Affine,
+}
+
+impl Equation {
+    fn has_infinity(&self) -> bool {
+        self.sum.is_infinity() || self.terms.iter().any(|(point, _)| point.is_infinity())
+    }
+
+    fn holds(&self) -> bool {
+        let (points, scalars) = (self.terms.map(|(point, _)| point), self.terms.map(|(_, scalar)| scalar));
+        (G1::sum_of_products(&points, &scalars) - G1::from(self.sum)).clears_to_infinity()
+    }
+}
 
 /// Points that are in lanes at once.
 const EIGHT: usize = 8;
@@ -100,6 +124,16 @@ impl G1 {
         let mut sums = if lanes.is_empty() { Vec::new() } else { simd::sums_of_places(places, lanes) };
         sums.extend(rest.iter().map(|points| Self::sum_of_places(places, points)));
         sums
+    }
+
+    /// Which of the equations hold.
+    #[must_use]
+    pub fn which_hold(equations: &[Equation]) -> Vec<bool> {
+        let infinite = equations.iter().any(Equation::has_infinity);
+        let (lanes, rest) = equations.split_at(if infinite { 0 } else { in_lanes(equations.len()) });
+        let mut answers = if lanes.is_empty() { Vec::new() } else { simd::which_hold(lanes) };
+        answers.extend(rest.iter().map(Equation::holds));
+        answers
     }
 
     fn sum_of_places(places: &[Place], points: &[G1Affine]) -> Self {
@@ -242,6 +276,22 @@ mod tests {
             let expected = pairs().fold(G1::infinity(), |sum, (point, scalar)| sum + exactly(point, scalar));
             prop_assert!((found - expected).clears_to_infinity());
             prop_assert!(torsion || found == expected);
+        }
+
+        #[test]
+        fn lanes_know_which_equations_hold(
+            points in points(), scalars in prop::collection::vec((edges(), edges()), 40),
+            right in prop::collection::vec(any::<bool>(), 40),
+        ) {
+            let equation = |(n, ((p, _), (x, y))): (usize, (&(G1Affine, bool), &(Scalar, Scalar)))| {
+                let q = points[n * 7 % points.len()].0;
+                let off = if right[n] { of_order(ORDERS[n % 4]) } else { G1::generator() };
+                let sum = exactly(p, x) + exactly(&q, y) + off;
+                Equation { terms: [(*p, *x), (q, *y)], sum: sum.to_affine() }
+            };
+            let equations: Vec<_> = points.iter().zip(&scalars).enumerate().map(equation).collect();
+            prop_assume!(!equations.iter().any(Equation::has_infinity));
+            prop_assert_eq!(G1::which_hold(&equations), &right[..points.len()]);
         }
 
         #[test]

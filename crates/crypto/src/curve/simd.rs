@@ -19,7 +19,10 @@ use blst::{blst_p1, blst_p1_affine};
 use point::{Digits, Points, Table, sum_of_places, sums};
 use zeroize::Zeroizing;
 
-use super::{G1, G1_BYTES, G1Affine, Scalar, many::Place};
+use super::{
+    G1, G1_BYTES, G1Affine, Scalar,
+    many::{Equation, Place},
+};
 
 /// Points that are worked on at once.
 pub(super) const LANES: usize = 8;
@@ -177,6 +180,33 @@ fn sums_of_places_lanes(places: &[Place], sets: &[Vec<G1Affine>]) -> [blst_p1; L
     let each = |index: usize| padded(sets.iter().map(|set| set[index]));
     let points: Vec<Points> = (0..sets[0].len()).map(|index| Points::from_blst(&each(index))).collect();
     sum_of_places(&points, places).to_blst()
+}
+
+/// Which equations hold. None of their points is infinity.
+///
+/// # Panics
+/// Without the instructions.
+pub(super) fn which_hold(equations: &[Equation]) -> Vec<bool> {
+    assert!(available(), "AVX-512 IFMA");
+    // SAFETY: the processor has the features.
+    let lanes = |chunk: &[Equation]| unsafe { which_hold_lanes(chunk) };
+    equations.chunks(LANES).flat_map(|chunk| flags(lanes(chunk), chunk.len())).collect()
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn which_hold_lanes(equations: &[Equation]) -> u8 {
+    let (mut tables, mut digits) = (Vec::with_capacity(4), Vec::with_capacity(4));
+    for term in 0..2 {
+        let points = padded(equations.iter().map(|equation| equation.terms[term].0));
+        let parts: [[u128; 2]; LANES] =
+            std::array::from_fn(|lane| equations.get(lane).map_or([0; 2], |equation| halves(&equation.terms[term].1)));
+        let table = Table::new(&Points::from_blst(&points));
+        let upper = table.times_z_squared();
+        tables.extend([table, upper]);
+        digits.extend([0, 1].map(|half| Digits::new(|lane| parts[lane][half])));
+    }
+    let sums = Points::from_blst(&padded(equations.iter().map(|equation| equation.sum)));
+    point::sums(&tables, &digits).differ_by_torsion(&sums)
 }
 
 /// Which points are of order r. None is infinity.

@@ -46,7 +46,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{
     bugs::{NoBugs, SealedBug, SealedBugs},
-    curve::{G1, G1_BYTES, G1Affine, Scalar},
+    curve::{Equation, G1, G1_BYTES, G1Affine, Scalar},
 };
 
 /// Suite of the second generator (RFC 9380).
@@ -302,14 +302,19 @@ impl Parsed {
             .collect()
     }
 
-    /// Whether both equations hold up to torsion; no randomness, for the last word on a single ciphertext.
-    fn holds(&self) -> bool {
-        [(G1Affine::generator(), self.a, self.u), (*second_generator(), self.b, self.v)].into_iter().all(
-            |(base, commitment, component)| {
-                let sum = G1::sum_of_products(&[base, component], &[self.z, -self.e]);
-                (sum - G1::from(commitment)).clears_to_infinity()
-            },
-        )
+    /// Whether both equations of each hold up to torsion; no randomness, for the last word on single ciphertexts.
+    fn which_hold(parsed: &[&Self]) -> Vec<bool> {
+        let equations = |item: &&Self| {
+            [(G1Affine::generator(), item.a, item.u), (*second_generator(), item.b, item.v)].map(
+                |(base, commitment, component)| Equation {
+                    terms: [(base, item.z), (component, -item.e)],
+                    sum: commitment,
+                },
+            )
+        };
+        let holds = G1::which_hold(&parsed.iter().flat_map(equations).collect::<Vec<_>>());
+        let (holds, _) = holds.as_chunks::<2>();
+        holds.iter().map(|both| both[0] && both[1]).collect()
     }
 }
 
@@ -342,27 +347,52 @@ const MANY: usize = 64;
 /// Of so many, one of which is wrong, it always does: small sums are dear.
 const FEW: usize = 8;
 
-/// Which of so many parts do not hold, in order. `holds` answers for a range of them; false says for certain that one of the
-/// range does not.
-///
-/// Halves what does not hold: k wrong ones of n take O(k log n). Where more than a few of a left half were wrong, each of the
-/// right half is asked for alone, so n wrong ones take one question of each size above, and n of one part.
-fn find_wrong(parts: Range<usize>, known: bool, holds: &mut impl FnMut(Range<usize>) -> bool, wrong: &mut Vec<usize>) {
-    if parts.len() > 1 && !known && holds(parts.clone()) {
-        return;
+/// Ciphertexts in parts: those of an author.
+struct Parts<'a> {
+    parts: Vec<Vec<(usize, &'a Parsed)>>,
+    rng: &'a mut dyn CryptoRng,
+}
+
+impl Parts<'_> {
+    /// Whether all of a range of parts hold; if not, one of them does not for certain.
+    fn hold(&mut self, range: Range<usize>) -> bool {
+        let all: Vec<&Parsed> = self.parts[range].iter().flatten().map(|(_, parsed)| *parsed).collect();
+        all_hold(&all, self.rng)
     }
-    if parts.len() <= FEW {
-        wrong.extend(parts.filter(|&part| !holds(part..part + 1)));
-        return;
+
+    /// Which of a range of parts do not hold, each by itself.
+    fn wrong_among(&mut self, range: Range<usize>) -> Vec<usize> {
+        let single = |part: &usize| self.parts[*part].len() == 1;
+        let (singles, others): (Vec<usize>, Vec<usize>) = range.partition(single);
+        let alone: Vec<&Parsed> = singles.iter().map(|part| self.parts[*part][0].1).collect();
+        let holds = Parsed::which_hold(&alone);
+        let mut wrong: Vec<usize> =
+            singles.into_iter().zip(holds).filter(|(_, holds)| !holds).map(|(part, _)| part).collect();
+        wrong.extend(others.into_iter().filter(|&part| !self.hold(part..part + 1)));
+        wrong
     }
-    let before = wrong.len();
-    let (left, right) = (parts.start..parts.start + parts.len() / 2, parts.start + parts.len() / 2..parts.end);
-    find_wrong(left.clone(), false, holds, wrong);
-    let found = wrong.len() - before;
-    if found * MANY > left.len() {
-        wrong.extend(right.filter(|&part| !holds(part..part + 1)));
-    } else {
-        find_wrong(right, found == 0, holds, wrong);
+
+    /// Which of a range of parts do not hold, in any order. `known` says that some do not.
+    ///
+    /// Halves what does not hold: k wrong ones of n take O(k log n). Where more than a few of a left half were wrong, each of the
+    /// right half is asked for alone, so n wrong ones take one question of each size above, and n of one part.
+    fn find_wrong(&mut self, range: Range<usize>, known: bool) -> Vec<usize> {
+        if range.len() > 1 && !known && self.hold(range.clone()) {
+            return Vec::new();
+        }
+        if range.len() <= FEW {
+            return self.wrong_among(range);
+        }
+        let middle = range.start + range.len() / 2;
+        let (left, right) = (range.start..middle, middle..range.end);
+        let mut wrong = self.find_wrong(left.clone(), false);
+        let found = wrong.len();
+        wrong.extend(if found * MANY > left.len() {
+            self.wrong_among(right)
+        } else {
+            self.find_wrong(right, found == 0)
+        });
+        wrong
     }
 }
 
@@ -407,25 +437,16 @@ pub fn check_of_authors<A: Ord>(
             groups.entry(author).or_default().push((index, parsed));
         }
     }
-    let groups: Vec<_> = groups.into_values().collect();
-    let mut wrong = Vec::new();
-    let mut holds = |range: Range<usize>| match &groups[range.clone()] {
-        [group] if group.len() == 1 => group[0].1.holds(),
-        groups => {
-            let all: Vec<&Parsed> = groups.iter().flatten().map(|(_, parsed)| *parsed).collect();
-            all_hold(&all, rng)
-        }
-    };
-    find_wrong(0..groups.len(), false, &mut holds, &mut wrong);
+    let mut parts = Parts { parts: groups.into_values().collect(), rng };
+    let wrong = parts.find_wrong(0..parts.parts.len(), false);
     let refused: Vec<(usize, CiphertextError)> = wrong
         .into_iter()
-        .map(|group| &groups[group])
-        .flat_map(|group| {
-            let error = if group.len() == 1 { CiphertextError::Proof } else { CiphertextError::Company };
-            group.iter().map(move |(index, _)| (*index, error))
+        .map(|part| &parts.parts[part])
+        .flat_map(|part| {
+            let error = if part.len() == 1 { CiphertextError::Proof } else { CiphertextError::Company };
+            part.iter().map(move |(index, _)| (*index, error))
         })
         .collect();
-    drop(groups);
     let mut answers: Vec<_> = parsed.into_iter().map(|p| p.map(|p| p.u)).collect();
     for (index, error) in refused {
         answers[index] = Err(error);

@@ -165,6 +165,17 @@ impl Points {
         same & !multiple.z.is_zero()
     }
 
+    /// Which points differ from others by torsion alone: 1 - z maps that to infinity, and nothing else (Wahby and Boneh, ePrint
+    /// 2019/403, section 5).
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn differ_by_torsion(&self, others: &Self) -> u8 {
+        let mut difference = *self;
+        difference.add(&others.negated(u8::MAX));
+        let mut cleared = difference.times_minus_z();
+        cleared.add(&difference);
+        cleared.z.is_zero()
+    }
+
     /// The y of points with these x in plain form, each of which is below p, in the form of blst, and which of them exist. Of
     /// the two it is the one above or below p/2, as the flag of its lane says.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
