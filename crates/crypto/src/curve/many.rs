@@ -283,13 +283,13 @@ mod tests {
             points in points(), scalars in prop::collection::vec((edges(), edges()), 40),
             right in prop::collection::vec(any::<bool>(), 40),
         ) {
-            let equation = |(n, ((p, _), (x, y))): (usize, (&(G1Affine, bool), &(Scalar, Scalar)))| {
+            let mut equations = Vec::new();
+            for (n, ((p, _), (x, y))) in points.iter().zip(&scalars).enumerate() {
                 let q = points[n * 7 % points.len()].0;
                 let off = if right[n] { of_order(ORDERS[n % 4]) } else { G1::generator() };
                 let sum = exactly(p, x) + exactly(&q, y) + off;
-                Equation { terms: [(*p, *x), (q, *y)], sum: sum.to_affine() }
-            };
-            let equations: Vec<_> = points.iter().zip(&scalars).enumerate().map(equation).collect();
+                equations.push(Equation { terms: [(*p, *x), (q, *y)], sum: sum.to_affine() });
+            }
             prop_assume!(!equations.iter().any(Equation::has_infinity));
             prop_assert_eq!(G1::which_hold(&equations), &right[..points.len()]);
         }
