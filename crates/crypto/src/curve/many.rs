@@ -283,6 +283,9 @@ mod tests {
             points in points(), scalars in prop::collection::vec((edges(), edges()), 40),
             right in prop::collection::vec(any::<bool>(), 40),
         ) {
+            // blst, which does the last ones, errs on points of order 3, and so decodes none.
+            let decodes = |point: &G1Affine| G1Affine::on_curve_compressed(&point.to_compressed()).is_some();
+            let points: Vec<_> = points.into_iter().filter(|(point, _)| decodes(point)).collect();
             let mut equations = Vec::new();
             for (n, ((p, _), (x, y))) in points.iter().zip(&scalars).enumerate() {
                 let q = points[n * 7 % points.len()].0;

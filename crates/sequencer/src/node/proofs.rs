@@ -8,7 +8,7 @@
 //!                                      +---- a thread of its own ---+
 //! ```
 //!
-//! The proof of an envelope alone takes three times as long as one of many (`crates/crypto/src/threshold/ciphertext.rs`:
+//! The proof of an envelope alone takes five times as long as one of many (`crates/crypto/src/threshold/ciphertext.rs`:
 //! one multi-scalar multiplication for all). Envelopes come by ones and twos, so whatever comes within a few milliseconds
 //! of the last round waits for the next one; what comes after a pause is checked at once.
 //!

@@ -161,8 +161,8 @@ impl Points {
         let image = self.endomorphism(&Fp::constant(BETA));
         let multiple = self.times_minus_z().times_minus_z().negated(u8::MAX);
         let (x, y) = (image.x.times(&multiple.z), image.y.times(&multiple.z));
-        let same = multiple.x.sum().minus(x).carried().is_zero() & multiple.y.sum().minus(y).carried().is_zero();
-        same & !multiple.z.is_zero()
+        // Were a multiple infinity, (0 : y : 0), its y would differ.
+        multiple.x.sum().minus(x).carried().is_zero() & multiple.y.sum().minus(y).carried().is_zero()
     }
 
     /// Which points differ from others by torsion alone: 1 - z maps that to infinity, and nothing else (Wahby and Boneh, ePrint
