@@ -2,7 +2,7 @@
 //!
 //! Most of what an encrypted transaction costs a node is arithmetic of G1 on many points that have nothing to do with each
 //! other: decoding, membership of the subgroup, shares, sums with random coefficients. blst works on one at a time, with the
-//! processor's 64-bit multiplier. Ice Lake, Zen 4 and what came after them multiply eight pairs of 52-bit numbers at once: a
+//! processor's 64-bit multiplier. AMD's since Zen 4 and Intel's Xeons since Ice Lake multiply eight pairs of 52-bit numbers at once: a
 //! point in each lane, and eight take as long as two of blst's. All lanes take the same steps, by formulas without
 //! exceptions, so nothing here branches on secrets. Without those instructions blst does it ([`super::many`]).
 //!

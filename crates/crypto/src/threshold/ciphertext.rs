@@ -532,6 +532,22 @@ pub(crate) mod test_parts {
         ciphertext
     }
 
+    /// A ciphertext of which one of the two equations does not hold and the other does, under the challenge that belongs to it.
+    pub(crate) fn with_one_wrong_equation(key: &EncryptionKey, label: &Label, second: bool) -> Ciphertext {
+        let (r, s) = (Scalar::from_u64(5), Scalar::from_u64(11));
+        let (g, h) = (G1::generator(), G1::from(*second_generator()));
+        let (a, b) = if second {
+            (g.times(&s), h.times(&(s + Scalar::ONE)))
+        } else {
+            (g.times(&(s + Scalar::ONE)), h.times(&s))
+        };
+        let [u, v, a, b] = [g.times(&r), h.times(&r), a, b].map(|p| p.to_affine().to_compressed());
+        let body = vec![7; Bucket(0).body_bytes()];
+        let mut ciphertext = Ciphertext { u, v, a, b, z: [0; 32], body: body.into() };
+        ciphertext.z = (s + ciphertext.challenge(key, label) * r).to_bytes();
+        ciphertext
+    }
+
     pub(crate) fn sealed_body(k: &G1Affine, u: &[u8; G1_BYTES], label: &Label, text: &[u8]) -> Vec<u8> {
         let (commitment, aead) = payload_keys(k, u, label);
         let mut text = text.to_vec();

@@ -535,6 +535,37 @@ fn a_block_of_false_proofs_costs_its_first_batch() {
 }
 
 #[test]
+fn either_equation_alone_is_enough_to_be_refused() {
+    let mut dealt = Dealt::new(&[1], 1);
+    let key = dealt.keys.encryption_key();
+    for second in [false, true] {
+        let wrong = test_parts::with_one_wrong_equation(&key, &LABEL, second);
+        for others in [0, 1, 11] {
+            let mut ciphertexts = dealt.sealed(&vec![b"x".as_slice(); others]);
+            ciphertexts.push(wrong.clone());
+            let items: Vec<_> = ciphertexts.iter().map(|c| (c, LABEL)).collect();
+            let answers = Tdh2.check(&key, &items, &mut dealt.rng);
+            assert_eq!(answers.last(), Some(&Err(CiphertextError::Proof)), "second: {second}, others: {others}");
+            assert!(answers[..others].iter().all(Result::is_ok));
+            assert_eq!(check_every(&key, &items, &mut dealt.rng), Err(CiphertextError::Proof));
+        }
+    }
+}
+
+#[test]
+fn the_few_wrong_ones_of_a_large_batch_are_found_wherever_they_are() {
+    let mut dealt = Dealt::new(&[1], 1);
+    let (key, one) = (dealt.keys.encryption_key(), dealt.sealed(&[b"x"]).remove(0));
+    for wrong in [vec![3, 200], vec![0, 64, 128, 192], vec![255], vec![0, 1, 2, 3, 4, 5, 130], vec![127, 128]] {
+        let label = |i| if wrong.contains(&i) { Label(B256::ZERO) } else { LABEL };
+        let items: Vec<_> = (0..256).map(|i| (&one, label(i))).collect();
+        let answers = Tdh2.check(&key, &items, &mut dealt.rng);
+        let found: Vec<usize> = (0..256).filter(|&i| answers[i].is_err()).collect();
+        assert_eq!(found, wrong);
+    }
+}
+
+#[test]
 fn false_proofs_of_a_batch_cost_no_logarithm_and_one_author_costs_the_same_with_one_or_many() {
     let mut dealt = Dealt::new(&[1], 1);
     let (key, count) = (dealt.keys.encryption_key(), 128);

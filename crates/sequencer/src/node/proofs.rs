@@ -21,8 +21,8 @@
 //! quarter of the round left to others; among either, requests have their signatures and payers their proofs checked in
 //! turn. Whose proof is false is known, since a payer signs the ciphertext: what else it has in the batch and in the lines is
 //! refused unseen, and for a while whatever comes of it, at the price of its signature. So one payer's garbage takes the
-//! place of what is right in one batch, however much of it there is, and makes that one cost three times as much at the
-//! most.
+//! place of what is right in one batch, however much of it there is, and makes that one cost about three times as much
+//! (docs/known-limits.md).
 
 use std::{
     io,

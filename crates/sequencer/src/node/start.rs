@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use cascade_consensus::{ChainContext, Finality, Finalized, Record, Rules, SignState as SignRecord, Start};
-use cascade_crypto::{BlsSecretKey, VoteSigner as _};
+use cascade_crypto::{BlsSecretKey, VoteSigner as _, curve::has_lanes};
 use cascade_execution::{CacheSizes, State, StateStore, genesis_changes};
 use cascade_network::{Claims, Identity};
 use cascade_primitives::{B256, Decode, Height, Network, NodeId, ResultEntry, SealedBlock, TransactionRule};
@@ -83,6 +83,11 @@ pub(super) fn load(config: &NodeConfig, metrics: &Arc<Metrics>, clock: Clock) ->
         recovered: recovered.clone(),
         metrics: Arc::clone(metrics),
     };
+    if params.transactions == TransactionRule::Encrypted && !has_lanes() {
+        tracing::info!(
+            "no AVX-512 IFMA here, without which an envelope takes nearly twice the CPU (docs/operating.md)"
+        );
+    }
     // What is final and not opened yet is opened, and then executed, by the actors.
     let executed = if params.transactions == TransactionRule::Encrypted {
         db.heads().executed.unwrap_or(Height::ZERO)

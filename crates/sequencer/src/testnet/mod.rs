@@ -440,8 +440,18 @@ impl Session {
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         }
         loop {
+            // Timers first: they are seldom due, while news of blocks may always wait on a busy machine.
             tokio::select! {
                 biased;
+                // Before the first final block the nodes still look for each other, and before the first key is made, nothing
+                // can be sealed. Neither is what a probe measures, or what is counted.
+                _ = probe.tick(), if self.first.is_some() => self.send_probe().await,
+                _ = draw.tick() => {
+                    self.look_after_nodes().await?;
+                    if self.shows {
+                        self.draw().await;
+                    }
+                }
                 seen = self.watch.next() => {
                     self.heights[seen.node] = self.heights[seen.node].max(seen.block.height.0);
                     self.progress = Instant::now();
@@ -454,20 +464,13 @@ impl Session {
                         return Ok(Some(report));
                     }
                 }
-                // Before the first final block the nodes still look for each other, and before the first key is made, nothing
-                // can be sealed. Neither is what a probe measures, or what is counted.
-                _ = probe.tick(), if self.first.is_some() => {
-                    let nodes = self.cluster.nodes();
-                    self.probes.send(|node| nodes[node].is_running()).await;
-                }
-                _ = draw.tick() => {
-                    self.look_after_nodes().await?;
-                    if self.shows {
-                        self.draw().await;
-                    }
-                }
             }
         }
+    }
+
+    async fn send_probe(&mut self) {
+        let nodes = self.cluster.nodes();
+        self.probes.send(|node| nodes[node].is_running()).await;
     }
 
     async fn look_after_nodes(&mut self) -> Result<(), Failure> {
@@ -519,10 +522,18 @@ impl Session {
         Ok(Some(Report { nodes: self.clients.len(), height, agree, finality_ms, blocks_per_s }))
     }
 
-    /// Waits, a while, for probes that are on their way: a short run has few.
+    /// Waits, a while, for probes that are on their way: a short run has few. One that has none yet, since they could not be
+    /// sent, sends another with each block and waits longer: what is asked for is a figure.
     async fn finish_probes(&mut self) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-        while self.probes.is_waiting() {
+        let patience = if self.probes.times().is_empty() { STALL } else { Duration::from_secs(5) };
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            if !self.probes.is_waiting() {
+                if !self.probes.times().is_empty() {
+                    return;
+                }
+                self.send_probe().await;
+            }
             match tokio::time::timeout_at(deadline, self.watch.next()).await {
                 Ok(seen) => self.probes.observe(&seen).await,
                 Err(_) => return,

@@ -582,11 +582,11 @@ mod tests {
 
         #[test]
         fn products_are_those_of_blst_however_far_above_p_the_factors_are(
-            a in numbers(), b in numbers(), m in 0u32..=17, n in 0u32..=16,
+            a in numbers(), b in numbers(), m in 0u32..=16, n in 0u32..=16,
         ) {
-            prop_assume!(available());
-            // Sums of products may have factors of 2^33 p^2 in all, squares 2^34.
-            let (m, n) = (m.min(16), n);
+            if !available() {
+                return Ok(());
+            }
             // SAFETY: the processor has the features.
             let [product, twice, square, negative] = unsafe { products(&a, &b, m, n) };
             let expected = each(a, b, blst_fp_mul);
@@ -606,7 +606,9 @@ mod tests {
 
         #[test]
         fn zero_is_seen_however_far_above_p_it_is(a in numbers(), n in 0u32..=11, zeros: u8) {
-            prop_assume!(available());
+            if !available() {
+                return Ok(());
+            }
             let numbers = std::array::from_fn(|lane| if zeros >> lane & 1 == 1 { [0; 6] } else { a[lane] });
             let expected = (0..LANES).fold(0, |mask, lane| mask | u8::from(numbers[lane] == [0; 6]) << lane);
             // SAFETY: the processor has the features.
