@@ -75,26 +75,34 @@ pub fn has_lanes() -> bool {
     simd::available()
 }
 
-/// How many of the points go into lanes, rather than to blst one by one: all, but for a few after the last eight.
-fn in_lanes(points: usize) -> usize {
-    if !simd::available() {
+/// What is done to each item: by eights, but for a few after the last eight, or one by one where there are no lanes or an
+/// item has infinity, which lanes do not take.
+fn each<T, R>(
+    items: &[T],
+    has_infinity: impl Fn(&T) -> bool,
+    by_eights: impl Fn(&[T]) -> Vec<R>,
+    one: impl Fn(&T) -> R,
+) -> Vec<R> {
+    let left = items.len() % EIGHT;
+    let in_lanes = if !simd::available() || items.iter().any(has_infinity) {
         0
-    } else if points % EIGHT < FEW {
-        points - points % EIGHT
+    } else if left < FEW {
+        items.len() - left
     } else {
-        points
-    }
+        items.len()
+    };
+    let (lanes, rest) = items.split_at(in_lanes);
+    let mut results = if lanes.is_empty() { Vec::new() } else { by_eights(lanes) };
+    results.extend(rest.iter().map(one));
+    results
 }
 
 impl G1 {
     /// Each point times its scalar, in constant time. The points must be in the subgroup.
     #[must_use]
     pub fn each_times(pairs: &[(G1Affine, &Scalar)]) -> Vec<Self> {
-        let infinite = pairs.iter().any(|(point, _)| point.is_infinity());
-        let (lanes, rest) = pairs.split_at(if infinite { 0 } else { in_lanes(pairs.len()) });
-        let mut products = if lanes.is_empty() { Vec::new() } else { simd::times(lanes) };
-        products.extend(rest.iter().map(|(point, scalar)| Self::from(*point).times(scalar)));
-        products
+        let one = |(point, scalar): &(G1Affine, &Scalar)| Self::from(*point).times(scalar);
+        each(pairs, |(point, _)| point.is_infinity(), simd::times, one)
     }
 
     /// The sum of points each times a scalar below 2^128, and of others each times any scalar: the pairs of slices are the
@@ -119,21 +127,15 @@ impl G1 {
     /// If sets have different lengths, or a place names a point that they have not.
     #[must_use]
     pub fn sums_of_places(places: &[Place], sets: &[Vec<G1Affine>]) -> Vec<Self> {
-        let infinite = sets.iter().flatten().any(G1Affine::is_infinity);
-        let (lanes, rest) = sets.split_at(if infinite { 0 } else { in_lanes(sets.len()) });
-        let mut sums = if lanes.is_empty() { Vec::new() } else { simd::sums_of_places(places, lanes) };
-        sums.extend(rest.iter().map(|points| Self::sum_of_places(places, points)));
-        sums
+        let has_infinity = |points: &Vec<G1Affine>| points.iter().any(G1Affine::is_infinity);
+        let one = |points: &Vec<G1Affine>| Self::sum_of_places(places, points);
+        each(sets, has_infinity, |sets| simd::sums_of_places(places, sets), one)
     }
 
     /// Which of the equations hold.
     #[must_use]
     pub fn which_hold(equations: &[Equation]) -> Vec<bool> {
-        let infinite = equations.iter().any(Equation::has_infinity);
-        let (lanes, rest) = equations.split_at(if infinite { 0 } else { in_lanes(equations.len()) });
-        let mut answers = if lanes.is_empty() { Vec::new() } else { simd::which_hold(lanes) };
-        answers.extend(rest.iter().map(Equation::holds));
-        answers
+        each(equations, Equation::has_infinity, simd::which_hold, Equation::holds)
     }
 
     fn sum_of_places(places: &[Place], points: &[G1Affine]) -> Self {
@@ -155,20 +157,13 @@ impl G1Affine {
     /// Which of the points have order r (or 1).
     #[must_use]
     pub fn which_in_subgroup(points: &[Self]) -> Vec<bool> {
-        let infinite = points.iter().any(Self::is_infinity);
-        let (lanes, rest) = points.split_at(if infinite { 0 } else { in_lanes(points.len()) });
-        let mut answers = if lanes.is_empty() { Vec::new() } else { simd::in_subgroup(lanes) };
-        answers.extend(rest.iter().map(Self::in_subgroup));
-        answers
+        each(points, Self::is_infinity, simd::in_subgroup, Self::in_subgroup)
     }
 
     /// [`on_curve_compressed`](Self::on_curve_compressed) of many encodings.
     #[must_use]
     pub fn many_on_curve(encodings: &[&[u8; G1_BYTES]]) -> Vec<Option<Self>> {
-        let (lanes, rest) = encodings.split_at(in_lanes(encodings.len()));
-        let mut points = if lanes.is_empty() { Vec::new() } else { simd::decompress(lanes) };
-        points.extend(rest.iter().map(|bytes| Self::on_curve_compressed(bytes)));
-        points
+        each(encodings, |_| false, simd::decompress, |bytes| Self::on_curve_compressed(bytes))
     }
 }
 

@@ -71,23 +71,27 @@ fn padded(points: impl IntoIterator<Item = G1Affine>) -> [blst_p1_affine; LANES]
 /// Without the instructions.
 pub(super) fn times(pairs: &[(G1Affine, &Scalar)]) -> Vec<G1> {
     assert!(available(), "AVX-512 IFMA");
-    let products = |chunk: &[(G1Affine, &Scalar)]| {
-        let mut parts = Zeroizing::new([[0; 2]; LANES]);
-        for (parts, (_, scalar)) in parts.iter_mut().zip(chunk) {
-            *parts = halves(scalar);
-        }
-        let digits = [0, 1].map(|half| Digits::new(|lane| parts[lane][half]));
-        // SAFETY: the processor has the features.
-        unsafe { times_lanes(&padded(chunk.iter().map(|(point, _)| *point)), &digits) }
-    };
+    // SAFETY: the processor has the features.
+    let products = |chunk: &[(G1Affine, &Scalar)]| unsafe { times_lanes(chunk) };
     pairs.chunks(LANES).flat_map(|chunk| products(chunk).into_iter().take(chunk.len()).map(G1)).collect()
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn times_lanes(points: &[blst_p1_affine; LANES], digits: &[Digits; 2]) -> [blst_p1; LANES] {
-    let table = Table::new(&Points::from_blst(points));
+fn times_lanes(pairs: &[(G1Affine, &Scalar)]) -> [blst_p1; LANES] {
+    let (tables, digits) = multiplication(pairs.iter().copied());
+    sums(&tables, &digits).to_blst()
+}
+
+/// The tables and digits that multiply each of eight points by its scalar. In constant time.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn multiplication<'a>(pairs: impl Iterator<Item = (G1Affine, &'a Scalar)> + Clone) -> ([Table; 2], [Digits; 2]) {
+    let mut parts = Zeroizing::new([[0; 2]; LANES]);
+    for (parts, (_, scalar)) in parts.iter_mut().zip(pairs.clone()) {
+        *parts = halves(scalar);
+    }
+    let table = Table::new(&Points::from_blst(&padded(pairs.map(|(point, _)| point))));
     let upper = table.times_z_squared();
-    sums(&[table, upper], digits).to_blst()
+    ([table, upper], [0, 1].map(|half| Digits::new(|lane| parts[lane][half])))
 }
 
 /// The sum of points times numbers below 2^128 and of others times any. None is infinity. Where one is outside of the
@@ -108,14 +112,13 @@ fn sum_of_terms(short: (&[G1Affine], &[Scalar]), long: (&[G1Affine], &[Scalar]))
     let mut terms = Terms::new(tables.div_ceil(tables.div_ceil(TERMS).max(1)));
     for (points, scalars) in short.0.chunks(LANES).zip(short.1.chunks(LANES)) {
         let table = Table::new(&Points::from_blst(&padded(points.iter().copied())));
-        terms.push(table, |lane| scalars.get(lane).map_or(0, low_bits));
+        terms.push(table, Digits::new(|lane| scalars.get(lane).map_or(0, low_bits)));
     }
     for (points, scalars) in long.0.chunks(LANES).zip(long.1.chunks(LANES)) {
-        let parts: [[u128; 2]; LANES] = std::array::from_fn(|lane| scalars.get(lane).map_or([0; 2], halves));
-        let table = Table::new(&Points::from_blst(&padded(points.iter().copied())));
-        let upper = table.times_z_squared();
-        terms.push(table, |lane| parts[lane][0]);
-        terms.push(upper, |lane| parts[lane][1]);
+        let (tables, digits) = multiplication(points.iter().copied().zip(scalars));
+        for (table, digits) in tables.into_iter().zip(digits) {
+            terms.push(table, digits);
+        }
     }
     terms.add_up();
     terms.sum
@@ -143,9 +146,9 @@ impl Terms {
     }
 
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn push(&mut self, table: Table, number: impl Fn(usize) -> u128) {
+    fn push(&mut self, table: Table, digits: Digits) {
         self.tables.push(table);
-        self.digits.push(Digits::new(number));
+        self.digits.push(digits);
         if self.tables.len() == self.most {
             self.add_up();
         }
@@ -197,13 +200,10 @@ pub(super) fn which_hold(equations: &[Equation]) -> Vec<bool> {
 fn which_hold_lanes(equations: &[Equation]) -> u8 {
     let (mut tables, mut digits) = (Vec::with_capacity(4), Vec::with_capacity(4));
     for term in 0..2 {
-        let points = padded(equations.iter().map(|equation| equation.terms[term].0));
-        let parts: [[u128; 2]; LANES] =
-            std::array::from_fn(|lane| equations.get(lane).map_or([0; 2], |equation| halves(&equation.terms[term].1)));
-        let table = Table::new(&Points::from_blst(&points));
-        let upper = table.times_z_squared();
-        tables.extend([table, upper]);
-        digits.extend([0, 1].map(|half| Digits::new(|lane| parts[lane][half])));
+        let pairs = equations.iter().map(|Equation { terms, .. }| (terms[term].0, &terms[term].1));
+        let (two_tables, two_digits) = multiplication(pairs);
+        tables.extend(two_tables);
+        digits.extend(two_digits);
     }
     let sums = Points::from_blst(&padded(equations.iter().map(|equation| equation.sum)));
     point::sums(&tables, &digits).differ_by_torsion(&sums)

@@ -19,7 +19,7 @@
 //!
 //! The subgroup check is not implied by the pairing: a share with a torsion component passes every pairing equation,
 //! and would give different nodes different keys, depending on whose shares they combined. A share that carries torsion
-//! which cancels out in K does no harm. Points are uncompressed on the wire: decompression costs half a share's making.
+//! which cancels out in K does no harm. Points are uncompressed on the wire: decompression costs a fifth of a share's making.
 
 use std::{collections::BTreeSet, ops::Range};
 
